@@ -1,0 +1,181 @@
+/**
+ * The kind of a failure: what a caller can do about it. Doors map kinds to their own vocabulary (gRPC status,
+ * HTTP status, exit code); nothing else in the house knows those numbers.
+ */
+export type ErrorKind =
+  | 'invalid' // the input is wrong and stays wrong
+  | 'too_large' // the input is over a documented limit
+  | 'unauthenticated' // we do not know who asks
+  | 'forbidden' // we know who asks, and they may not
+  | 'not_found'
+  | 'conflict' // somebody else changed it, or it exists
+  | 'precondition' // the state of the system does not permit it now
+  | 'exhausted' // a quota or queue is full: try later
+  | 'unavailable' // a part we need is away: try later
+  | 'internal'; // our fault; the message is never shown outside
+
+/**
+ * Every code Countersign can answer with, and its kind. Codes are never renamed once released.
+ * docs/errors.md says for each what it means and how to fix it (a test keeps the two in step).
+ */
+export const errorKinds = {
+  // spiffe
+  spiffe_id_empty: 'invalid',
+  spiffe_id_too_long: 'invalid',
+  spiffe_id_scheme: 'invalid',
+  spiffe_id_trust_domain_missing: 'invalid',
+  spiffe_id_trust_domain_char: 'invalid',
+  spiffe_id_trust_domain_too_long: 'invalid',
+  spiffe_id_path_char: 'invalid',
+  spiffe_id_segment_empty: 'invalid',
+  spiffe_id_segment_dot: 'invalid',
+  spiffe_id_trailing_slash: 'invalid',
+  spiffe_id_path_missing: 'invalid',
+  spiffe_id_foreign_trust_domain: 'invalid',
+  svid_invalid: 'invalid',
+  bundle_invalid: 'invalid',
+  // ca
+  der_invalid: 'invalid',
+  profile_invalid: 'invalid',
+  authority_invalid: 'precondition',
+  public_key_unsupported: 'invalid',
+  issuer_expired: 'precondition',
+  lint_failed: 'internal',
+  key_envelope_invalid: 'precondition',
+  key_passphrase_wrong: 'precondition',
+  // documents (YAML)
+  document_too_large: 'too_large',
+  document_syntax: 'invalid',
+  document_alias: 'invalid',
+  document_depth: 'invalid',
+  document_duplicate_key: 'invalid',
+  document_field_unknown: 'invalid',
+  document_field_missing: 'invalid',
+  document_field_type: 'invalid',
+  document_field_value: 'invalid',
+  document_kind_unknown: 'invalid',
+  // authz
+  policy_unsupported: 'invalid',
+  policy_invalid: 'invalid',
+  policy_not_found: 'not_found',
+  request_invalid: 'invalid',
+  // identity
+  entry_invalid: 'invalid',
+  entry_exists: 'conflict',
+  entry_not_found: 'not_found',
+  entry_label_conflict: 'invalid',
+  selector_invalid: 'invalid',
+  revision_conflict: 'conflict',
+  identity_none: 'forbidden',
+  // attest
+  attestation_failed: 'unauthenticated',
+  // audit
+  audit_event_too_large: 'too_large',
+  audit_query_invalid: 'invalid',
+  audit_cursor_invalid: 'invalid',
+  // store
+  store_locked: 'precondition',
+  store_newer: 'precondition',
+  store_corrupt: 'unavailable',
+  store_unavailable: 'unavailable',
+  file_permissions: 'precondition',
+  file_missing: 'not_found',
+  // grpc, sds, ext-authz
+  message_invalid: 'invalid',
+  message_too_large: 'too_large',
+  resource_names_exceeded: 'exhausted',
+  stream_limit: 'exhausted',
+  stream_stalled: 'unavailable',
+  socket_path_too_long: 'invalid',
+  socket_path_unsafe: 'precondition',
+  socket_in_use: 'precondition',
+  address_in_use: 'precondition',
+  // http
+  unauthenticated: 'unauthenticated',
+  forbidden: 'forbidden',
+  host_not_allowed: 'forbidden',
+  origin_not_allowed: 'forbidden',
+  route_not_found: 'not_found',
+  body_invalid: 'invalid',
+  query_invalid: 'invalid',
+  media_type_unsupported: 'invalid',
+  body_too_large: 'too_large',
+  token_not_found: 'not_found',
+  // cli and configuration
+  config_invalid: 'invalid',
+  usage: 'invalid',
+  server_unreachable: 'unavailable',
+  platform_unsupported: 'precondition',
+  shutting_down: 'unavailable',
+  internal: 'internal',
+} as const satisfies Record<string, ErrorKind>;
+
+/** One of the closed set of codes in {@link errorKinds}. */
+export type ErrorCode = keyof typeof errorKinds;
+
+/** Where in a document an error lies; line and column are one-based. */
+export type Place = { readonly file: string; readonly line: number; readonly column: number };
+
+/**
+ * The one error type of the house. `message` starts in lower case, quotes user input, ends without a full stop and
+ * names no internals. `place` is the spot in a document, `fix` one imperative sentence that helps.
+ */
+export class MeshError extends Error {
+  override readonly name = 'MeshError';
+  readonly code: ErrorCode;
+  readonly place: Place | undefined;
+  readonly fix: string | undefined;
+
+  constructor(
+    code: ErrorCode,
+    message: string,
+    options: { place?: Place; fix?: string; cause?: unknown } = {},
+  ) {
+    super(message, options.cause === undefined ? {} : { cause: options.cause });
+    this.code = code;
+    this.place = options.place;
+    this.fix = options.fix;
+  }
+
+  /** What a caller can do about it. */
+  get kind(): ErrorKind {
+    return errorKinds[this.code];
+  }
+}
+
+/** What a door may show of an error: an unknown one is `internal` and keeps its message to itself. */
+export type PublicError = {
+  readonly code: ErrorCode;
+  readonly message: string;
+  readonly place?: Place;
+  readonly fix?: string;
+};
+
+/** Reduces any thrown value to what may leave the process. */
+export function publicError(error: unknown): PublicError {
+  if (!(error instanceof MeshError) || error.kind === 'internal') {
+    return { code: error instanceof MeshError ? error.code : 'internal', message: 'internal error' };
+  }
+  return {
+    code: error.code,
+    message: error.message,
+    ...(error.place === undefined ? {} : { place: error.place }),
+    ...(error.fix === undefined ? {} : { fix: error.fix }),
+  };
+}
+
+/** `file:line:column`, the form editors and terminals link. */
+export function formatPlace(place: Place): string {
+  return `${place.file}:${place.line}:${place.column}`;
+}
+
+/**
+ * Quotes untrusted text for a message: control and bidirectional characters escaped, at most 200 characters kept.
+ */
+export function quote(text: string): string {
+  const short = text.length > 200 ? `${text.slice(0, 200)}…` : text;
+  return JSON.stringify(short).replace(
+    /[\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g,
+    (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`,
+  );
+}
