@@ -1,0 +1,174 @@
+/**
+ * The closed union of what the log records, version 1. Later versions add fields or members; what is stored never
+ * changes. `audit/canonical.ts` turns an event into the exact bytes of a leaf.
+ *
+ * Fields typed {@link Personal} are stored in the leaf only as salted commitments.
+ */
+export type AuditEvent =
+  | IssuanceEvent
+  | RefusalEvent
+  | EntryChangeEvent
+  | PolicyChangeEvent
+  | DecisionEvent
+  | LossEvent
+  | AuthorityEvent
+  | AdminEvent
+  | LifecycleEvent;
+
+export type AuditEventType = AuditEvent['type'];
+
+/** A value that may identify a person: the leaf holds SHA-256(salt || value), the value lives in a table beside it. */
+export type Personal = { readonly personal: string };
+
+/** A value JSON can carry without loss: no floats, no undefined. */
+export type CanonicalJson =
+  null | boolean | number | string | readonly CanonicalJson[] | { readonly [key: string]: CanonicalJson };
+
+/** Who changed something, or tried to. */
+export type Actor =
+  | { readonly kind: 'system' }
+  | { readonly kind: 'uid'; readonly uid: number; readonly role: string }
+  | { readonly kind: 'token'; readonly tokenId: string; readonly role: string }
+  | { readonly kind: 'anonymous' };
+
+/** The process a certificate was made for, or refused to. */
+export type Caller = { readonly pid: number; readonly uid: number; readonly gid: number };
+
+/** Written before the certificate exists: a crash may lose the certificate, never this record. */
+export type IssuanceEvent = {
+  readonly type: 'issuance';
+  readonly time: Date;
+  readonly profile: 'x509-svid';
+  readonly spiffeId: string;
+  readonly serial: string;
+  readonly notBefore: Date;
+  readonly notAfter: Date;
+  readonly tbsSha256: string;
+  readonly spkiSha256: string;
+  /** The issuing CA's subject key identifier, lower-case hex. */
+  readonly issuerKeyId: string;
+  readonly entryId: string;
+  readonly entryRevision: number;
+  readonly selectors: readonly string[];
+  readonly caller: Caller;
+};
+
+/** A certificate or a stream that was not given. Repeats within a minute are counted, not repeated. */
+export type RefusalEvent = {
+  readonly type: 'refusal';
+  readonly time: Date;
+  readonly door: 'sds' | 'ext_authz' | 'issue';
+  readonly code: string;
+  readonly message: string;
+  readonly resource: string;
+  readonly selectors: readonly string[];
+  readonly caller: Caller;
+  readonly count: number;
+};
+
+export type EntryChangeEvent = {
+  readonly type: 'entry_change';
+  readonly time: Date;
+  readonly action: 'created' | 'updated' | 'deleted';
+  readonly entryId: string;
+  readonly spiffeId: string;
+  readonly revision: number;
+  readonly actor: Actor;
+  readonly before: CanonicalJson;
+  readonly after: CanonicalJson;
+};
+
+export type PolicyChangeEvent = {
+  readonly type: 'policy_change';
+  readonly time: Date;
+  readonly action: 'created' | 'updated' | 'deleted';
+  /** `namespace/name`. */
+  readonly policy: string;
+  readonly revision: number;
+  readonly actor: Actor;
+  /** SHA-256 of the document's bytes, lower-case hex; empty when there is none. */
+  readonly beforeSha256: string;
+  readonly afterSha256: string;
+  /** The new document, or empty when it was deleted or is over 32 KiB. */
+  readonly document: string;
+};
+
+/** One answer of the policy engine to a proxy. */
+export type DecisionEvent = {
+  readonly type: 'decision';
+  readonly time: Date;
+  readonly decisionId: string;
+  readonly verdict: 'allow' | 'deny';
+  /** A closed code: see authz/decision.ts. */
+  readonly reason: string;
+  /** `namespace/name rule[n]`, or empty. */
+  readonly rule: string;
+  readonly why: string;
+  /** The policy revision that decided. */
+  readonly revision: number;
+  /** The caller's SPIFFE ID, or empty when it had none. */
+  readonly source: string;
+  readonly destination: string;
+  /** `http` or `tcp`. */
+  readonly protocol: string;
+  readonly method: string;
+  readonly host: string;
+  readonly path: Personal;
+  readonly port: number;
+  /** Serial of the peer certificate, lower-case hex, or empty. */
+  readonly sourceSerial: string;
+  readonly sourceAddress: Personal;
+  /** The proxy that asked. */
+  readonly caller: Caller;
+};
+
+/** Records that could not be kept, as an entry of their own. */
+export type LossEvent = {
+  readonly type: 'loss';
+  readonly time: Date;
+  readonly what: 'decision' | 'refusal';
+  readonly count: number;
+  readonly from: Date;
+  readonly to: Date;
+  readonly cause: string;
+};
+
+export type AuthorityEvent = {
+  readonly type: 'authority';
+  readonly time: Date;
+  readonly action: 'created';
+  readonly kind: 'root' | 'intermediate';
+  readonly trustDomain: string;
+  readonly serial: string;
+  readonly keyId: string;
+  readonly notBefore: Date;
+  readonly notAfter: Date;
+  readonly certificateSha256: string;
+};
+
+/** Access to the admin API: every refused attempt, every token change, every read of the log. */
+export type AdminEvent = {
+  readonly type: 'admin';
+  readonly time: Date;
+  readonly action: 'refused' | 'token_created' | 'token_revoked' | 'audit_read';
+  readonly actor: Actor;
+  readonly method: string;
+  /** The route's pattern, never the raw URL. */
+  readonly route: string;
+  readonly code: string;
+  readonly detail: string;
+  readonly sourceAddress: Personal;
+};
+
+export type LifecycleEvent = {
+  readonly type: 'lifecycle';
+  readonly time: Date;
+  readonly action: 'started' | 'stopped';
+  readonly version: string;
+};
+
+/**
+ * Makes events durable, in order, and answers with their indexes in the log.
+ * When it rejects, nothing of the batch is in the log.
+ */
+export type RecordEvents = (events: readonly AuditEvent[]) => Promise<readonly number[]>;

@@ -1,0 +1,149 @@
+import fc from 'fast-check';
+import type { AuditEvent, DecisionEvent, IssuanceEvent } from '../../src/audit/event.ts';
+
+export const noon = new Date('2026-01-31T12:00:00.000Z');
+export const caller = { pid: 4_711, uid: 1_000, gid: 1_000 };
+
+export function decision(change: Partial<DecisionEvent> = {}): DecisionEvent {
+  return {
+    type: 'decision',
+    time: noon,
+    decisionId: 'd-1',
+    verdict: 'deny',
+    reason: 'no_allow_rule',
+    rule: '',
+    why: 'no ALLOW rule matched',
+    revision: 3,
+    source: 'spiffe://example.org/ns/shop/sa/web',
+    destination: 'spiffe://example.org/ns/pay/sa/ledger',
+    protocol: 'http',
+    method: 'GET',
+    host: 'ledger.pay',
+    path: { personal: '/accounts/7' },
+    port: 8_080,
+    sourceSerial: '0a1b',
+    sourceAddress: { personal: '127.0.0.1:40000' },
+    caller,
+    ...change,
+  };
+}
+
+export function issuance(change: Partial<IssuanceEvent> = {}): IssuanceEvent {
+  return {
+    type: 'issuance',
+    time: noon,
+    profile: 'x509-svid',
+    spiffeId: 'spiffe://example.org/ns/shop/sa/web',
+    serial: '5f3a9c0000000000000000000000aa01',
+    notBefore: new Date('2026-01-31T11:59:30.000Z'),
+    notAfter: new Date('2026-01-31T13:00:00.000Z'),
+    tbsSha256: 'ab'.repeat(32),
+    spkiSha256: 'cd'.repeat(32),
+    issuerKeyId: 'ef'.repeat(20),
+    entryId: 'web',
+    entryRevision: 2,
+    selectors: ['unix:path:/usr/bin/envoy', 'unix:uid:1000'],
+    caller,
+    ...change,
+  };
+}
+
+/** One event of each type, nothing remarkable about any. */
+export const oneOfEach: readonly AuditEvent[] = [
+  issuance(),
+  {
+    type: 'refusal',
+    time: noon,
+    door: 'sds',
+    code: 'identity_none',
+    message: 'no entry matches',
+    resource: 'default',
+    selectors: ['unix:uid:1000'],
+    caller,
+    count: 1,
+  },
+  {
+    type: 'entry_change',
+    time: noon,
+    action: 'created',
+    entryId: 'web',
+    spiffeId: 'spiffe://example.org/ns/shop/sa/web',
+    revision: 2,
+    actor: { kind: 'uid', uid: 0, role: 'admin' },
+    before: null,
+    after: { id: 'web', selectors: ['unix:uid:1000'], labels: { app: 'web' } },
+  },
+  {
+    type: 'policy_change',
+    time: noon,
+    action: 'deleted',
+    policy: 'shop/orders',
+    revision: 3,
+    actor: { kind: 'token', tokenId: '0123456789abcdef', role: 'operator' },
+    beforeSha256: '12'.repeat(32),
+    afterSha256: '',
+    document: '',
+  },
+  decision(),
+  { type: 'loss', time: noon, what: 'decision', count: 12, from: noon, to: noon, cause: 'queue full' },
+  {
+    type: 'authority',
+    time: noon,
+    action: 'created',
+    kind: 'root',
+    trustDomain: 'example.org',
+    serial: '01',
+    keyId: 'ef'.repeat(20),
+    notBefore: noon,
+    notAfter: new Date('2036-01-31T12:00:00.000Z'),
+    certificateSha256: '34'.repeat(32),
+  },
+  {
+    type: 'admin',
+    time: noon,
+    action: 'refused',
+    actor: { kind: 'anonymous' },
+    method: 'GET',
+    route: '/v1/audit',
+    code: 'unauthenticated',
+    detail: '',
+    sourceAddress: { personal: '192.0.2.7:1234' },
+  },
+  { type: 'lifecycle', time: noon, action: 'started', version: '0.1.0' },
+];
+
+const hostileText = fc.oneof(
+  fc.string({ unit: 'binary', maxLength: 40 }),
+  fc.constantFrom('', '\ud800', '\u0001"\\\u2028', '__proto__', '😀'),
+  fc
+    .tuple(fc.constantFrom('a', '\u0001', '"', 'é', '€', '😀', '\udc00'), fc.integer({ min: 1, max: 70_000 }))
+    .map(([unit, count]) => unit.repeat(count)),
+);
+
+const anyTime = fc.date({
+  min: new Date('0000-01-01T00:00:00Z'),
+  max: new Date('9999-12-31T23:59:59.999Z'),
+  noInvalidDate: true,
+});
+
+/** Any event a stranger can bring about, with text of any length and kind in every field a stranger reaches. */
+export const hostileEvents: fc.Arbitrary<AuditEvent> = fc
+  .tuple(
+    fc.constantFrom(...oneOfEach),
+    anyTime,
+    fc.array(hostileText, { minLength: 20, maxLength: 20 }),
+    fc.array(hostileText, { maxLength: 300 }),
+  )
+  .map(([event, time, texts, selectors]) => {
+    let next = 0;
+    const text = () => texts[next++ % texts.length] ?? '';
+    const members = Object.entries(event).map(([name, value]) => {
+      if (name === 'type' || name === 'before') return [name, value];
+      if (name === 'time') return [name, time];
+      if (name === 'selectors') return [name, selectors];
+      if (name === 'path' || name === 'sourceAddress') return [name, { personal: text() }];
+      if (name === 'after') return [name, { text: text(), list: [text(), 1, true, null] }];
+      return [name, typeof value === 'string' ? text() : value];
+    });
+    return Object.fromEntries(members) as AuditEvent;
+  });
