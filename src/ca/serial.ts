@@ -1,0 +1,29 @@
+import { MeshError } from '../errors.ts';
+
+/** A source of `size` cryptographically strong random octets; a new array each time. */
+export type RandomBytes = (size: number) => Uint8Array;
+
+/**
+ * A new serial number: 20 octets, the top bits 01 so that it is positive and always of this length, 158 bits random.
+ * @throws MeshError `internal` when the source gives something else than asked
+ * @see RFC 5280 section 4.1.2.2
+ */
+export function makeSerial(randomBytes: RandomBytes): Uint8Array {
+  const serial = takeRandom(randomBytes, serialBytes);
+  serial[0] = ((serial[0] ?? 0) & 0x3f) | 0x40;
+  return serial;
+}
+
+/**
+ * `size` random octets, at least 12, as a copy of our own.
+ * @throws MeshError `internal` when the source gives another number of octets or all the same ones
+ */
+export function takeRandom(randomBytes: RandomBytes, size: number): Uint8Array {
+  const bytes = new Uint8Array(randomBytes(size));
+  if (bytes.length !== size || bytes.every((octet) => octet === bytes[0])) {
+    throw new MeshError('internal', 'the source of randomness is broken');
+  }
+  return bytes;
+}
+
+const serialBytes = 20;
