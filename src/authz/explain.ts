@@ -1,0 +1,190 @@
+import { formatPlace, type Place } from '../errors.ts';
+import type { AuthzRequest, Decision, DecisionReason } from './decision.ts';
+import { Facts } from './facts.ts';
+import { compilePredicate } from './match.ts';
+import { findNearMiss } from './nearest.ts';
+import { fieldName, type Policy, type Predicate } from './policy.ts';
+import type { Snapshot } from './snapshot.ts';
+import { describeMiss, describeUsed } from './words.ts';
+
+/** A line of a policy's source, and the columns that matter in it. */
+export type Excerpt = {
+  /** `file:line:column`. */
+  readonly place: string;
+  readonly line: number;
+  /** One-based. */
+  readonly column: number;
+  /** At least 1. */
+  readonly length: number;
+  /** The line as written, at most 200 characters, control characters replaced. */
+  readonly text: string;
+};
+
+/** How one predicate fared; `inapplicable` means the request lacks what it reads. */
+export type PredicateOutcome = {
+  /** `methods` or `notMethods`. */
+  readonly field: string;
+  /** At most eight. */
+  readonly values: readonly string[];
+  readonly place: string;
+  readonly outcome: 'matched' | 'missed' | 'inapplicable';
+  /** `the call used POST`. */
+  readonly used: string;
+};
+
+/** One entry of `from` or `to`. */
+export type EntryOutcome = { readonly entry: string; readonly predicates: readonly PredicateOutcome[] };
+
+/** How far one rule got. `matched` is the rule's effect: what cannot be judged holds for DENY and fails for ALLOW. */
+export type RuleOutcome = {
+  readonly rule: string;
+  readonly place: string;
+  readonly matched: boolean;
+  readonly entries: readonly EntryOutcome[];
+};
+
+export type PolicyOutcome = {
+  /** `namespace/name`. */
+  readonly policy: string;
+  readonly action: 'ALLOW' | 'DENY';
+  readonly place: string;
+  readonly rules: readonly RuleOutcome[];
+};
+
+/** Why a decision fell as it did: plain data, ready for JSON. */
+export type Explanation = {
+  readonly verdict: 'allow' | 'deny';
+  readonly reason: DecisionReason;
+  /** Empty when no rule decided. */
+  readonly rule: string;
+  /** One sentence: lower case, no full stop. */
+  readonly why: string;
+  readonly revision: number;
+  readonly request: {
+    /** Null for a caller without a certificate. */
+    readonly source: string | null;
+    readonly destination: string;
+    readonly protocol: 'http' | 'tcp';
+    readonly method: string;
+    readonly host: string;
+    readonly hostPort: number | null;
+    readonly path: string;
+    readonly port: number;
+  };
+  /** The policies that apply to the destination, at most 64; the one that decided is among them. */
+  readonly policies: readonly PolicyOutcome[];
+  /** How many more apply. */
+  readonly policiesOmitted: number;
+  /** Where the deciding rule stands; null when none decided. */
+  readonly decidedAt: Excerpt | null;
+  /** The rule that came closest to allowing a denied call. */
+  readonly nearest: {
+    readonly rule: string;
+    readonly missed: string;
+    readonly matched: number;
+    readonly total: number;
+    /** What the call had instead: `the call used POST`. */
+    readonly used: string;
+    readonly at: Excerpt;
+  } | null;
+};
+
+/** Explains a decision that `decide` made of this request under this snapshot. */
+export function explainDecision(snapshot: Snapshot, request: AuthzRequest, decision: Decision): Explanation {
+  const { verdict, reason, rule, why, revision } = decision;
+  const applied = snapshot.appliedTo(request.destination);
+  const facts = new Facts(request, snapshot.trustDomain);
+  const decided = applied.policies
+    .flatMap((policy) => policy.rules.map((candidate) => ({ policy, rule: candidate })))
+    .find((candidate) => candidate.rule.name === rule);
+  const shown = new Set(
+    [...(decided === undefined ? [] : [decided.policy]), ...applied.policies].slice(0, maxPolicies),
+  );
+  const miss = reason === 'no_allow_rule' ? findNearMiss(applied, facts) : null;
+  return {
+    verdict,
+    reason,
+    rule,
+    why,
+    revision,
+    request: { ...request, source: request.source?.text ?? null, destination: request.destination.text },
+    policies: [...shown].map((policy) => explainPolicy(policy, facts)),
+    policiesOmitted: applied.policies.length - shown.size,
+    decidedAt: decided === undefined ? null : cutExcerpt(decided.policy, decided.rule.place, 1),
+    nearest:
+      miss === null
+        ? null
+        : {
+            rule: miss.compiled.rule.name,
+            missed: describeMiss(miss.missed, facts),
+            matched: miss.matched,
+            total: miss.total,
+            used: describeUsed(miss.missed, facts),
+            at: cutExcerpt(miss.compiled.policy, miss.missed.place, miss.missed.length),
+          },
+  };
+}
+
+const maxPolicies = 64;
+
+function explainPolicy(policy: Policy, facts: Facts): PolicyOutcome {
+  const explainEntries = (
+    list: 'from' | 'to',
+    entries: readonly { readonly predicates: readonly Predicate[] }[],
+  ): readonly EntryOutcome[] =>
+    entries.map(({ predicates }, index) => ({
+      entry: `${list}[${index}]`,
+      predicates: predicates.map((predicate) => explainPredicate(predicate, facts)),
+    }));
+  return {
+    policy: policy.key,
+    action: policy.action,
+    place: formatPlace(policy.place),
+    rules: policy.rules.map((rule) => {
+      const from = explainEntries('from', rule.from);
+      const to = explainEntries('to', rule.to);
+      return {
+        rule: rule.name,
+        place: formatPlace(rule.place),
+        matched: anyHolds(policy, from) && anyHolds(policy, to),
+        entries: [...from, ...to],
+      };
+    }),
+  };
+}
+
+function explainPredicate(predicate: Predicate, facts: Facts): PredicateOutcome {
+  const held = compilePredicate(predicate)(facts);
+  return {
+    field: fieldName(predicate),
+    values: predicate.values.slice(0, maxValues),
+    place: formatPlace(predicate.place),
+    outcome: held === undefined ? 'inapplicable' : held ? 'matched' : 'missed',
+    used: describeUsed(predicate, facts),
+  };
+}
+
+const maxValues = 8;
+
+function anyHolds({ action }: Policy, entries: readonly EntryOutcome[]): boolean {
+  const holds = ({ outcome }: PredicateOutcome): boolean =>
+    outcome === 'matched' || (outcome === 'inapplicable' && action === 'DENY');
+  return entries.length === 0 || entries.some(({ predicates }) => predicates.every(holds));
+}
+
+/** INVARIANT: a policy's text begins on its `line`, at column 1. */
+function cutExcerpt(policy: Policy, place: Place, length: number): Excerpt {
+  const line = policy.text.split('\n')[place.line - policy.line] ?? '';
+  return {
+    place: formatPlace(place),
+    line: place.line,
+    column: place.column,
+    length,
+    text: line
+      .slice(0, maxLineLength)
+      .replace(/[\u0000-\u001f\u007f-\u009f]/g, ' ')
+      .trimEnd(),
+  };
+}
+
+const maxLineLength = 200;

@@ -1,0 +1,290 @@
+import type { Facts } from './facts.ts';
+import { type CompiledRule, ruleHolds } from './match.ts';
+import type { Operation, Predicate, PredicateField, Source, StringMatch } from './policy.ts';
+import { PrefixTree } from './prefix-tree.ts';
+
+/** A set of rules that can be searched. */
+export type RuleFinder = {
+  /** The matching rule of the lowest rank, `best` when none is lower. */
+  readonly find: (facts: Facts, best: CompiledRule | undefined) => CompiledRule | undefined;
+  /** Adds rules that the request leads to, matching or not, until `into` holds `limit`. */
+  readonly gather: (facts: Facts, into: CompiledRule[], limit: number) => void;
+};
+
+/** Which side of a rule it is filed by. */
+export type Side = 'from' | 'to';
+
+/**
+ * An index over rules. Each rule is filed under the values of its most selective predicate, counted over the rules at
+ * hand; a crowded place is indexed again by another predicate. So a search costs a few look-ups, whatever the number of
+ * rules, as long as rules name callers, hosts, paths, methods or ports. Rules that name none are tried one by one.
+ * INVARIANT: a rule that matches is filed where its request leads. For DENY that includes requests without the attribute.
+ */
+export function buildIndex(rules: readonly CompiledRule[]): RuleFinder {
+  const atoms = countAll(rules);
+  return build(rules, ['from', 'to'], new Set(), { atoms: atoms + baseBudget + budgetFactor * atoms });
+}
+
+/** An index by one side only, its crowds left as lists: it leads to rules that a request half fits. */
+export function buildSideIndex(rules: readonly CompiledRule[], side: Side): RuleFinder {
+  return build(rules, [side], new Set(), { atoms: countAll(rules) });
+}
+
+/**
+ * Rules with hundreds of callers and hundreds of paths each would multiply when crowded places are indexed again. What
+ * the budget does not cover stays a list.
+ */
+type Budget = { atoms: number };
+const baseBudget = 200_000;
+const budgetFactor = 8;
+
+function build(
+  rules: readonly CompiledRule[],
+  sides: readonly Side[],
+  used: ReadonlySet<PredicateField>,
+  budget: Budget,
+): RuleFinder {
+  if (rules.length <= maxLeaf) return new RuleList(rules);
+  budget.atoms -= countAll(rules);
+  if (budget.atoms < 0) return new RuleList(rules);
+  const counts = new AtomCounts(rules, used);
+  const shelves = new Map<PredicateField, Shelf>();
+  const rest: CompiledRule[] = [];
+  for (const rule of rules) {
+    const cover = chooseCover(rule, sides, used, counts);
+    if (cover === undefined) {
+      rest.push(rule);
+      continue;
+    }
+    for (const predicate of cover) {
+      const shelf = shelves.get(predicate.field) ?? new Shelf(predicate.field);
+      shelves.set(predicate.field, shelf);
+      shelf.add(predicate, rule);
+    }
+  }
+  if (shelves.size === 0) return new RuleList(rules);
+  for (const [field, shelf] of shelves) {
+    const below = new Set(used).add(field);
+    shelf.seal((crowd) => build(crowd, sides, below, budget));
+  }
+  return new RuleNode([...shelves.values()], new RuleList(rest));
+}
+
+/** Below this many rules, trying each is cheaper than looking one up. */
+const maxLeaf = 8;
+
+class RuleList implements RuleFinder {
+  readonly #rules: readonly CompiledRule[];
+
+  constructor(rules: readonly CompiledRule[]) {
+    this.#rules = [...new Set(rules)].sort((a, b) => a.ordinal - b.ordinal);
+  }
+
+  find(facts: Facts, best: CompiledRule | undefined): CompiledRule | undefined {
+    for (const rule of this.#rules) {
+      if (best !== undefined && rule.ordinal >= best.ordinal) return best;
+      if (ruleHolds(rule, facts)) return rule;
+    }
+    return best;
+  }
+
+  gather(_facts: Facts, into: CompiledRule[], limit: number): void {
+    for (const rule of this.#rules) {
+      if (into.length >= limit) return;
+      if (!into.includes(rule)) into.push(rule);
+    }
+  }
+}
+
+class RuleNode implements RuleFinder {
+  readonly #shelves: readonly Shelf[];
+  readonly #rest: RuleList;
+
+  constructor(shelves: readonly Shelf[], rest: RuleList) {
+    this.#shelves = shelves;
+    this.#rest = rest;
+  }
+
+  find(facts: Facts, best: CompiledRule | undefined): CompiledRule | undefined {
+    let found = best;
+    for (const shelf of this.#shelves) found = shelf.find(facts, found);
+    return this.#rest.find(facts, found);
+  }
+
+  gather(facts: Facts, into: CompiledRule[], limit: number): void {
+    for (const shelf of this.#shelves) shelf.gather(facts, into, limit);
+    this.#rest.gather(facts, into, limit);
+  }
+}
+
+/** The rules filed by one field: by whole value, by beginning, by end, and for requests without the attribute. */
+class Shelf implements RuleFinder {
+  readonly #read: (facts: Facts) => string | number | undefined;
+  readonly #filling = new Map<string | number, CompiledRule[]>();
+  readonly #exact = new Map<string | number, RuleFinder>();
+  #prefixes: PrefixTree | undefined;
+  #suffixes: PrefixTree | undefined;
+  readonly #absentRules: CompiledRule[] = [];
+  #absent: RuleFinder | undefined;
+
+  constructor(field: PredicateField) {
+    this.#read = readFact[field];
+  }
+
+  add(predicate: Predicate, rule: CompiledRule): void {
+    for (const { kind, text } of atomsOf(predicate)) {
+      if (kind === 'prefix') (this.#prefixes ??= new PrefixTree()).add(String(text), rule);
+      else if (kind === 'suffix') (this.#suffixes ??= new PrefixTree()).add(reverse(String(text)), rule);
+      else {
+        const rules = this.#filling.get(text) ?? [];
+        this.#filling.set(text, rules);
+        rules.push(rule);
+      }
+    }
+    if (rule.policy.action === 'DENY') this.#absentRules.push(rule);
+  }
+
+  seal(build: (rules: readonly CompiledRule[]) => RuleFinder): void {
+    for (const [key, rules] of this.#filling) this.#exact.set(key, build(rules));
+    this.#filling.clear();
+    this.#prefixes?.seal(build);
+    this.#suffixes?.seal(build);
+    if (this.#absentRules.length > 0) this.#absent = build(this.#absentRules);
+    this.#absentRules.length = 0;
+  }
+
+  find(facts: Facts, best: CompiledRule | undefined): CompiledRule | undefined {
+    const key = this.#read(facts);
+    if (key === undefined) return this.#absent === undefined ? best : this.#absent.find(facts, best);
+    const exact = this.#exact.get(key);
+    let found = exact === undefined ? best : exact.find(facts, best);
+    if (this.#prefixes !== undefined) found = this.#prefixes.find(String(key), facts, found);
+    if (this.#suffixes !== undefined) found = this.#suffixes.find(reverse(String(key)), facts, found);
+    return found;
+  }
+
+  gather(facts: Facts, into: CompiledRule[], limit: number): void {
+    const key = this.#read(facts);
+    if (key === undefined) return;
+    this.#exact.get(key)?.gather(facts, into, limit);
+    for (const finder of this.#prefixes?.walk(String(key)) ?? []) finder.gather(facts, into, limit);
+    if (this.#suffixes === undefined) return;
+    for (const finder of this.#suffixes.walk(reverse(String(key)))) finder.gather(facts, into, limit);
+  }
+}
+
+type Atom = { readonly kind: 'exact' | 'prefix' | 'suffix'; readonly text: string | number };
+
+function countAll(rules: readonly CompiledRule[]): number {
+  let atoms = 0;
+  for (const { rule } of rules) {
+    for (const side of [rule.from, rule.to]) {
+      for (const { predicates } of side) {
+        for (const { matches } of predicates) atoms += matches.length;
+      }
+    }
+  }
+  return atoms;
+}
+
+/** How many rules name each value: the fewer, the more a look-up by it excludes. */
+class AtomCounts {
+  readonly #counts = new Map<PredicateField, Readonly<Record<Atom['kind'], Map<string | number, number>>>>();
+
+  constructor(rules: readonly CompiledRule[], used: ReadonlySet<PredicateField>) {
+    for (const { rule } of rules) {
+      for (const side of [rule.from, rule.to]) {
+        for (const { predicates } of side) {
+          for (const predicate of predicates) if (canFile(predicate, used)) this.#add(predicate);
+        }
+      }
+    }
+  }
+
+  /** How many rules share the most common value of a predicate. */
+  crowdOf(predicate: Predicate): number {
+    const counts = this.#counts.get(predicate.field);
+    let crowd = 0;
+    for (const { kind, text } of atomsOf(predicate)) crowd = Math.max(crowd, counts?.[kind].get(text) ?? 0);
+    return crowd;
+  }
+
+  #add(predicate: Predicate): void {
+    const counts = this.#counts.get(predicate.field) ?? {
+      exact: new Map(),
+      prefix: new Map(),
+      suffix: new Map(),
+    };
+    this.#counts.set(predicate.field, counts);
+    for (const { kind, text } of atomsOf(predicate))
+      counts[kind].set(text, (counts[kind].get(text) ?? 0) + 1);
+  }
+}
+
+/** One predicate for each entry of the better side, or undefined when neither side can be filed. */
+function chooseCover(
+  { rule }: CompiledRule,
+  sides: readonly Side[],
+  used: ReadonlySet<PredicateField>,
+  counts: AtomCounts,
+): readonly Predicate[] | undefined {
+  let best: { predicates: readonly Predicate[]; crowd: number } | undefined;
+  for (const side of sides) {
+    const cover = coverSide(rule[side], used, counts);
+    if (cover !== undefined && (best === undefined || cover.crowd < best.crowd)) best = cover;
+  }
+  return best?.predicates;
+}
+
+function coverSide(
+  entries: readonly (Source | Operation)[],
+  used: ReadonlySet<PredicateField>,
+  counts: AtomCounts,
+): { predicates: readonly Predicate[]; crowd: number } | undefined {
+  if (entries.length === 0) return undefined;
+  const chosen: Predicate[] = [];
+  let crowd = 0;
+  for (const { predicates } of entries) {
+    let least: { predicate: Predicate; crowd: number } | undefined;
+    for (const predicate of predicates) {
+      if (!canFile(predicate, used)) continue;
+      const rivals = counts.crowdOf(predicate);
+      if (least === undefined || rivals < least.crowd) least = { predicate, crowd: rivals };
+    }
+    if (least === undefined) return undefined;
+    chosen.push(least.predicate);
+    crowd = Math.max(crowd, least.crowd);
+  }
+  return { predicates: chosen, crowd };
+}
+
+function canFile(predicate: Predicate, used: ReadonlySet<PredicateField>): boolean {
+  return !predicate.negated && !used.has(predicate.field) && atomsOf(predicate).length > 0;
+}
+
+/** The values a request must have one of for the predicate to hold; none when any value will do. */
+function atomsOf(predicate: Predicate): readonly Atom[] {
+  if (predicate.field === 'ports') return predicate.matches.map((text) => ({ kind: 'exact', text }));
+  const matches: readonly StringMatch[] =
+    predicate.field === 'hosts' ? predicate.matches.map(({ name }) => name) : predicate.matches;
+  return matches.every(isAtom) ? matches : [];
+}
+
+function isAtom(match: StringMatch): match is StringMatch & Atom {
+  return match.kind !== 'present';
+}
+
+const readFact: Readonly<Record<PredicateField, (facts: Facts) => string | number | undefined>> = {
+  principals: (facts) => facts.principal,
+  namespaces: (facts) => facts.namespace,
+  hosts: (facts) => facts.host,
+  ports: (facts) => facts.port,
+  methods: (facts) => facts.method,
+  paths: (facts) => facts.path,
+};
+
+function reverse(text: string): string {
+  let out = '';
+  for (let i = text.length - 1; i >= 0; i--) out += text.charAt(i);
+  return out;
+}

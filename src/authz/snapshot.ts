@@ -1,0 +1,195 @@
+import { createHash } from 'node:crypto';
+import { MeshError, quote } from '../errors.ts';
+import { kubernetesNames, type SpiffeId, type TrustDomain } from '../spiffe/id.ts';
+import { type CompiledRule, compileRule } from './match.ts';
+import type { Policy } from './policy.ts';
+import { buildIndex, buildSideIndex, type RuleFinder } from './rule-index.ts';
+
+/** A workload of the inventory. Several entries may give one ID. */
+export type Workload = { readonly id: SpiffeId; readonly labels: Readonly<Record<string, string>> };
+
+/** What a snapshot is made of. */
+export type SnapshotInput = {
+  /** The mesh revision; decisions carry it. */
+  readonly revision: number;
+  readonly trustDomain: TrustDomain;
+  /** Policies of this namespace apply to every namespace. */
+  readonly rootNamespace: string;
+  /** With distinct keys. */
+  readonly policies: readonly Policy[];
+  readonly workloads: readonly Workload[];
+  /** The snapshot before this one: what was compiled there for policies that are the same objects is used again. */
+  readonly previous?: Snapshot;
+};
+
+/** The policies that apply to one destination, ready to be searched. */
+export class Applied {
+  /** Sorted by key. */
+  readonly policies: readonly Policy[];
+  readonly allowRules: readonly CompiledRule[];
+  readonly deny: RuleFinder;
+  readonly allow: RuleFinder;
+  #near: readonly RuleFinder[] | undefined;
+
+  constructor(policies: readonly Policy[], rulesOf: (policy: Policy) => readonly CompiledRule[]) {
+    this.policies = policies;
+    this.allowRules = policies.filter(({ action }) => action === 'ALLOW').flatMap(rulesOf);
+    this.deny = buildIndex(policies.filter(({ action }) => action === 'DENY').flatMap(rulesOf));
+    this.allow = buildIndex(this.allowRules);
+  }
+
+  /** Finders that lead to rules of which one side fits a request; made at the first denial. */
+  get near(): readonly RuleFinder[] {
+    this.#near ??= [buildSideIndex(this.allowRules, 'from'), buildSideIndex(this.allowRules, 'to')];
+    return this.#near;
+  }
+}
+
+/**
+ * All policies at one revision. Nothing in it changes; what applies to a destination is worked out when it is first
+ * asked for, and shared by destinations with the same policies.
+ */
+export class Snapshot {
+  readonly revision: number;
+  readonly trustDomain: TrustDomain;
+  readonly #attachment: Attachment;
+  readonly #firstOrdinals = new Map<Policy, number>();
+  readonly #rules = new Map<Policy, readonly CompiledRule[]>();
+  readonly #inherited: ReadonlyMap<string, Applied> | undefined;
+  readonly #byDestination = new Map<string, Applied>();
+  readonly #bySet = new Map<string, Applied>();
+
+  constructor(input: SnapshotInput) {
+    this.revision = input.revision;
+    this.trustDomain = input.trustDomain;
+    const policies = [...input.policies].sort((a, b) => (a.key < b.key ? -1 : 1));
+    let ordinal = 0;
+    for (const [i, policy] of policies.entries()) {
+      if (policies[i - 1]?.key === policy.key) {
+        throw new MeshError('policy_invalid', `there are two policies ${quote(policy.key)}`, {
+          place: policy.place,
+          fix: 'rename one of them',
+        });
+      }
+      this.#firstOrdinals.set(policy, ordinal);
+      ordinal += policy.rules.length;
+    }
+    this.#inherited = input.previous === undefined ? undefined : input.previous.#bySet;
+    this.#attachment = new Attachment(policies, input);
+  }
+
+  /** What applies to a destination of our trust domain; nothing applies to any other. */
+  appliedTo(destination: SpiffeId): Applied {
+    const known = this.#byDestination.get(destination.text);
+    if (known !== undefined) return known;
+    const policies = destination.memberOf(this.trustDomain) ? this.#attachment.policiesOf(destination) : [];
+    const hash = createHash('sha256');
+    for (const { key } of policies) hash.update(`${key}\n`);
+    const set = hash.digest('base64');
+    const applied = this.#bySet.get(set) ?? this.#inherit(set, policies) ?? this.#compile(policies);
+    this.#bySet.set(set, applied);
+    // Destinations outside the inventory must not fill the memory.
+    if (this.#byDestination.size >= maxRemembered) this.#byDestination.clear();
+    this.#byDestination.set(destination.text, applied);
+    return applied;
+  }
+
+  /** Ranks differ between snapshots, but not their order among the same policies. */
+  #inherit(set: string, policies: readonly Policy[]): Applied | undefined {
+    const earlier = this.#inherited?.get(set);
+    return earlier?.policies.every((policy, i) => policy === policies[i]) ? earlier : undefined;
+  }
+
+  #compile(policies: readonly Policy[]): Applied {
+    return new Applied(policies, (policy) => {
+      const known = this.#rules.get(policy);
+      if (known !== undefined) return known;
+      const first = this.#firstOrdinals.get(policy) ?? 0;
+      const rules = policy.rules.map((rule, index) => compileRule(policy, rule, first + index));
+      this.#rules.set(policy, rules);
+      return rules;
+    });
+  }
+}
+
+const maxRemembered = 100_000;
+
+/**
+ * Compiles policies and inventory into a snapshot. The cost is linear in the policies; labels are matched when a
+ * destination is first asked for.
+ * @throws MeshError `policy_invalid` when two policies have one key
+ */
+export function compileSnapshot(input: SnapshotInput): Snapshot {
+  return new Snapshot(input);
+}
+
+/**
+ * Which policies apply to a workload: those of the root namespace and of its own, whose selector its labels satisfy.
+ * When several entries give one ID, a DENY policy applies if any of them satisfies it and an ALLOW policy only if all do:
+ * a request does not say which of the workloads it reached.
+ */
+class Attachment {
+  readonly #rootNamespace: string;
+  readonly #byNamespace = new Map<string, Shelf>();
+  readonly #workloads = new Map<string, Workload[]>();
+
+  constructor(policies: readonly Policy[], { rootNamespace, workloads }: SnapshotInput) {
+    this.#rootNamespace = rootNamespace;
+    for (const policy of policies) {
+      const shelf: Shelf = this.#byNamespace.get(policy.namespace) ?? { everyone: [], byLabel: new Map() };
+      this.#byNamespace.set(policy.namespace, shelf);
+      const [label] = policy.selector;
+      if (label === undefined) {
+        shelf.everyone.push(policy);
+        continue;
+      }
+      const key = labelKey(...label);
+      const sameLabel = shelf.byLabel.get(key) ?? [];
+      shelf.byLabel.set(key, sameLabel);
+      sameLabel.push(policy);
+    }
+    for (const workload of workloads) {
+      const group = this.#workloads.get(workload.id.text) ?? [];
+      this.#workloads.set(workload.id.text, group);
+      group.push(workload);
+    }
+  }
+
+  policiesOf(destination: SpiffeId): readonly Policy[] {
+    const workloads = this.#workloads.get(destination.text) ?? [{ id: destination, labels: {} }];
+    const attached = workloads.map((workload) => this.#attach(workload));
+    const any = new Set(attached.flatMap((policies) => [...policies]));
+    return [...any]
+      .filter((policy) => policy.action === 'DENY' || attached.every((policies) => policies.has(policy)))
+      .sort((a, b) => (a.key < b.key ? -1 : 1));
+  }
+
+  #attach({ id, labels }: Workload): ReadonlySet<Policy> {
+    const own = kubernetesNames(id)?.namespace ?? readLabel(labels, 'namespace');
+    const found = new Set<Policy>();
+    for (const namespace of new Set([this.#rootNamespace, own])) {
+      const shelf = namespace === undefined ? undefined : this.#byNamespace.get(namespace);
+      if (shelf === undefined) continue;
+      for (const policy of shelf.everyone) found.add(policy);
+      for (const [name, value] of Object.entries(labels)) {
+        for (const policy of shelf.byLabel.get(labelKey(name, value)) ?? []) {
+          const selected = [...policy.selector].every(([key, text]) => readLabel(labels, key) === text);
+          if (selected) found.add(policy);
+        }
+      }
+    }
+    return found;
+  }
+}
+
+/** Policies of a namespace: those without a selector, and the others by their selector's first label. */
+type Shelf = { readonly everyone: Policy[]; readonly byLabel: Map<string, Policy[]> };
+
+function labelKey(name: string, value: string): string {
+  return JSON.stringify([name, value]);
+}
+
+/** Labels come from authors: `constructor` is a label like any other. */
+function readLabel(labels: Readonly<Record<string, string>>, name: string): string | undefined {
+  return Object.hasOwn(labels, name) ? labels[name] : undefined;
+}

@@ -1,0 +1,97 @@
+import fc from 'fast-check';
+import { expect, test } from 'vitest';
+import { decide } from '../../src/authz/decide.ts';
+import { decideNaively } from '../../src/authz/naive.ts';
+import type { Policy } from '../../src/authz/policy.ts';
+import { compileSnapshot } from '../../src/authz/snapshot.ts';
+import { policies, request, workloads } from './generated.ts';
+import { meshOf } from './mesh.ts';
+
+const requests = fc.array(request, { minLength: 1, maxLength: 20 });
+const verdicts = { allow: 0, deny_rule: 0, no_allow_rule: 0, no_policy: 0 };
+
+test.each([
+  ['a few policies', 6, 300],
+  ['enough policies for crowded shelves', 60, 80],
+])('the index answers as the specification does: %s', (_name, max, numRuns) => {
+  fc.assert(
+    fc.property(policies(max), requests, (list, calls) => {
+      const mesh = meshOf(list, workloads);
+      const snapshot = compileSnapshot(mesh);
+      for (const one of calls) {
+        const { verdict, reason, rule } = decide(snapshot, one);
+        expect({ verdict, reason, rule }).toEqual(decideNaively(mesh, one));
+        if (verdict === 'allow') verdicts.allow += 1;
+        else if (reason in verdicts) verdicts[reason as 'deny_rule'] += 1;
+      }
+    }),
+    { numRuns },
+  );
+});
+
+test('the generated calls met every kind of answer', () => {
+  expect(Math.min(...Object.values(verdicts))).toBeGreaterThan(50);
+});
+
+const verdictOf = (list: readonly Policy[], one: Parameters<typeof decide>[1]) =>
+  decide(compileSnapshot(meshOf(list, workloads)), one).verdict;
+
+test('one more DENY policy never allows more', () => {
+  fc.assert(
+    fc.property(policies(8), policies(3), requests, (list, more, calls) => {
+      const renamed = more.map((policy): Policy => ({
+        ...policy,
+        key: `${policy.key}-more`,
+        action: 'DENY',
+      }));
+      for (const one of calls) {
+        if (verdictOf([...list, ...renamed], one) === 'allow') expect(verdictOf(list, one)).toBe('allow');
+      }
+    }),
+    { numRuns: 150 },
+  );
+});
+
+test('one more ALLOW policy never denies more', () => {
+  fc.assert(
+    fc.property(policies(8), policies(3), requests, (list, more, calls) => {
+      const renamed = more.map((policy): Policy => ({
+        ...policy,
+        key: `${policy.key}-more`,
+        action: 'ALLOW',
+      }));
+      for (const one of calls) {
+        if (verdictOf(list, one) === 'allow') expect(verdictOf([...list, ...renamed], one)).toBe('allow');
+      }
+    }),
+    { numRuns: 150 },
+  );
+});
+
+test('the order of policies and of rules changes no verdict', () => {
+  fc.assert(
+    fc.property(policies(8), requests, (list, calls) => {
+      const turned = list
+        .map((policy): Policy => ({ ...policy, rules: policy.rules.toReversed() }))
+        .toReversed();
+      for (const one of calls) expect(verdictOf(turned, one)).toBe(verdictOf(list, one));
+    }),
+    { numRuns: 150 },
+  );
+});
+
+test('a denial without a rule names a predicate of an ALLOW rule that applies, and only then', () => {
+  fc.assert(
+    fc.property(policies(30), requests, (list, calls) => {
+      const snapshot = compileSnapshot(meshOf(list, workloads));
+      for (const one of calls) {
+        const { reason, nearest } = decide(snapshot, one);
+        const allow = snapshot.appliedTo(one.destination).policies.filter(({ action }) => action === 'ALLOW');
+        const rules = allow.flatMap((policy) => policy.rules.map(({ name }) => name));
+        if (reason !== 'no_allow_rule') expect(nearest).toBeNull();
+        else if (rules.length > 0) expect(rules).toContain(nearest?.rule);
+      }
+    }),
+    { numRuns: 150 },
+  );
+});
