@@ -1,0 +1,40 @@
+import type { TrustBundle } from '../spiffe/bundle.ts';
+import type { SpiffeId, TrustDomain } from '../spiffe/id.ts';
+import type { Attestation } from './evidence.ts';
+
+/** An X.509 SVID with its key, ready for a proxy. */
+export type X509Svid = {
+  readonly id: SpiffeId;
+  /** DER, leaf first, then intermediates; never the root. */
+  readonly certificates: readonly Uint8Array[];
+  /** PKCS#8 DER. Never logged. */
+  readonly privateKey: Uint8Array;
+  /** Lower-case hex. */
+  readonly serial: string;
+  readonly notBefore: Date;
+  readonly notAfter: Date;
+  readonly hint: string;
+  readonly entryId: string;
+};
+
+/**
+ * The joint between identity and every door that hands out certificates: the full state of what one caller may have.
+ * Each value replaces the one before it; absence is withdrawal.
+ */
+export type WorkloadCredentials = {
+  readonly trustDomain: TrustDomain;
+  /** The default identity first. Empty when no entry matches the caller. */
+  readonly svids: readonly X509Svid[];
+  /** By trust domain name, our own among them. Empty when no entry matches the caller. */
+  readonly bundles: ReadonlyMap<string, TrustBundle>;
+};
+
+/**
+ * The live credentials of one attested caller: the current state at once, then a new full state after each change
+ * (entry, renewal, bundle). Level-triggered: a slow reader sees only the newest state. Ends when `signal` aborts.
+ * The first state may be empty: a caller whose entry is made later gets its certificate on the same iteration.
+ */
+export type WatchCredentials = (
+  attestation: Attestation,
+  signal: AbortSignal,
+) => AsyncIterable<WorkloadCredentials>;

@@ -1,0 +1,96 @@
+import { parsePolicy } from '../authz/parse.ts';
+import type { Policy } from '../authz/policy.ts';
+import { compileSnapshot, type Snapshot } from '../authz/snapshot.ts';
+import { MeshError, quote } from '../errors.ts';
+import type { TrustDomain } from '../spiffe/id.ts';
+import { readDocuments } from '../yaml.ts';
+import type { Mesh, PolicyDocument } from './mesh.ts';
+import { createNotice } from './notice.ts';
+import { indexEntries, type Registry } from './registry.ts';
+
+/** What the whole mesh is read under. */
+export type MeshSettings = {
+  readonly trustDomain: TrustDomain;
+  readonly rootNamespace: string;
+  /** Lifetime of a certificate whose entry names none. */
+  readonly ttlSeconds: number;
+};
+
+/** One revision of the mesh, compiled: what doors match and decide with. Immutable. */
+export type CurrentMesh = {
+  readonly mesh: Mesh;
+  readonly registry: Registry;
+  readonly policies: ReadonlyMap<string, Policy>;
+  readonly snapshot: Snapshot;
+};
+
+/** Holds the current revision; a change swaps it in one assignment, so that no reader sees half of one. */
+export type MeshHolder = {
+  readonly current: () => CurrentMesh;
+  readonly replace: (next: CurrentMesh) => void;
+  readonly onChange: (listener: () => void) => () => void;
+};
+
+export function createMeshHolder(first: CurrentMesh): MeshHolder {
+  let current = first;
+  const notice = createNotice();
+  return {
+    current: () => current,
+    replace: (next) => {
+      current = next;
+      notice.announce();
+    },
+    onChange: notice.subscribe,
+  };
+}
+
+/**
+ * Compiles a stored mesh. A policy that this version cannot read stops the start: to leave it out could open a door.
+ * @throws MeshError `policy_invalid` naming the policy
+ */
+export function compileStoredMesh(mesh: Mesh, settings: MeshSettings): CurrentMesh {
+  const policies = new Map<string, Policy>();
+  for (const document of mesh.policies.values()) policies.set(document.key, readStoredPolicy(document));
+  return compileMesh(mesh, policies, settings);
+}
+
+/** Compiles a mesh whose policies have been parsed; what did not change is taken over from `previous`. */
+export function compileMesh(
+  mesh: Mesh,
+  policies: ReadonlyMap<string, Policy>,
+  { trustDomain, rootNamespace }: MeshSettings,
+  previous?: Snapshot,
+): CurrentMesh {
+  const entries = [...mesh.entries.values()];
+  return {
+    mesh,
+    registry: indexEntries(entries),
+    policies,
+    snapshot: compileSnapshot({
+      revision: mesh.revision,
+      trustDomain,
+      rootNamespace,
+      policies: [...policies.values()],
+      workloads: entries.map(({ spiffeId, labels }) => ({ id: spiffeId, labels })),
+      ...(previous === undefined ? {} : { previous }),
+    }),
+  };
+}
+
+function readStoredPolicy(stored: PolicyDocument): Policy {
+  try {
+    const [document] = readDocuments({ file: stored.file, text: stored.source, firstLine: stored.line });
+    if (document !== undefined) return parsePolicy(document);
+  } catch (cause) {
+    throw new MeshError(
+      'policy_invalid',
+      `the stored policy ${quote(stored.key)} cannot be read by this version`,
+      {
+        cause,
+        ...(cause instanceof MeshError && cause.place !== undefined ? { place: cause.place } : {}),
+        fix: 'start the version that stored it, change the policy there, and start this version again',
+      },
+    );
+  }
+  throw new MeshError('store_corrupt', `the stored policy ${quote(stored.key)} is empty`);
+}

@@ -1,0 +1,45 @@
+import type { AuditEvent } from '../audit/event.ts';
+import type { RegistrationEntry } from './entry.ts';
+
+/** A policy as its author wrote it; `authz/parse.ts` reads `source` again when the mesh is loaded. */
+export type PolicyDocument = {
+  /** `namespace/name`, the key. */
+  readonly key: string;
+  /** The YAML of this one document. */
+  readonly source: string;
+  /** The file it came from and the line it began on there, so that errors and reasons point at the author's file. */
+  readonly file: string;
+  readonly line: number;
+  /** Lower-case hex SHA-256 of `source`. */
+  readonly sha256: string;
+  /** The mesh revision that last changed it. */
+  readonly revision: number;
+};
+
+/** All that is administered, at one revision. Immutable; a change makes the next one. */
+export type Mesh = {
+  /** Grows by one with every change to entries or policies. 0 for an empty mesh. */
+  readonly revision: number;
+  readonly entries: ReadonlyMap<string, RegistrationEntry>;
+  readonly policies: ReadonlyMap<string, PolicyDocument>;
+};
+
+/** One step from a revision to the next: all of it is stored with its events, or nothing is. */
+export type MeshChange = {
+  readonly expectRevision: number;
+  /** expectRevision + 1 */
+  readonly revision: number;
+  readonly putEntries: readonly RegistrationEntry[];
+  readonly deleteEntries: readonly string[];
+  readonly putPolicies: readonly PolicyDocument[];
+  readonly deletePolicies: readonly string[];
+  readonly events: readonly AuditEvent[];
+};
+
+/**
+ * Stores a change and its events in one transaction.
+ * @throws MeshError `revision_conflict` when the stored revision is not `expectRevision`
+ */
+export type CommitMesh = (change: MeshChange) => Promise<void>;
+
+export type LoadMesh = () => Promise<Mesh>;

@@ -1,0 +1,169 @@
+import { createHash } from 'node:crypto';
+import type { Actor, AuditEvent, CanonicalJson } from '../audit/event.ts';
+import { parsePolicy } from '../authz/parse.ts';
+import type { Policy } from '../authz/policy.ts';
+import { MeshError, type Place, quote } from '../errors.ts';
+import { readDocuments, type YamlDocument } from '../yaml.ts';
+import type { CurrentMesh, MeshSettings } from './current-mesh.ts';
+import type { RegistrationEntry } from './entry.ts';
+import { entryKind, readEntryDocument } from './entry-document.ts';
+import { formatEntry, parseEntry, sameEntry } from './entry-parse.ts';
+import type { MeshChange, PolicyDocument } from './mesh.ts';
+
+/** One file of YAML documents, as read by whoever calls. */
+export type SourceFile = { readonly file: string; readonly text: string };
+
+export type AppliedChange = {
+  readonly kind: 'entry' | 'policy';
+  readonly key: string;
+  readonly action: 'created' | 'updated' | 'unchanged';
+};
+
+/** A step from the current revision to the next, worked out but not taken. */
+export type MeshPlan = {
+  readonly putEntries: readonly RegistrationEntry[];
+  readonly deleteEntries: readonly string[];
+  readonly putPolicies: readonly { readonly document: PolicyDocument; readonly policy: Policy }[];
+  readonly deletePolicies: readonly string[];
+  readonly changes: readonly AppliedChange[];
+};
+
+/** A plan that does nothing, to build others from. */
+export const emptyPlan: MeshPlan = {
+  putEntries: [],
+  deleteEntries: [],
+  putPolicies: [],
+  deletePolicies: [],
+  changes: [],
+};
+
+const policyKind = 'AuthorizationPolicy';
+
+/**
+ * Works out what applying the documents of `files` would change. Reads every document before it answers, so that a
+ * mistake in the last one leaves the first one unapplied.
+ * @throws MeshError with the place of the mistake: any code of the readers, `document_kind_unknown`, and
+ * `document_field_value` when two documents name the same thing
+ */
+export function planApply(
+  current: CurrentMesh,
+  files: readonly SourceFile[],
+  settings: MeshSettings,
+): MeshPlan {
+  const revision = current.mesh.revision + 1;
+  const seen = new Map<string, Place>();
+  const putEntries: RegistrationEntry[] = [];
+  const putPolicies: { document: PolicyDocument; policy: Policy }[] = [];
+  const changes: AppliedChange[] = [];
+  for (const document of files.flatMap((file) => readDocuments(file))) {
+    if (document.kind === entryKind) {
+      const { input, locate } = readEntryDocument(document);
+      const entry = parseEntry(input, settings, revision, locate);
+      refuseSecond(seen, `entry ${entry.id}`, locate('id') ?? document.root.place);
+      const before = current.mesh.entries.get(entry.id);
+      const action = before === undefined ? 'created' : sameEntry(before, entry) ? 'unchanged' : 'updated';
+      changes.push({ kind: 'entry', key: entry.id, action });
+      if (action !== 'unchanged') putEntries.push(entry);
+    } else if (document.kind === policyKind) {
+      const policy = parsePolicy(document);
+      const stored = storePolicy(policy, document, revision);
+      refuseSecond(seen, `policy ${stored.key}`, document.root.place);
+      const before = current.mesh.policies.get(stored.key);
+      const action = before === undefined ? 'created' : samePolicy(before, stored) ? 'unchanged' : 'updated';
+      changes.push({ kind: 'policy', key: stored.key, action });
+      if (action !== 'unchanged') putPolicies.push({ document: stored, policy });
+    } else {
+      throw document.root
+        .mapping(document.root.entries().map(({ key }) => key))
+        .required('kind')
+        .error(
+          'document_kind_unknown',
+          `${quote(document.kind)} is not known`,
+          `use ${entryKind} or ${policyKind}`,
+        );
+    }
+  }
+  return { ...emptyPlan, putEntries, putPolicies, changes };
+}
+
+/** The change to store for a plan, with the event of each part. */
+export function changeOf(plan: MeshPlan, current: CurrentMesh, actor: Actor, time: Date): MeshChange {
+  const { mesh } = current;
+  const revision = mesh.revision + 1;
+  const entryEvent = (id: string, after: RegistrationEntry | undefined): AuditEvent => {
+    const before = mesh.entries.get(id);
+    return {
+      type: 'entry_change',
+      time,
+      action: after === undefined ? 'deleted' : before === undefined ? 'created' : 'updated',
+      entryId: id,
+      spiffeId: (after ?? before)?.spiffeId.text ?? '',
+      revision,
+      actor,
+      before: entryJson(before),
+      after: entryJson(after),
+    };
+  };
+  const policyEvent = (key: string, after: PolicyDocument | undefined): AuditEvent => {
+    const before = mesh.policies.get(key);
+    return {
+      type: 'policy_change',
+      time,
+      action: after === undefined ? 'deleted' : before === undefined ? 'created' : 'updated',
+      policy: key,
+      revision,
+      actor,
+      beforeSha256: before?.sha256 ?? '',
+      afterSha256: after?.sha256 ?? '',
+      document: after !== undefined && after.source.length <= maxLoggedDocument ? after.source : '',
+    };
+  };
+  return {
+    expectRevision: mesh.revision,
+    revision,
+    putEntries: plan.putEntries,
+    deleteEntries: plan.deleteEntries,
+    putPolicies: plan.putPolicies.map(({ document }) => document),
+    deletePolicies: plan.deletePolicies,
+    events: [
+      ...plan.putEntries.map((entry) => entryEvent(entry.id, entry)),
+      ...plan.deleteEntries.map((id) => entryEvent(id, undefined)),
+      ...plan.putPolicies.map(({ document }) => policyEvent(document.key, document)),
+      ...plan.deletePolicies.map((key) => policyEvent(key, undefined)),
+    ],
+  };
+}
+
+// A leaf of the log holds 65,535 bytes, and a character takes up to six once it is escaped.
+const maxLoggedDocument = 8_192;
+
+function storePolicy(policy: Policy, document: YamlDocument, revision: number): PolicyDocument {
+  return {
+    key: `${policy.namespace}/${policy.name}`,
+    source: document.text,
+    file: document.file,
+    line: document.line,
+    sha256: createHash('sha256').update(document.text).digest('hex'),
+    revision,
+  };
+}
+
+/** The same text at the same place: where it stands matters, because reasons point there. */
+function samePolicy(a: PolicyDocument, b: PolicyDocument): boolean {
+  return a.sha256 === b.sha256 && a.file === b.file && a.line === b.line;
+}
+
+function refuseSecond(seen: Map<string, Place>, name: string, place: Place): void {
+  const first = seen.get(name);
+  if (first !== undefined) {
+    throw new MeshError('document_field_value', `${name} was already named at ${first.file}:${first.line}`, {
+      place,
+      fix: 'keep one of the two documents',
+    });
+  }
+  seen.set(name, place);
+}
+
+function entryJson(entry: RegistrationEntry | undefined): CanonicalJson {
+  return entry === undefined ? null : { ...formatEntry(entry) };
+}

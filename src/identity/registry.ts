@@ -1,0 +1,76 @@
+import type { RegistrationEntry } from './entry.ts';
+import type { Selector, SelectorKind } from './selector.ts';
+
+/** The registration entries of one mesh revision, indexed for matching. Immutable. */
+export type Registry = {
+  readonly size: number;
+  readonly entry: (id: string) => RegistrationEntry | undefined;
+  /**
+   * The entries that a caller with these selectors is entitled to, the default one first. An entry matches when all
+   * its selectors were attested and it has not expired at `now`.
+   *
+   * The default is the entry that says most about the caller: the one with the most selectors; among equals the one
+   * whose id sorts first. It does not depend on the order in which entries were made.
+   */
+  readonly match: (selectors: readonly Selector[], now: Date) => readonly RegistrationEntry[];
+  /** The earliest expiry after `now` among entries these selectors match, so that a watcher knows when to look again. */
+  readonly nextExpiry: (selectors: readonly Selector[], now: Date) => Date | null;
+};
+
+/**
+ * Indexes entries. Each is filed under one of its selectors, the most telling kind first, so that a match looks only
+ * at entries that share a selector with the caller, however large the registry is.
+ */
+export function indexEntries(entries: Iterable<RegistrationEntry>): Registry {
+  const byId = new Map<string, RegistrationEntry>();
+  const byAnchor = new Map<string, RegistrationEntry[]>();
+  for (const entry of entries) {
+    byId.set(entry.id, entry);
+    const anchor = anchorOf(entry);
+    if (anchor === undefined) continue;
+    const filed = byAnchor.get(anchor.text);
+    if (filed === undefined) byAnchor.set(anchor.text, [entry]);
+    else filed.push(entry);
+  }
+  const entitled = (selectors: readonly Selector[], now: Date): RegistrationEntry[] => {
+    const attested = new Set(selectors.map((selector) => selector.text));
+    const found: RegistrationEntry[] = [];
+    for (const text of attested) {
+      for (const entry of byAnchor.get(text) ?? []) {
+        if (isLive(entry, now) && entry.selectors.every((selector) => attested.has(selector.text)))
+          found.push(entry);
+      }
+    }
+    return found.sort(byPrecedence);
+  };
+  return {
+    size: byId.size,
+    entry: (id) => byId.get(id),
+    match: entitled,
+    nextExpiry: (selectors, now) =>
+      entitled(selectors, now).reduce<Date | null>(
+        (earliest, { expiresAt }) =>
+          expiresAt !== null && (earliest === null || expiresAt < earliest) ? expiresAt : earliest,
+        null,
+      ),
+  };
+}
+
+/** Whether an entry still matches anything at `now`. */
+export function isLive(entry: RegistrationEntry, now: Date): boolean {
+  return entry.expiresAt === null || now < entry.expiresAt;
+}
+
+function anchorOf(entry: RegistrationEntry): Selector | undefined {
+  for (const kind of anchorOrder) {
+    const selector = entry.selectors.find((candidate) => candidate.kind === kind);
+    if (selector !== undefined) return selector;
+  }
+  return undefined;
+}
+
+function byPrecedence(a: RegistrationEntry, b: RegistrationEntry): number {
+  return b.selectors.length - a.selectors.length || (a.id < b.id ? -1 : 1);
+}
+
+const anchorOrder: readonly SelectorKind[] = ['unix:path', 'unix:user', 'unix:uid', 'unix:gid'];

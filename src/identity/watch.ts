@@ -1,0 +1,102 @@
+import type { Clock } from '../clock.ts';
+import type { TrustBundle } from '../spiffe/bundle.ts';
+import type { TrustDomain } from '../spiffe/id.ts';
+import type { WatchCredentials, WorkloadCredentials, X509Svid } from './credentials.ts';
+import type { RegistrationEntry } from './entry.ts';
+import type { Attestation } from './evidence.ts';
+import type { Keeper, Lease } from './keeper.ts';
+import { createLatch, type Latch, latchOrSleep } from './notice.ts';
+import type { Registry } from './registry.ts';
+
+export type WatchParts = {
+  readonly trustDomain: TrustDomain;
+  readonly registry: () => Registry;
+  /** Every bundle a workload of ours may have, by trust domain name. */
+  readonly bundles: () => ReadonlyMap<string, TrustBundle>;
+  readonly keeper: Keeper;
+  readonly clock: Clock;
+  /** Calls back when the registry or a bundle changed. */
+  readonly onChange: (listener: () => void) => () => void;
+};
+
+type HeldLease = { readonly entry: RegistrationEntry; readonly lease: Lease };
+
+/** Turns one caller's selectors into its live credentials. */
+export function createWatch(parts: WatchParts): WatchCredentials {
+  return (attestation, signal) => watch(parts, attestation, signal);
+}
+
+async function* watch(
+  parts: WatchParts,
+  attestation: Attestation,
+  signal: AbortSignal,
+): AsyncGenerator<WorkloadCredentials> {
+  const latch = createLatch();
+  const leases = new Map<string, HeldLease>();
+  const unsubscribe = parts.onChange(latch.raise);
+  let last: WorkloadCredentials | undefined;
+  try {
+    while (!signal.aborted) {
+      const current = currentCredentials(parts, attestation, leases, latch.raise);
+      if (current !== undefined && (last === undefined || differ(last, current))) {
+        last = current;
+        yield current;
+        continue;
+      }
+      await nextChange(parts, attestation, latch, signal);
+    }
+  } finally {
+    unsubscribe();
+    for (const { lease } of leases.values()) lease.release();
+  }
+}
+
+/** The full state now, or undefined while a certificate it needs is still being made. */
+function currentCredentials(
+  { trustDomain, registry, bundles, keeper, clock }: WatchParts,
+  attestation: Attestation,
+  leases: Map<string, HeldLease>,
+  wake: () => void,
+): WorkloadCredentials | undefined {
+  const entries = registry().match(attestation.selectors, clock.now());
+  const matched = new Set(entries.map((entry) => entry.id));
+  for (const [id, { lease }] of leases) {
+    if (matched.has(id)) continue;
+    leases.delete(id);
+    lease.release();
+  }
+  const svids: X509Svid[] = [];
+  for (const entry of entries) {
+    let held = leases.get(entry.id);
+    if (held?.entry !== entry) {
+      // Holding again, with the newer entry, tells the keeper that it changed.
+      const before = held;
+      held = { entry, lease: keeper.hold(entry, attestation, wake) };
+      leases.set(entry.id, held);
+      before?.lease.release();
+    }
+    const svid = held.lease.svid();
+    // INVARIANT: a state is whole or is not given: were one identity left out, another would pass for the default.
+    if (svid !== undefined && svid.id.equals(entry.spiffeId)) svids.push(svid);
+  }
+  if (svids.length < entries.length) return undefined;
+  return { trustDomain, svids, bundles: svids.length === 0 ? new Map() : bundles() };
+}
+
+async function nextChange(
+  { registry, clock }: WatchParts,
+  attestation: Attestation,
+  latch: Latch,
+  signal: AbortSignal,
+): Promise<void> {
+  const now = clock.now();
+  const expiry = registry().nextExpiry(attestation.selectors, now);
+  if (expiry === null) return latch.next(signal);
+  return latchOrSleep(latch, expiry.getTime() - now.getTime(), clock, signal);
+}
+
+function differ(a: WorkloadCredentials, b: WorkloadCredentials): boolean {
+  if (a.svids.length !== b.svids.length || a.bundles.size !== b.bundles.size) return true;
+  if (a.svids.some((svid, index) => svid !== b.svids[index])) return true;
+  return [...b.bundles].some(([name, bundle]) => a.bundles.get(name) !== bundle);
+}

@@ -1,0 +1,249 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { randomBytes } from 'node:crypto';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import type { Actor } from '../../src/audit/event.ts';
+import type { ErrorCode } from '../../src/errors.ts';
+import { type Administration, createAdministration } from '../../src/identity/administration.ts';
+import { compileStoredMesh, createMeshHolder, type MeshHolder } from '../../src/identity/current-mesh.ts';
+import { TrustDomain } from '../../src/spiffe/id.ts';
+import { openStore, type Store } from '../../src/store/store.ts';
+import { manualClock } from '../harness/manual-clock.ts';
+
+const settings = {
+  trustDomain: TrustDomain.parse('mesh.test'),
+  rootNamespace: 'istio-system',
+  ttlSeconds: 3_600,
+};
+const actor: Actor = { kind: 'uid', uid: 0, role: 'admin' };
+const clock = manualClock();
+
+let directory: string;
+let store: Store;
+let holder: MeshHolder;
+let mesh: Administration;
+
+beforeEach(async () => {
+  directory = mkdtempSync(join(tmpdir(), 'cs-mesh-'));
+  await open();
+});
+
+afterEach(async () => {
+  await store.close();
+  rmSync(directory, { recursive: true, force: true });
+});
+
+async function open(): Promise<void> {
+  store = await openStore({
+    dataDir: join(directory, 'data'),
+    clock,
+    randomBytes: (size) => randomBytes(size),
+  });
+  holder = createMeshHolder(compileStoredMesh(await store.loadMesh(), settings));
+  mesh = createAdministration({
+    holder,
+    settings,
+    commit: store.commitMesh,
+    latestExpiry: store.latestExpiry,
+    clock,
+  });
+}
+
+const entry = (name: string, extra = '') => `apiVersion: countersign.dev/v1
+kind: RegistrationEntry
+metadata:
+  name: ${name}
+spec:
+  spiffeId: spiffe://mesh.test/ns/shop/sa/${name}
+  selectors: [unix:uid:1000]
+${extra}`;
+
+const policy = (name: string, method = 'GET') => `apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata:
+  name: ${name}
+  namespace: shop
+spec:
+  rules:
+    - to: [{ operation: { methods: [${method}] } }]
+`;
+
+const documents = (...texts: readonly string[]) => [{ file: 'mesh.yaml', text: texts.join('---\n') }];
+const apply = (...texts: readonly string[]) => mesh.apply(documents(...texts), actor, { dryRun: false });
+
+/** What must hold after every step: what is in force is what is stored, and each change has its event. */
+async function checkInvariants(): Promise<void> {
+  const stored = await store.loadMesh();
+  const current = mesh.current();
+  expect(current.revision).toBe(stored.revision);
+  expect(new Map(current.entries)).toEqual(new Map(stored.entries));
+  expect(new Map(current.policies)).toEqual(new Map(stored.policies));
+  expect(holder.current().snapshot.revision).toBe(stored.revision);
+  expect(holder.current().registry.size).toBe(stored.entries.size);
+  expect(holder.current().policies.size).toBe(stored.policies.size);
+}
+
+async function events(): Promise<string[]> {
+  const { rows } = await store.queryAudit({
+    types: ['entry_change', 'policy_change'],
+    since: null,
+    until: null,
+    source: null,
+    destination: null,
+    verdict: null,
+    serial: null,
+    limit: 100,
+    order: 'oldest',
+    cursor: null,
+  });
+  return rows.map(({ leaf }) => {
+    const event = JSON.parse(leaf) as Record<string, unknown>;
+    return `${String(event['action'])} ${String(event['entryId'] ?? event['policy'])} r${String(event['revision'])}`;
+  });
+}
+
+test('a scenario: each step is whole, stored, and told', async () => {
+  expect((await apply(entry('web'), policy('orders'))).changes.map(({ action }) => action)).toEqual([
+    'created',
+    'created',
+  ]);
+  await checkInvariants();
+  expect((await apply(entry('web'), policy('orders'))).changes.map(({ action }) => action)).toEqual([
+    'unchanged',
+    'unchanged',
+  ]);
+  await checkInvariants();
+  expect(mesh.current().revision).toBe(1);
+  await apply(entry('web', '  ttlSeconds: 60\n'), policy('orders', 'PUT'));
+  await checkInvariants();
+  await mesh.createEntry({ id: 'api', spiffeId: 'spiffe://mesh.test/api', selectors: ['unix:uid:7'] }, actor);
+  await checkInvariants();
+  await mesh.updateEntry('api', { hint: 'x' }, actor);
+  await checkInvariants();
+  await mesh.updateEntry('api', { hint: 'x' }, actor);
+  await mesh.deletePolicy('shop/orders', actor);
+  await checkInvariants();
+  expect(await mesh.deleteEntry('api', actor)).toMatchObject({ certificatesValidUntil: null });
+  await checkInvariants();
+  expect(await events()).toEqual([
+    'created web r1',
+    'created shop/orders r1',
+    'updated web r2',
+    'updated shop/orders r2',
+    'created api r3',
+    'updated api r4',
+    'deleted shop/orders r5',
+    'deleted api r6',
+  ]);
+  const before = mesh.current();
+  await store.close();
+  await open();
+  await checkInvariants();
+  expect(mesh.current().revision).toBe(before.revision);
+});
+
+test.each<[string, string[], ErrorCode, number]>([
+  ['a bad SPIFFE ID', [entry('web'), entry('../x')], 'spiffe_id_segment_dot', 14],
+  ['a selector of no kind', [policy('p'), entry('web').replace('unix:uid', 'uid')], 'selector_invalid', 16],
+  ['an unknown field of an entry', [entry('web', '  ttl: 60\n')], 'document_field_unknown', 8],
+  ['an unknown field of a policy', [policy('p').replace('rules', 'rulez')], 'document_field_unknown', 7],
+  ['a lifetime out of bounds', [entry('web', '  ttlSeconds: 5\n')], 'entry_invalid', 8],
+  [
+    'a part of the language that is not evaluated',
+    [policy('p').replace('- to:', '- when: []\n      to:')],
+    'policy_unsupported',
+    8,
+  ],
+  ['two entries of one name', [entry('web'), entry('web')], 'document_field_value', 12],
+  ['two policies of one name', [policy('p'), policy('p')], 'document_field_value', 10],
+  ['an unknown kind', [entry('web'), 'apiVersion: v1\nkind: Pod\n'], 'document_kind_unknown', 10],
+  ['another version of an entry', [entry('web').replace('/v1', '/v9')], 'document_kind_unknown', 1],
+  [
+    'an entry of another trust domain',
+    [entry('web').replace('mesh.test', 'other.test')],
+    'spiffe_id_foreign_trust_domain',
+    6,
+  ],
+  ['an id kept for us', [entry('countersign.x')], 'entry_invalid', 4],
+])('a file with %s changes nothing and names the place', async (_, texts, code, line) => {
+  await apply(entry('kept'));
+  await expect(apply(entry('first').replace('name: first', 'name: aaa'))).resolves.toBeDefined();
+  const before = mesh.current();
+  await expect(mesh.apply(documents(...texts), actor, { dryRun: false })).rejects.toMatchObject({
+    code,
+    place: { file: 'mesh.yaml', line },
+  });
+  expect(mesh.current()).toBe(before);
+  await checkInvariants();
+});
+
+test('a dry run answers the same, refuses the same, and changes nothing', async () => {
+  const before = mesh.current();
+  const result = await mesh.apply(documents(entry('web')), actor, { dryRun: true });
+  expect(result).toMatchObject({ revision: 0, changes: [{ key: 'web', action: 'created' }] });
+  await expect(mesh.apply(documents(entry('../')), actor, { dryRun: true })).rejects.toMatchObject({
+    kind: 'invalid',
+  });
+  expect(mesh.current()).toBe(before);
+  expect(await events()).toEqual([]);
+});
+
+test('changes at the same moment follow one another, and none is lost', async () => {
+  const names = Array.from({ length: 20 }, (_, index) => `w${index}`);
+  const outcomes = await Promise.allSettled([
+    ...names.map((name) => apply(entry(name))),
+    ...names.map((id) =>
+      mesh.createEntry({ id, spiffeId: `spiffe://mesh.test/${id}`, selectors: ['unix:uid:1'] }, actor),
+    ),
+  ]);
+  expect(outcomes.filter(({ status }) => status === 'fulfilled')).toHaveLength(20);
+  expect(mesh.current().entries.size).toBe(20);
+  expect(mesh.current().revision).toBe(20);
+  await checkInvariants();
+});
+
+test.each<[string, () => Promise<unknown>, ErrorCode]>([
+  ['update an entry that is not there', () => mesh.updateEntry('none', {}, actor), 'entry_not_found'],
+  ['delete an entry that is not there', () => mesh.deleteEntry('none', actor), 'entry_not_found'],
+  ['delete a policy that is not there', () => mesh.deletePolicy('shop/none', actor), 'policy_not_found'],
+])('refuses to %s', async (_, act, code) => {
+  await expect(act()).rejects.toMatchObject({ code });
+  await checkInvariants();
+});
+
+test('deleting an entry tells how long its certificates stay valid', async () => {
+  await apply(entry('web'));
+  const notAfter = new Date(clock.now().getTime() + 60_000);
+  await store.recordEvents([
+    {
+      type: 'issuance',
+      time: clock.now(),
+      profile: 'x509-svid',
+      spiffeId: 'spiffe://mesh.test/ns/shop/sa/web',
+      serial: '7f',
+      notBefore: clock.now(),
+      notAfter,
+      tbsSha256: '',
+      spkiSha256: '',
+      issuerKeyId: '',
+      entryId: 'web',
+      entryRevision: 1,
+      selectors: [],
+      caller: { pid: 1, uid: 1, gid: 1 },
+    },
+  ]);
+  expect(await mesh.deleteEntry('web', actor)).toMatchObject({ certificatesValidUntil: notAfter });
+});
+
+test('a stored policy that cannot be read stops the start and is named', async () => {
+  await apply(policy('orders'));
+  const stored = await store.loadMesh();
+  const damaged = new Map([...stored.policies].map(([key, one]) => [key, { ...one, source: 'kind: x\n' }]));
+  expect(() => compileStoredMesh({ ...stored, policies: damaged }, settings)).toThrow(
+    expect.objectContaining({
+      code: 'policy_invalid',
+      message: expect.stringContaining('shop/orders') as string,
+    }) as Error,
+  );
+});
