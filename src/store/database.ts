@@ -1,0 +1,207 @@
+import { closeSync, constants, fchmodSync, fstatSync, lstatSync, statfsSync } from 'node:fs';
+import { join } from 'node:path';
+import SqliteDatabase from 'better-sqlite3';
+import { MeshError, quote } from '../errors.ts';
+import { checkPrivateFile, ensurePrivateDirectory, openAs, syncDirectory } from './key-files.ts';
+import { migrate, schemaVersion } from './migrations.ts';
+
+export type Database = SqliteDatabase.Database;
+
+/**
+ * Opens the database of a data directory for writing: file 0600 in a directory 0700, every pragma set and read back,
+ * the schema brought up to date, the pages checked. A database that is newer than this program is not touched.
+ * @throws MeshError `file_permissions`, `store_corrupt`, `store_newer`, `platform_unsupported`, `store_unavailable`
+ */
+export function openForWriting(dataDir: string): Database {
+  ensurePrivateDirectory(dataDir);
+  refuseNetworkFilesystem(dataDir);
+  const path = databasePath(dataDir);
+  createPrivate(path);
+  checkSideFiles(path);
+  return translating(() => {
+    refuseStrange(path);
+    const db = new SqliteDatabase(path, { fileMustExist: true, timeout: busyTimeoutMs });
+    try {
+      setPragmas(db);
+      quickCheck(db);
+      inTransaction(db, () => migrate(db));
+      // The database and its WAL have their names now.
+      syncDirectory(dataDir);
+      return db;
+    } catch (error) {
+      db.close();
+      throw error;
+    }
+  });
+}
+
+/** Opens the database that {@link openForWriting} holds open for reading beside it. */
+export function openForReading(dataDir: string): Database {
+  const path = databasePath(dataDir);
+  return translating(() => {
+    const db = new SqliteDatabase(path, { readonly: true, fileMustExist: true, timeout: busyTimeoutMs });
+    setPragmas(db);
+    db.pragma('query_only = ON');
+    return db;
+  });
+}
+
+/** Runs `work` in one `BEGIN IMMEDIATE` transaction: all of it is committed, or none. */
+export function inTransaction<T>(db: Database, work: () => T): T {
+  db.exec('BEGIN IMMEDIATE');
+  try {
+    const result = work();
+    db.exec('COMMIT');
+    return result;
+  } catch (error) {
+    // After a full disk or an I/O error SQLite has rolled back by itself.
+    if (db.inTransaction) db.exec('ROLLBACK');
+    throw error;
+  }
+}
+
+/** The code of SQLite behind an error, such as `SQLITE_FULL`, or undefined when it is none of SQLite's. */
+export function sqliteCode(error: unknown): string | undefined {
+  return error instanceof SqliteDatabase.SqliteError ? error.code : undefined;
+}
+
+/**
+ * What an error of SQLite means for the store, or undefined when the error is none of SQLite's.
+ * @returns MeshError `store_corrupt` or `store_unavailable`; its cause names SQLite's code
+ */
+export function storageError(error: unknown): MeshError | undefined {
+  const code = sqliteCode(error);
+  if (code === undefined || !(error instanceof Error)) return undefined;
+  const cause = new Error(`${error.message} (${code})`, { cause: error });
+  return isCorruption(code)
+    ? corrupt(cause)
+    : new MeshError('store_unavailable', 'the database cannot be used', { cause });
+}
+
+/** Whether somebody else held the database for longer than we wait: nothing was begun, so it may be tried again. */
+export function isBusy(error: unknown): boolean {
+  return sqliteCode(error)?.startsWith('SQLITE_BUSY') ?? false;
+}
+
+function isCorruption(code: string): boolean {
+  return code.startsWith('SQLITE_CORRUPT') || code.startsWith('SQLITE_NOTADB');
+}
+
+function databasePath(dataDir: string): string {
+  return join(dataDir, 'countersign.db');
+}
+
+function checkSideFiles(path: string): void {
+  for (const side of [`${path}-wal`, `${path}-shm`]) {
+    const stats = lstatSync(side, { throwIfNoEntry: false });
+    if (stats !== undefined) checkPrivateFile(side, stats);
+  }
+}
+
+function createPrivate(path: string): void {
+  // Made by us and not by SQLite, so that no umask decides its mode; SQLite gives -wal and -shm the same one.
+  const fd = openAs(path, constants.O_RDWR | constants.O_CREAT | constants.O_NONBLOCK, 'a regular file');
+  try {
+    const stats = fstatSync(fd);
+    checkPrivateFile(path, stats);
+    if (stats.size === 0) fchmodSync(fd, 0o600);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+// Read-only, because closing a writable WAL database folds its WAL into it: a newer one is to stay as it is.
+function refuseStrange(path: string): void {
+  const db = new SqliteDatabase(path, { readonly: true, fileMustExist: true, timeout: busyTimeoutMs });
+  try {
+    const version = Number(db.pragma('user_version', { simple: true }));
+    if (version > schemaVersion) {
+      throw new MeshError(
+        'store_newer',
+        `${quote(path)} has schema ${version}, this program knows up to ${schemaVersion}`,
+        {
+          fix: 'run the version that wrote it, or a later one',
+        },
+      );
+    }
+    const tables = db.prepare('SELECT count(*) FROM sqlite_schema').pluck().get();
+    if (version === 0 && tables !== 0) {
+      throw new MeshError('store_corrupt', `${quote(path)} is not a database of this program`, {
+        fix: 'give another data directory',
+      });
+    }
+  } finally {
+    db.close();
+  }
+}
+
+function setPragmas(db: Database): void {
+  for (const [name, value, expected] of pragmas) {
+    db.pragma(`${name} = ${value}`);
+    const actual = db.pragma(name, { simple: true });
+    if (actual !== expected) {
+      throw new MeshError(
+        'store_unavailable',
+        `the database answers ${name}=${String(actual)} instead of ${expected}`,
+      );
+    }
+  }
+}
+
+function quickCheck(db: Database): void {
+  const answer = db.pragma('quick_check(1)', { simple: true });
+  if (answer !== 'ok') throw corrupt(new Error(String(answer)));
+}
+
+function translating<T>(work: () => T): T {
+  try {
+    return work();
+  } catch (error) {
+    throw storageError(error) ?? error;
+  }
+}
+
+function corrupt(cause: unknown): MeshError {
+  return new MeshError('store_corrupt', 'the database is damaged', {
+    fix: 'restore the data directory from a backup; keep the damaged one for the auditor',
+    cause,
+  });
+}
+
+function refuseNetworkFilesystem(dataDir: string): void {
+  const name = networkFilesystems.get(statfsSync(dataDir).type);
+  if (name !== undefined) {
+    throw new MeshError(
+      'platform_unsupported',
+      `${quote(dataDir)} lies on ${name}, where locks do not hold`,
+      {
+        fix: 'put the data directory on a local disk',
+      },
+    );
+  }
+}
+
+const busyTimeoutMs = 5_000;
+
+// INVARIANT: on every open. This SQLite falls back to synchronous=NORMAL whenever it opens an existing WAL database, and
+// then a power cut takes back what was promised.
+const pragmas: readonly (readonly [name: string, value: string, expected: string | number])[] = [
+  ['journal_mode', 'WAL', 'wal'],
+  ['synchronous', 'FULL', 2],
+  ['foreign_keys', 'ON', 1],
+  ['busy_timeout', '5000', busyTimeoutMs],
+  ['trusted_schema', 'OFF', 0],
+  ['cell_size_check', 'ON', 1],
+  ['wal_autocheckpoint', '1000', 1_000],
+  ['journal_size_limit', '67108864', 67_108_864],
+  ['mmap_size', '0', 0],
+  ['temp_store', 'MEMORY', 2],
+];
+
+// statfs(2): f_type
+const networkFilesystems: ReadonlyMap<number, string> = new Map([
+  [0x6969, 'NFS'],
+  [0x517b, 'SMB'],
+  [0xfe53_4d42, 'SMB'],
+  [0xff53_4d42, 'CIFS'],
+]);

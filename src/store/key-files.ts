@@ -1,0 +1,202 @@
+import { randomBytes } from 'node:crypto';
+import {
+  closeSync,
+  constants,
+  fchmodSync,
+  fstatSync,
+  fsyncSync,
+  linkSync,
+  lstatSync,
+  mkdirSync,
+  openSync,
+  readSync,
+  renameSync,
+  type Stats,
+  unlinkSync,
+  writeSync,
+} from 'node:fs';
+import { dirname, join } from 'node:path';
+import { MeshError, quote } from '../errors.ts';
+
+/** The most bytes a key file may have. */
+export const maxKeyFileBytes = 65_536;
+
+/**
+ * Makes a directory that only its owner may enter (0700), with its parents, or checks that an existing one is ours and
+ * closed to others.
+ * @throws MeshError `file_permissions`
+ */
+export function ensurePrivateDirectory(dir: string): void {
+  const made = mkdirSync(dir, { recursive: true, mode: 0o700 });
+  // Opened without following a link: what is checked is what was made.
+  const fd = openAs(dir, constants.O_RDONLY | constants.O_DIRECTORY, 'a directory');
+  try {
+    // The umask may have taken bits away from what we made.
+    if (made !== undefined) {
+      fchmodSync(fd, 0o700);
+      syncDirectory(dirname(made));
+    }
+    const stats = fstatSync(fd);
+    checkOwner(dir, stats);
+    if ((stats.mode & 0o077) !== 0) refuse(dir, 'is open to other users', `chmod 700 ${dir}`);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/**
+ * Checks an open file: regular, ours or root's, and of mode 0600 or narrower.
+ * @throws MeshError `file_permissions`
+ */
+export function checkPrivateFile(path: string, stats: Stats): void {
+  if (!stats.isFile()) refuse(path, 'is no regular file', `remove ${path}`);
+  checkOwner(path, stats);
+  if ((stats.mode & 0o177) !== 0) refuse(path, 'is open to other users', `chmod 600 ${path}`);
+}
+
+/**
+ * Replaces a key file whole: after a crash there is the old file or the new one. Mode 0600.
+ * @param name a file name, no path
+ * @throws MeshError `file_permissions` when the directory is not private
+ */
+export function writeKeyFile(dir: string, name: string, bytes: Uint8Array): void {
+  checkName(name);
+  ensurePrivateDirectory(dir);
+  const temporary = writeTemporary(dir, name, bytes);
+  try {
+    renameSync(temporary, join(dir, name));
+  } catch (error) {
+    unlinkSync(temporary);
+    throw error;
+  }
+  syncDirectory(dir);
+}
+
+/**
+ * Reads a key file of at most 65,536 bytes. Links are not followed.
+ * @throws MeshError `file_missing`, `file_permissions` with the command that mends it
+ */
+export function readKeyFile(dir: string, name: string): Uint8Array {
+  checkName(name);
+  const path = join(dir, name);
+  // Without O_NONBLOCK a FIFO put in its place would hang us.
+  const fd = openAs(path, constants.O_RDONLY | constants.O_NONBLOCK, 'a regular file');
+  try {
+    const stats = fstatSync(fd);
+    checkPrivateFile(path, stats);
+    if (stats.size > maxKeyFileBytes) refuse(path, `has more than ${maxKeyFileBytes} bytes`, `check ${path}`);
+    return readWhole(fd, stats.size);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/**
+ * The 32 random bytes that seal the keys of this data directory. Made on first use, file `key-encryption-key`, 0600.
+ * Of two processes that make it at once, both get the same.
+ * @throws MeshError `file_permissions`
+ */
+export function ensureKeyEncryptionKey(dir: string): Uint8Array {
+  ensurePrivateDirectory(dir);
+  const path = join(dir, keyEncryptionKeyName);
+  if (lstatSync(path, { throwIfNoEntry: false }) === undefined) {
+    const temporary = writeTemporary(dir, keyEncryptionKeyName, randomBytes(keyEncryptionKeyBytes));
+    try {
+      // A link, unlike a rename, never replaces: whoever is first decides.
+      linkSync(temporary, path);
+    } catch (error) {
+      if (!hasCode(error, 'EEXIST')) throw error;
+    } finally {
+      unlinkSync(temporary);
+    }
+    syncDirectory(dir);
+  }
+  const key = readKeyFile(dir, keyEncryptionKeyName);
+  if (key.length !== keyEncryptionKeyBytes) {
+    refuse(path, `does not hold ${keyEncryptionKeyBytes} bytes`, `restore ${path} from your backup`);
+  }
+  return key;
+}
+
+function writeTemporary(dir: string, name: string, bytes: Uint8Array): string {
+  const path = join(dir, `.${name}.${randomBytes(8).toString('hex')}.tmp`);
+  const fd = openSync(path, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 0o600);
+  try {
+    fchmodSync(fd, 0o600);
+    for (let at = 0; at < bytes.length;) at += writeSync(fd, bytes, at);
+    fsyncSync(fd);
+  } catch (error) {
+    unlinkSync(path);
+    throw error;
+  } finally {
+    closeSync(fd);
+  }
+  return path;
+}
+
+/** Makes the names in a directory durable: fsync of a file alone does not keep its name. */
+export function syncDirectory(dir: string): void {
+  const fd = openSync(dir, constants.O_RDONLY | constants.O_DIRECTORY);
+  try {
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+function readWhole(fd: number, size: number): Uint8Array {
+  const bytes = Buffer.alloc(size);
+  let at = 0;
+  while (at < size) {
+    const count = readSync(fd, bytes, at, size - at, at);
+    if (count === 0) break;
+    at += count;
+  }
+  return bytes.subarray(0, at);
+}
+
+/**
+ * Opens a file without following a link in its last part.
+ * @param what the file is expected to be, with its article, for the message
+ * @throws MeshError `file_missing`, `file_permissions`
+ */
+export function openAs(path: string, flags: number, what: string): number {
+  try {
+    return openSync(path, flags | constants.O_NOFOLLOW, 0o600);
+  } catch (error) {
+    if (hasCode(error, 'ENOENT')) {
+      throw new MeshError('file_missing', `${quote(path)} does not exist`, { cause: error });
+    }
+    if (hasCode(error, 'ELOOP', 'ENOTDIR', 'ENXIO')) {
+      return refuse(path, `is not ${what}`, `put ${what} in its place, no link`);
+    }
+    if (hasCode(error, 'EACCES', 'EPERM')) {
+      return refuse(path, 'may not be opened', 'run as the user it belongs to');
+    }
+    throw error;
+  }
+}
+
+function checkOwner(path: string, stats: Stats): void {
+  const uid = process.geteuid?.();
+  if (stats.uid !== 0 && uid !== undefined && stats.uid !== uid) {
+    refuse(path, `belongs to uid ${stats.uid}`, `run as that user, or chown ${uid} ${path}`);
+  }
+}
+
+function checkName(name: string): void {
+  if (!/^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/.test(name)) {
+    throw new MeshError('internal', `${quote(name)} is no name for a key file`);
+  }
+}
+
+function hasCode(error: unknown, ...codes: readonly string[]): boolean {
+  return error instanceof Error && 'code' in error && codes.includes(String(error.code));
+}
+
+function refuse(path: string, why: string, fix: string): never {
+  throw new MeshError('file_permissions', `${quote(path)} ${why}`, { fix });
+}
+
+const keyEncryptionKeyName = 'key-encryption-key';
+const keyEncryptionKeyBytes = 32;

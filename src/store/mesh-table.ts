@@ -1,0 +1,95 @@
+import { MeshError } from '../errors.ts';
+import type { PolicyDocument } from '../identity/mesh.ts';
+import type { Database } from './database.ts';
+import type { EntryRow, StoreChange, StoredMesh } from './protocol.ts';
+
+/**
+ * Stores one step of the mesh, inside the caller's transaction.
+ * @throws MeshError `revision_conflict` when the stored revision is not the one the step starts from
+ */
+export function storeMesh(db: Database, change: Extract<StoreChange, { kind: 'mesh' }>): void {
+  if (change.revision !== change.expectRevision + 1) {
+    throw new MeshError('internal', 'a change of the mesh is no single step');
+  }
+  // The comparison and the step are one statement: of two that start from the same revision one finds no row.
+  const stepped = db
+    .prepare('UPDATE mesh SET revision = ? WHERE id = 1 AND revision = ?')
+    .run(change.revision, change.expectRevision);
+  if (stepped.changes !== 1) {
+    throw new MeshError(
+      'revision_conflict',
+      `the mesh is no longer at revision ${change.expectRevision}: somebody else changed it`,
+      { fix: 'read it again and repeat the change' },
+    );
+  }
+  const deleteEntry = db.prepare('DELETE FROM entries WHERE id = ?');
+  for (const id of change.deleteEntries) deleteEntry.run(id);
+  for (const entry of change.putEntries) putEntry(db, entry);
+  const deletePolicy = db.prepare('DELETE FROM policies WHERE key = ?');
+  for (const key of change.deletePolicies) deletePolicy.run(key);
+  const putPolicy = db.prepare(
+    `INSERT OR REPLACE INTO policies (key, source, file, line, sha256, revision)
+     VALUES (@key, @source, @file, @line, @sha256, @revision)`,
+  );
+  for (const policy of change.putPolicies) putPolicy.run(policy);
+}
+
+/** Reads the mesh, entries and policies in the order of their keys. */
+export function readMesh(db: Database): StoredMesh {
+  return db.transaction(() => ({
+    revision: Number(db.prepare('SELECT revision FROM mesh WHERE id = 1').pluck().get()),
+    entries: db.prepare<[], StoredEntry>('SELECT * FROM entries ORDER BY id').all().map(entryRow),
+    policies: db
+      .prepare<[], PolicyDocument>(
+        'SELECT key, source, file, line, sha256, revision FROM policies ORDER BY key',
+      )
+      .all(),
+  }))();
+}
+
+type StoredEntry = {
+  id: string;
+  spiffe_id: string;
+  selectors: string;
+  ttl_seconds: number;
+  dns_names: string;
+  labels: string;
+  hint: string;
+  expires_at_ms: number | null;
+  revision: number;
+};
+
+function putEntry(db: Database, entry: EntryRow): void {
+  const row: StoredEntry = {
+    id: entry.id,
+    spiffe_id: entry.spiffeId,
+    selectors: JSON.stringify(entry.selectors),
+    ttl_seconds: entry.ttlSeconds,
+    dns_names: JSON.stringify(entry.dnsNames),
+    // As pairs: an object read back would reorder keys, and lose one named __proto__.
+    labels: JSON.stringify(Object.entries(entry.labels)),
+    hint: entry.hint,
+    expires_at_ms: entry.expiresAt?.getTime() ?? null,
+    revision: entry.revision,
+  };
+  db.prepare(
+    `INSERT OR REPLACE INTO entries
+       (id, spiffe_id, selectors, ttl_seconds, dns_names, labels, hint, expires_at_ms, revision)
+     VALUES
+       (@id, @spiffe_id, @selectors, @ttl_seconds, @dns_names, @labels, @hint, @expires_at_ms, @revision)`,
+  ).run(row);
+}
+
+function entryRow(row: StoredEntry): EntryRow {
+  return {
+    id: row.id,
+    spiffeId: row.spiffe_id,
+    selectors: JSON.parse(row.selectors) as string[],
+    ttlSeconds: row.ttl_seconds,
+    dnsNames: JSON.parse(row.dns_names) as string[],
+    labels: Object.fromEntries(JSON.parse(row.labels) as [string, string][]),
+    hint: row.hint,
+    expiresAt: row.expires_at_ms === null ? null : new Date(row.expires_at_ms),
+    revision: row.revision,
+  };
+}

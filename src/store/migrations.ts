@@ -1,0 +1,18 @@
+import type SqliteDatabase from 'better-sqlite3';
+import { foundation } from './migrations/0001-foundation.ts';
+
+/**
+ * Each takes the schema one version further. INVARIANT: one that was released is never changed; what it did wrong the
+ * next one mends.
+ */
+const migrations: readonly string[] = [foundation];
+
+/** The version of the schema this program writes; `PRAGMA user_version` of the file. */
+export const schemaVersion = migrations.length;
+
+/** Brings a database forward to {@link schemaVersion}, inside the caller's transaction. There is no way back. */
+export function migrate(db: SqliteDatabase.Database): void {
+  const version = Number(db.pragma('user_version', { simple: true }));
+  for (const migration of migrations.slice(version)) db.exec(migration);
+  if (version !== schemaVersion) db.pragma(`user_version = ${schemaVersion}`);
+}

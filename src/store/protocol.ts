@@ -1,0 +1,121 @@
+import type { AuditColumns, CertificateColumns } from '../audit/columns.ts';
+import type { PersonalValue } from '../audit/canonical.ts';
+import type { AuditPage, AuditQuery } from '../audit/query.ts';
+import type { StoredAuthority } from '../ca/stored.ts';
+import { type ErrorCode, MeshError } from '../errors.ts';
+import type { AdminToken } from '../identity/admin-token.ts';
+import type { PolicyDocument } from '../identity/mesh.ts';
+
+// What travels between the store and its threads. Structured clones: plain data, no classes of ours.
+
+/** What a worker thread is started with. */
+export type WorkerStart = { readonly role: 'writer' | 'reader'; readonly dataDir: string };
+
+/** An event, encoded, on its way into the log. */
+export type LeafRecord = {
+  readonly leaf: Uint8Array;
+  readonly personal: readonly PersonalValue[];
+  readonly columns: AuditColumns;
+  readonly certificate: CertificateColumns | null;
+};
+
+/** A registration entry as its row. */
+export type EntryRow = {
+  readonly id: string;
+  readonly spiffeId: string;
+  readonly selectors: readonly string[];
+  readonly ttlSeconds: number;
+  readonly dnsNames: readonly string[];
+  readonly labels: Readonly<Record<string, string>>;
+  readonly hint: string;
+  readonly expiresAt: Date | null;
+  readonly revision: number;
+};
+
+/** What a write changes besides the log. */
+export type StoreChange =
+  | { readonly kind: 'none' }
+  | {
+      readonly kind: 'mesh';
+      readonly expectRevision: number;
+      readonly revision: number;
+      readonly putEntries: readonly EntryRow[];
+      readonly deleteEntries: readonly string[];
+      readonly putPolicies: readonly PolicyDocument[];
+      readonly deletePolicies: readonly string[];
+    }
+  | { readonly kind: 'authorities'; readonly authorities: readonly StoredAuthority[] }
+  | { readonly kind: 'meta'; readonly key: string; readonly value: string }
+  | { readonly kind: 'token_created'; readonly token: AdminToken }
+  | { readonly kind: 'token_revoked'; readonly id: string };
+
+/** A change and its events: atomic. */
+export type WriteRequest = { readonly change: StoreChange; readonly leaves: readonly LeafRecord[] };
+
+/** Requests that share one transaction, and the time they do it. */
+export type WriteBatch = { readonly requests: readonly WriteRequest[]; readonly nowMs: number };
+
+/** The answer to one request: the index of its first leaf, or why it alone was refused. */
+export type WriteAnswer = { readonly firstIndex: number } | { readonly failure: Failure };
+
+export type StoredMesh = {
+  readonly revision: number;
+  readonly entries: readonly EntryRow[];
+  readonly policies: readonly PolicyDocument[];
+};
+
+/** Questions to the reader and their answers. */
+export type Questions = {
+  mesh: { ask: null; answer: StoredMesh };
+  authorities: { ask: null; answer: readonly StoredAuthority[] };
+  meta: { ask: string; answer: string | null };
+  tokens: { ask: null; answer: readonly AdminToken[] };
+  token: { ask: string; answer: AdminToken | null };
+  latestExpiry: { ask: { readonly entryId: string; readonly nowMs: number }; answer: number | null };
+  auditPage: { ask: AuditQuery; answer: AuditPage };
+  auditSize: { ask: null; answer: number };
+};
+export type QuestionKind = keyof Questions;
+export type Question = {
+  [K in QuestionKind]: { readonly kind: K; readonly ask: Questions[K]['ask'] };
+}[QuestionKind];
+
+export type WorkerCall =
+  | { readonly call: number; readonly kind: 'write'; readonly batch: WriteBatch }
+  | { readonly call: number; readonly kind: 'read'; readonly question: Question }
+  | { readonly call: number; readonly kind: 'close' };
+
+/** `fatal`: the database can no longer be trusted with a write through this handle. */
+export type WorkerReply =
+  | { readonly call: number; readonly kind: 'done'; readonly value: unknown }
+  | { readonly call: number; readonly kind: 'failed'; readonly failure: Failure; readonly fatal: boolean };
+
+/** An error as plain data. */
+export type Failure = {
+  readonly code: ErrorCode;
+  readonly message: string;
+  readonly fix: string | undefined;
+  /** For logs only: the text of what lies beneath. */
+  readonly detail: string;
+};
+
+/** Reduces a thrown value to plain data; anything but a MeshError is `internal`. */
+export function describeFailure(error: unknown): Failure {
+  const detail = error instanceof Error ? `${error.message}${causeText(error)}` : String(error);
+  if (!(error instanceof MeshError)) {
+    return { code: 'internal', message: 'the store failed', fix: undefined, detail };
+  }
+  return { code: error.code, message: error.message, fix: error.fix, detail };
+}
+
+/** The error of a failure described by {@link describeFailure}. */
+export function restoreFailure(failure: Failure): MeshError {
+  return new MeshError(failure.code, failure.message, {
+    ...(failure.fix === undefined ? {} : { fix: failure.fix }),
+    cause: new Error(failure.detail),
+  });
+}
+
+function causeText(error: Error): string {
+  return error.cause instanceof Error ? `: ${error.cause.message}` : '';
+}

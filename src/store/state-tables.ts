@@ -1,0 +1,124 @@
+import type { StoredAuthority } from '../ca/stored.ts';
+import { MeshError, quote } from '../errors.ts';
+import type { AdminToken } from '../identity/admin-token.ts';
+import type { Database } from './database.ts';
+
+/** Stores authorities by key ID, new ones and changed ones; others stay. Inside the caller's transaction. */
+export function storeAuthorities(db: Database, authorities: readonly StoredAuthority[]): void {
+  const put = db.prepare(
+    `INSERT OR REPLACE INTO authorities (key_id, kind, certificate, not_before_ms, not_after_ms, state)
+     VALUES (?, ?, ?, ?, ?, ?)`,
+  );
+  for (const { keyId, kind, certificate, notBefore, notAfter, state } of authorities) {
+    put.run(keyId, kind, certificate, notBefore.getTime(), notAfter.getTime(), state);
+  }
+}
+
+/** All authorities, the oldest first. */
+export function readAuthorities(db: Database): readonly StoredAuthority[] {
+  type Row = Pick<StoredAuthority, 'kind' | 'state'> & {
+    key_id: string;
+    certificate: Buffer;
+    not_before_ms: number;
+    not_after_ms: number;
+  };
+  return db
+    .prepare<[], Row>('SELECT * FROM authorities ORDER BY not_before_ms, kind DESC, key_id')
+    .all()
+    .map((row) => ({
+      kind: row.kind,
+      keyId: row.key_id,
+      certificate: new Uint8Array(row.certificate),
+      notBefore: new Date(row.not_before_ms),
+      notAfter: new Date(row.not_after_ms),
+      state: row.state,
+    }));
+}
+
+/** Stores a named value, inside the caller's transaction. */
+export function storeMeta(db: Database, key: string, value: string): void {
+  db.prepare('INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)').run(key, value);
+}
+
+export function readMeta(db: Database, key: string): string | null {
+  const row = db.prepare<[string], { value: string }>('SELECT value FROM meta WHERE key = ?').get(key);
+  return row?.value ?? null;
+}
+
+/** Stores a token, inside the caller's transaction; one of the same id or secret is never replaced. */
+export function storeToken(db: Database, token: AdminToken): void {
+  db.prepare(
+    `INSERT INTO admin_tokens (id, role, label, secret_sha256, created_at_ms, expires_at_ms)
+     VALUES (?, ?, ?, ?, ?, ?)`,
+  ).run(
+    token.id,
+    token.role,
+    token.label,
+    token.secretSha256,
+    token.createdAt.getTime(),
+    token.expiresAt.getTime(),
+  );
+}
+
+/**
+ * Removes a token, inside the caller's transaction; what it was is in the log.
+ * @throws MeshError `token_not_found`
+ */
+export function removeToken(db: Database, id: string): void {
+  const removed = db.prepare('DELETE FROM admin_tokens WHERE id = ?').run(id);
+  if (removed.changes === 0) throw new MeshError('token_not_found', `there is no token ${quote(id)}`);
+}
+
+/** All tokens, the oldest first. */
+export function readTokens(db: Database): readonly AdminToken[] {
+  return db
+    .prepare<[], TokenRow>('SELECT * FROM admin_tokens ORDER BY created_at_ms, id')
+    .all()
+    .map(adminToken);
+}
+
+export function readToken(db: Database, secretSha256: string): AdminToken | null {
+  const row = db
+    .prepare<[string], TokenRow>('SELECT * FROM admin_tokens WHERE secret_sha256 = ?')
+    .get(secretSha256);
+  return row === undefined ? null : adminToken(row);
+}
+
+/** When the last certificate issued under an entry and still valid at `nowMs` runs out; null when none is. */
+export function readLatestExpiry(db: Database, entryId: string, nowMs: number): number | null {
+  const latest = db
+    .prepare<[string, number], number | null>(
+      'SELECT max(not_after_ms) FROM certificates WHERE entry_id = ? AND not_after_ms > ?',
+    )
+    .pluck()
+    .get(entryId, nowMs);
+  return latest ?? null;
+}
+
+/** Removes a few certificates that expired before `beforeMs` from the projection; the log keeps them all. */
+export function removeExpired(db: Database, beforeMs: number): void {
+  db.prepare(
+    `DELETE FROM certificates WHERE serial IN
+       (SELECT serial FROM certificates WHERE not_after_ms < ? ORDER BY not_after_ms LIMIT 256)`,
+  ).run(beforeMs);
+}
+
+type TokenRow = {
+  id: string;
+  role: AdminToken['role'];
+  label: string;
+  secret_sha256: string;
+  created_at_ms: number;
+  expires_at_ms: number;
+};
+
+function adminToken(row: TokenRow): AdminToken {
+  return {
+    id: row.id,
+    role: row.role,
+    label: row.label,
+    secretSha256: row.secret_sha256,
+    createdAt: new Date(row.created_at_ms),
+    expiresAt: new Date(row.expires_at_ms),
+  };
+}

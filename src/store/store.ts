@@ -1,0 +1,189 @@
+import { auditColumns, certificateColumns } from '../audit/columns.ts';
+import { encodeEvent } from '../audit/canonical.ts';
+import type { AuditEvent, RecordEvents } from '../audit/event.ts';
+import { fitEvent } from '../audit/fit.ts';
+import type { AuditPage, AuditQuery } from '../audit/query.ts';
+import type { StoredAuthority } from '../ca/stored.ts';
+import type { Clock } from '../clock.ts';
+import { MeshError } from '../errors.ts';
+import type { AdminToken } from '../identity/admin-token.ts';
+import type { CommitMesh, LoadMesh } from '../identity/mesh.ts';
+import { type DirectoryLock, lockDataDirectory } from './lock.ts';
+import { entryRowOf, meshOf } from './mesh-rows.ts';
+import type { LeafRecord, Question, QuestionKind, Questions, StoreChange, WriteAnswer } from './protocol.ts';
+import { startThread } from './thread.ts';
+import { createWriteQueue } from './write-queue.ts';
+
+/** What the store remembers by name, besides its tables. */
+export type MetaKey = 'trust_domain';
+
+/** Whether the store can write; once it cannot, it never will again in this process. */
+export type StoreHealth = { readonly ok: true } | { readonly ok: false; readonly cause: string };
+
+/**
+ * All that is kept. Every call that changes something takes the events that tell of it and resolves when both are
+ * durable, in one transaction; when it rejects with `store_unavailable` neither is known to be. Any call may throw
+ * MeshError `store_unavailable`.
+ */
+export type Store = {
+  readonly recordEvents: RecordEvents;
+  readonly loadMesh: LoadMesh;
+  readonly commitMesh: CommitMesh;
+  /** When the last certificate issued under an entry and still valid at `now` runs out; null when none is. */
+  readonly latestExpiry: (entryId: string, now: Date) => Promise<Date | null>;
+  /** The oldest first. */
+  readonly loadAuthorities: () => Promise<readonly StoredAuthority[]>;
+  /** Puts authorities by key ID; those not named stay as they are. */
+  readonly commitAuthorities: (
+    authorities: readonly StoredAuthority[],
+    events: readonly AuditEvent[],
+  ) => Promise<void>;
+  readonly readMeta: (key: MetaKey) => Promise<string | null>;
+  readonly commitMeta: (key: MetaKey, value: string, events: readonly AuditEvent[]) => Promise<void>;
+  /** @throws MeshError `audit_cursor_invalid` */
+  readonly queryAudit: (query: AuditQuery) => Promise<AuditPage>;
+  /** The number of leaves in the log. */
+  readonly auditSize: () => Promise<number>;
+  readonly createToken: (token: AdminToken, events: readonly AuditEvent[]) => Promise<void>;
+  /** @throws MeshError `token_not_found`; then the events are not recorded either */
+  readonly revokeToken: (id: string, events: readonly AuditEvent[]) => Promise<void>;
+  /** The token of a secret, whether or not it has expired; null when there is none. */
+  readonly findToken: (secretSha256: string) => Promise<AdminToken | null>;
+  readonly listTokens: () => Promise<readonly AdminToken[]>;
+  readonly health: () => StoreHealth;
+  /** Commits what waits, closes the database and frees the data directory. Safe to call twice. */
+  readonly close: () => Promise<void>;
+};
+
+export type StoreOptions = {
+  /** Made with mode 0700 when it is missing. */
+  readonly dataDir: string;
+  readonly clock: Clock;
+  /** A cryptographic source: it salts commitments. */
+  readonly randomBytes: (count: number) => Uint8Array;
+};
+
+/**
+ * Opens the store of a data directory, and holds the directory until `close`.
+ * @throws MeshError `store_locked`, `store_newer`, `store_corrupt`, `file_permissions`, `platform_unsupported`,
+ *   `store_unavailable`
+ */
+export async function openStore(options: StoreOptions): Promise<Store> {
+  const lock = lockDataDirectory(options.dataDir);
+  try {
+    return await openLocked(options, lock);
+  } catch (error) {
+    lock.release();
+    throw error;
+  }
+}
+
+async function openLocked(
+  { dataDir, clock, randomBytes }: StoreOptions,
+  lock: DirectoryLock,
+): Promise<Store> {
+  let lost: string | undefined;
+  let closed: Promise<void> | undefined;
+  let asked = 0;
+
+  function lose(cause: string): void {
+    lost ??= cause;
+    queue.fail(cause);
+  }
+
+  const queue = createWriteQueue((requests) => {
+    const batch = { requests, nowMs: clock.now().getTime() };
+    return writer.call({ kind: 'write', batch }) as Promise<readonly WriteAnswer[]>;
+  });
+  // The writer first: it makes the database the reader opens.
+  const writer = await startThread({ role: 'writer', dataDir }, lose);
+  const reader = await startThread({ role: 'reader', dataDir }, lose).catch(async (error: unknown) => {
+    await writer.close();
+    throw error;
+  });
+
+  async function write(change: StoreChange, events: readonly AuditEvent[]): Promise<number> {
+    refuseClosed();
+    return queue.push({ change, leaves: events.map((event) => leafRecord(event, randomBytes)) });
+  }
+
+  async function ask<K extends QuestionKind>(
+    kind: K,
+    about: Questions[K]['ask'],
+  ): Promise<Questions[K]['answer']> {
+    refuseClosed();
+    if (asked >= maxWaitingQuestions) {
+      throw new MeshError('store_unavailable', 'too many questions wait for the store');
+    }
+    asked++;
+    try {
+      const question = { kind, ask: about } as Question;
+      return (await reader.call({ kind: 'read', question })) as Questions[K]['answer'];
+    } finally {
+      asked--;
+    }
+  }
+
+  function refuseClosed(): void {
+    if (closed !== undefined) throw new MeshError('store_unavailable', 'the store is closed');
+  }
+
+  async function close(): Promise<void> {
+    await queue.drained();
+    // Whoever closes last folds the WAL into the database. After a failed write nobody shall: the reader cannot.
+    const threads = lost === undefined ? [reader, writer] : [writer, reader];
+    for (const thread of threads) await thread.close();
+    lock.release();
+  }
+
+  return {
+    recordEvents: async (events) => {
+      if (events.length === 0) return [];
+      const first = await write({ kind: 'none' }, events);
+      return events.map((_, at) => first + at);
+    },
+    loadMesh: async () => meshOf(await ask('mesh', null)),
+    commitMesh: async ({ events, putEntries, ...step }) => {
+      await write({ ...step, kind: 'mesh', putEntries: putEntries.map(entryRowOf) }, events);
+    },
+    latestExpiry: async (entryId, now) => {
+      const expiryMs = await ask('latestExpiry', { entryId, nowMs: now.getTime() });
+      return expiryMs === null ? null : new Date(expiryMs);
+    },
+    loadAuthorities: () => ask('authorities', null),
+    commitAuthorities: async (authorities, events) => {
+      await write({ kind: 'authorities', authorities }, events);
+    },
+    readMeta: (key) => ask('meta', key),
+    commitMeta: async (key, value, events) => {
+      await write({ kind: 'meta', key, value }, events);
+    },
+    queryAudit: (query) => ask('auditPage', query),
+    auditSize: () => ask('auditSize', null),
+    createToken: async (token, events) => {
+      await write({ kind: 'token_created', token }, events);
+    },
+    revokeToken: async (id, events) => {
+      await write({ kind: 'token_revoked', id }, events);
+    },
+    findToken: (secretSha256) => ask('token', secretSha256),
+    listTokens: () => ask('tokens', null),
+    health: () => {
+      if (lost !== undefined) return { ok: false, cause: lost };
+      return closed === undefined ? { ok: true } : { ok: false, cause: 'the store is closed' };
+    },
+    close: () => (closed ??= close()),
+  };
+}
+
+function leafRecord(event: AuditEvent, randomBytes: StoreOptions['randomBytes']): LeafRecord {
+  // The columns are those of what is stored, not of what was said.
+  const fitted = fitEvent(event);
+  return {
+    ...encodeEvent(fitted, randomBytes),
+    columns: auditColumns(fitted),
+    certificate: certificateColumns(fitted),
+  };
+}
+
+const maxWaitingQuestions = 1_000;

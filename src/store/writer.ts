@@ -1,0 +1,89 @@
+import { createAppender } from './audit-log.ts';
+import { type Database, inTransaction, sqliteCode } from './database.ts';
+import { storeMesh } from './mesh-table.ts';
+import {
+  describeFailure,
+  type StoreChange,
+  type WriteAnswer,
+  type WriteBatch,
+  type WriteRequest,
+} from './protocol.ts';
+import { removeExpired, removeToken, storeAuthorities, storeMeta, storeToken } from './state-tables.ts';
+
+/**
+ * Commits batches of requests, each batch in one transaction, each request all or nothing within it.
+ * The answers are promises kept: they are returned after the COMMIT.
+ */
+export type BatchWriter = (batch: WriteBatch) => readonly WriteAnswer[];
+
+/**
+ * Makes the one writer of a database. An error it throws (and does not answer with) means that nothing of the batch is
+ * known to be stored and that the handle must not be written through again.
+ */
+export function createBatchWriter(db: Database): BatchWriter {
+  const appender = createAppender(db);
+  const savepoint = db.prepare('SAVEPOINT request');
+  const release = db.prepare('RELEASE request');
+  const rollback = db.prepare('ROLLBACK TO request');
+  let batches = 0;
+
+  function answer(request: WriteRequest): WriteAnswer {
+    const size = appender.size();
+    savepoint.run();
+    try {
+      applyChange(db, request.change);
+      const firstIndex = appender.append(request.leaves);
+      release.run();
+      return { firstIndex };
+    } catch (error) {
+      if (!isRefusal(error)) throw error;
+      rollback.run();
+      release.run();
+      appender.rewind(size);
+      return { failure: describeFailure(error) };
+    }
+  }
+
+  return (batch) =>
+    inTransaction(db, () => {
+      if (batches++ % batchesBetweenSweeps === 0) removeExpired(db, batch.nowMs - keepExpiredMs);
+      return batch.requests.map(answer);
+    });
+}
+
+function applyChange(db: Database, change: StoreChange): void {
+  switch (change.kind) {
+    case 'none':
+      return;
+    case 'mesh':
+      storeMesh(db, change);
+      return;
+    case 'authorities':
+      storeAuthorities(db, change.authorities);
+      return;
+    case 'meta':
+      storeMeta(db, change.key, change.value);
+      return;
+    case 'token_created':
+      storeToken(db, change.token);
+      return;
+    case 'token_revoked':
+      removeToken(db, change.id);
+      return;
+    default:
+      change satisfies never;
+  }
+}
+
+/**
+ * Whether an error is about the request alone: a refusal of ours, a value that cannot be bound, or a constraint such as
+ * a serial used twice. What else SQLite throws is about the database.
+ */
+function isRefusal(error: unknown): boolean {
+  const code = sqliteCode(error);
+  return code === undefined || code.startsWith('SQLITE_CONSTRAINT');
+}
+
+const batchesBetweenSweeps = 64;
+// A clock that jumped ahead must not make us forget certificates that are valid once it is put right.
+const keepExpiredMs = 7 * 86_400_000;
