@@ -1,0 +1,81 @@
+import type {
+  handleBidiStreamingCall,
+  handleUnaryCall,
+  ServerDuplexStream,
+  ServerUnaryCall,
+} from '@grpc/grpc-js';
+import { MeshError } from '../errors.ts';
+import { grpcFailure } from './status.ts';
+
+/** Told of every failure that a caller only sees as `internal`. */
+export type ReportFailure = (error: unknown, method: string) => void;
+
+/**
+ * A unary handler from which nothing escapes: an async throw inside grpc-js would be an unhandled rejection, and the
+ * caller would wait for its deadline.
+ * @param handle answers the call; `signal` aborts when the caller gives up
+ * @param options.fallback the answer of a failed call, for services that answer refusals with a successful RPC; when
+ * it throws as well the call fails with the first error
+ */
+export function guardUnary<Request, Response>(
+  handle: (call: ServerUnaryCall<Request, Response>, signal: AbortSignal) => Response | Promise<Response>,
+  options: { readonly report?: ReportFailure; readonly fallback?: (error: unknown) => Response } = {},
+): handleUnaryCall<Request, Response> {
+  return (call, callback) => {
+    const cancelled = new AbortController();
+    call.on('cancelled', () => cancelled.abort());
+    call.on('error', () => cancelled.abort());
+    const answer = async (): Promise<void> => {
+      try {
+        callback(null, await handle(call, cancelled.signal));
+      } catch (error) {
+        reportInternal(error, call.getPath(), options.report);
+        const response = attempt(options.fallback, error);
+        if (response === undefined) callback(grpcFailure(error));
+        else callback(null, response);
+      }
+    };
+    void answer();
+  };
+}
+
+/**
+ * A bidirectional handler from which nothing escapes. The stream ends with OK when the handler resolves and with the
+ * status of what it throws otherwise.
+ * @param handle owns the stream until it settles; `signal` aborts when the stream is over for whatever reason, and the
+ * handler must then settle soon
+ */
+export function guardStream<Request, Response>(
+  handle: (call: ServerDuplexStream<Request, Response>, signal: AbortSignal) => Promise<void>,
+  options: { readonly report?: ReportFailure } = {},
+): handleBidiStreamingCall<Request, Response> {
+  return (call) => {
+    const over = new AbortController();
+    for (const event of ['cancelled', 'error', 'close']) call.on(event, () => over.abort());
+    const serve = async (): Promise<void> => {
+      try {
+        await handle(call, over.signal);
+        if (!over.signal.aborted) call.end();
+      } catch (error) {
+        reportInternal(error, call.getPath(), options.report);
+        if (!over.signal.aborted) call.emit('error', grpcFailure(error));
+      } finally {
+        over.abort();
+      }
+    };
+    void serve();
+  };
+}
+
+function reportInternal(error: unknown, method: string, report: ReportFailure | undefined): void {
+  if (error instanceof MeshError && error.kind !== 'internal') return;
+  report?.(error, method);
+}
+
+function attempt<T>(make: ((error: unknown) => T) | undefined, error: unknown): T | undefined {
+  try {
+    return make?.(error);
+  } catch {
+    return undefined;
+  }
+}
