@@ -1,0 +1,26 @@
+import type { UnixPeer } from '../identity/evidence.ts';
+
+/** Which stream something happened on. `nodeId` is what the proxy calls itself: for the record, never for a decision. */
+export type StreamIdentity = { readonly peer: UnixPeer; readonly nodeId: string };
+
+/** A secret that a proxy has taken into use. */
+export type Acknowledgement = StreamIdentity & {
+  readonly name: string;
+  /** The version of this one resource: follows from its content. */
+  readonly version: string;
+  readonly at: Date;
+};
+
+/** Told what the streams do, as it happens; must not throw and must not wait. */
+export type SdsObserver = {
+  readonly opened?: (peer: UnixPeer) => void;
+  readonly closed?: (peer: UnixPeer) => void;
+  readonly pushed?: (
+    push: StreamIdentity & { readonly names: readonly string[]; readonly version: string },
+  ) => void;
+  readonly acknowledged?: (acknowledgement: Acknowledgement) => void;
+  /** A proxy that refuses what it is sent keeps its last good secret, which will expire. `message` is its own text. */
+  readonly rejected?: (
+    rejection: StreamIdentity & { readonly names: readonly string[]; readonly message: string },
+  ) => void;
+};
