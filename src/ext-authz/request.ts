@@ -1,0 +1,189 @@
+import { ambiguous, malformed, type Rejection } from '../authz/rejection.ts';
+import { SpiffeId } from '../spiffe/id.ts';
+import { type AttributeContext, type AttributeContext_HttpRequest, CheckRequest } from '../wire/authz.ts';
+import type { Address, HeaderValue } from '../wire/core.ts';
+import type { ReadPeerCertificate } from './peer-certificate.ts';
+import { ownHeaderPrefix } from './response.ts';
+
+/**
+ * A Check as the proxy sent it, read once. Only what the proxy's own TLS layer and connection vouch for is taken as
+ * fact: the caller's verified certificate and the connection's port. `x-forwarded-client-cert`, `context_extensions`,
+ * labels and the `service` names can be set by the caller or the workload and are never read. The destination is a
+ * claim until the service has compared it with what the proxy is entitled to.
+ */
+export type Check = {
+  readonly protocol: 'http' | 'tcp';
+  /** The caller; null when it presented no certificate. */
+  readonly source: SpiffeId | null;
+  /** Lower-case hex, or empty when the proxy does not send the certificate. */
+  readonly sourceSerial: string;
+  /** `address:port` or a path; for the record only. */
+  readonly sourceAddress: string;
+  /** `destination.principal`; empty when the proxy named none. */
+  readonly claimedDestination: string;
+  /** As on the wire, not yet canonical; empty for TCP. */
+  readonly method: string;
+  readonly authority: string;
+  readonly path: string;
+  /** Of the connection's local address; 0 when it has none. */
+  readonly port: number;
+  /** Names of request headers that only we may set, to be removed before the application sees the request. */
+  readonly foreignHeaders: readonly string[];
+  /** Why the request cannot be judged, or null. The other fields are then for the record only. */
+  readonly rejection: Rejection | null;
+};
+
+/**
+ * Reads the bytes of a CheckRequest, with headers as a map or as raw bytes (`encode_raw_headers`). It never throws:
+ * what cannot be read is a rejection.
+ * @see envoy.service.auth.v3.AttributeContext
+ */
+export function readCheck(bytes: Uint8Array, readCertificate: ReadPeerCertificate): Check {
+  let attributes: AttributeContext | undefined;
+  try {
+    attributes = CheckRequest.decode(bytes).attributes;
+  } catch {
+    return { ...emptyCheck, rejection: malformed('the check is not a CheckRequest message') };
+  }
+  if (attributes === undefined) return { ...emptyCheck, rejection: malformed('the check has no attributes') };
+  const source = readSource(attributes, readCertificate);
+  const http = readHttp(attributes.request?.http);
+  return {
+    ...emptyCheck,
+    ...source,
+    ...http,
+    sourceAddress: formatAddress(attributes.source?.address),
+    claimedDestination: attributes.destination?.principal ?? '',
+    port: portOf(attributes.destination?.address),
+    rejection: source.rejection ?? http.rejection,
+  };
+}
+
+function readSource(
+  { source }: AttributeContext,
+  readCertificate: ReadPeerCertificate,
+): Pick<Check, 'source' | 'sourceSerial' | 'rejection'> {
+  const principal = source?.principal ?? '';
+  const certificate = source?.certificate ?? '';
+  const refused = (why: string) => ({ source: null, sourceSerial: '', rejection: malformed(why) });
+  if (principal === '' && certificate === '') return { source: null, sourceSerial: '', rejection: null };
+  const id = parseWorkload(principal);
+  if (id === undefined) return refused("the caller's certificate names no SPIFFE ID of a workload");
+  if (certificate === '') return { source: id, sourceSerial: '', rejection: null };
+  const names = readCertificate(certificate);
+  if (names === undefined) return refused("the caller's certificate cannot be read");
+  // X509-SVID section 2: exactly one URI SAN. With two, the proxy reports the first and others may use the second.
+  if (names.uriSans.length !== 1) {
+    return refused(`the caller's certificate has ${names.uriSans.length} URI names instead of one`);
+  }
+  if (names.uriSans[0] !== id.text) return refused("the caller's certificate and its principal differ");
+  return { source: id, sourceSerial: names.serial, rejection: null };
+}
+
+type HttpParts = Pick<Check, 'protocol' | 'method' | 'authority' | 'path' | 'foreignHeaders' | 'rejection'>;
+
+function readHttp(http: AttributeContext_HttpRequest | undefined): HttpParts {
+  const nothing = { method: '', authority: '', path: '', foreignHeaders: [], rejection: null } as const;
+  if (http === undefined) return { protocol: 'tcp', ...nothing };
+  const headers = collectHeaders(http);
+  const method = agree('method', [http.method, ...headers.valuesOf(':method')]);
+  const path = agree('path', [http.path, ...headers.valuesOf(':path')]);
+  // Envoy folds `host` into `:authority`; both may only be there when they say the same.
+  const hosts = [...headers.valuesOf(':authority'), ...headers.valuesOf('host')];
+  const authority = agree('authority', [http.host, ...hosts]);
+  const names = headers.names.filter((name) => name.startsWith(ownHeaderPrefix));
+  const foreignHeaders = names.filter((name) => removableName.test(name)).slice(0, maxForeignHeaders);
+  const hidden =
+    foreignHeaders.length < names.length
+      ? malformed('headers that only the mesh may set cannot be removed')
+      : null;
+  const doubled =
+    headers.doubled === undefined ? null : ambiguous(`the header ${headers.doubled} is there twice`);
+  return {
+    protocol: 'http',
+    method: method.value,
+    path: path.value,
+    authority: authority.value,
+    foreignHeaders,
+    rejection: doubled ?? method.rejection ?? path.rejection ?? authority.rejection ?? hidden,
+  };
+}
+
+/** The value all sources agree on. Empty ones are absent ones: Envoy fills the fields and the headers separately. */
+function agree(what: string, values: readonly string[]): { value: string; rejection: Rejection | null } {
+  const present = values.filter((value) => value !== '');
+  const value = present[0] ?? '';
+  return present.every((other) => other === value)
+    ? { value, rejection: null }
+    : { value, rejection: ambiguous(`the request names more than one ${what}`) };
+}
+
+type Headers = {
+  readonly names: readonly string[];
+  readonly valuesOf: (name: string) => readonly string[];
+  /** The first of the headers that decide about the request and appear more than once. */
+  readonly doubled: string | undefined;
+};
+
+function collectHeaders(http: AttributeContext_HttpRequest): Headers {
+  const raw = http.headerMap?.headers ?? [];
+  const pairs: [string, string][] = [
+    ...raw.map((header): [string, string] => [header.key.toLowerCase(), rawText(header)]),
+    ...Object.entries(http.headers).map(([key, value]): [string, string] => [key.toLowerCase(), value]),
+  ];
+  const rawNames = raw.map((header) => header.key.toLowerCase());
+  return {
+    names: [...new Set(pairs.map(([name]) => name))],
+    valuesOf: (name) => pairs.filter(([key]) => key === name).map(([, value]) => value),
+    doubled: decidingHeaders.find((name) => rawNames.indexOf(name) !== rawNames.lastIndexOf(name)),
+  };
+}
+
+/** One character per byte: no byte sequence is an error, and none can turn into another one's text. */
+function rawText(header: HeaderValue): string {
+  return header.rawValue.length > 0 ? header.rawValue.toString('latin1') : header.value;
+}
+
+function parseWorkload(text: string): SpiffeId | undefined {
+  try {
+    return SpiffeId.parseWorkload(text);
+  } catch {
+    return undefined;
+  }
+}
+
+function formatAddress(address: Address | undefined): string {
+  const kind = address?.address;
+  if (kind?.$case === 'pipe') return kind.pipe.path;
+  if (kind?.$case !== 'socketAddress') return '';
+  const { address: host, portSpecifier } = kind.socketAddress;
+  const text = host.includes(':') ? `[${host}]` : host;
+  return portSpecifier?.$case === 'portValue' ? `${text}:${portSpecifier.portValue}` : text;
+}
+
+function portOf(address: Address | undefined): number {
+  const kind = address?.address;
+  if (kind?.$case !== 'socketAddress') return 0;
+  const port = kind.socketAddress.portSpecifier;
+  return port?.$case === 'portValue' && port.portValue <= 65_535 ? port.portValue : 0;
+}
+
+const decidingHeaders = [':method', ':path', ':authority', 'host'];
+
+// RFC 9110 section 5.6.2, in the lower case that HTTP/2 requires.
+const removableName = /^[!#$%&'*+.^_`|~0-9a-z-]{1,256}$/;
+const maxForeignHeaders = 32;
+
+const emptyCheck: Check = {
+  protocol: 'tcp',
+  source: null,
+  sourceSerial: '',
+  sourceAddress: '',
+  claimedDestination: '',
+  method: '',
+  authority: '',
+  path: '',
+  port: 0,
+  foreignHeaders: [],
+  rejection: null,
+};

@@ -1,0 +1,176 @@
+import type { Decision } from '../authz/decision.ts';
+import { CheckResponse, type DeniedHttpResponse } from '../wire/authz.ts';
+import { HeaderValueOption_HeaderAppendAction } from '../wire/core.ts';
+
+/** The header of a denial that names its decision; also what the access log and the audit log are joined on. */
+export const decisionHeader = 'x-countersign-decision';
+
+/** Request headers that begin so are ours alone: an allowed request loses them before the application sees it. */
+export const ownHeaderPrefix = 'x-countersign-';
+
+/** The text of a denial; shown to whoever made the call, so it may not name rules or internals. */
+export type DenyBody = (decision: Decision, decisionId: string) => string;
+
+/** The bytes for the proxy and the decision they carry, which is the one given unless it could not be encoded. */
+export type Answer = { readonly bytes: Buffer; readonly decision: Decision };
+
+/**
+ * Encodes a decision as a CheckResponse and proves it: the bytes are decoded again and compared with the decision,
+ * because Envoy reads an empty message, or a status without a code, as an allow. What is not proven is a deny.
+ *
+ * A denial is HTTP 403 with status code 7, also for callers without a certificate: 401 would ask a browser for a
+ * password, which changes nothing here.
+ * @param decisionId 1 to 64 of `A-Za-z0-9._-`; anything else is replaced by `unknown`
+ * @param foreignHeaders names of request headers to remove on an allow, beside {@link decisionHeader}
+ * @see envoy.service.auth.v3.CheckResponse
+ */
+export function encodeDecision(
+  decision: Decision,
+  decisionId: string,
+  foreignHeaders: readonly string[] = [],
+  denyBody: DenyBody = describeDenial,
+): Answer {
+  const id = /^[A-Za-z0-9._-]{1,64}$/.test(decisionId) ? decisionId : 'unknown';
+  try {
+    // An allow that does not name the one reason for an allow was not made by the engine.
+    if (decision.verdict === 'allow' && decision.reason === 'allow_rule') {
+      const bytes = encodeAllow(decision, id, foreignHeaders);
+      if (isProvenAllow(bytes, id)) return { bytes, decision };
+    } else if (decision.verdict === 'deny' && decision.reason !== 'allow_rule') {
+      const bytes = encodeDeny(denyBody(decision, id), id, decision);
+      if (isProvenDeny(bytes)) return { bytes, decision };
+    }
+  } catch {
+    // The constant below is the answer to every failure here, whatever it was.
+  }
+  return { bytes: constantDeny, decision: engineFailed(decision) };
+}
+
+/**
+ * The answer when no decision can be made at all (shutting down, overloaded): an error, not a denial. Envoy answers
+ * its caller with 503 and counts `error`.
+ */
+export function encodeOutage(): Buffer {
+  return constantOutage;
+}
+
+/** What Envoy 1.40 makes of an answer. Only the first lets the call pass. */
+export type EnvoyReading = 'allow' | 'deny' | 'error';
+
+/** Reads a CheckResponse as Envoy does, its dangerous defaults included: no status is status 0, and 0 is an allow. */
+export function readAsEnvoy(bytes: Uint8Array): EnvoyReading {
+  let response: CheckResponse;
+  try {
+    response = CheckResponse.decode(bytes);
+  } catch {
+    return 'error';
+  }
+  if ((response.status?.code ?? 0) === 0) return 'allow';
+  return response.httpResponse?.$case === 'errorResponse' ? 'error' : 'deny';
+}
+
+function encodeAllow(decision: Decision, id: string, foreignHeaders: readonly string[]): Buffer {
+  return encode({
+    // The message makes an intended allow different from every encoding accident, none of which carries one.
+    status: { code: 0, message: allowMessage(id), details: [] },
+    httpResponse: {
+      $case: 'okResponse',
+      okResponse: {
+        headers: [],
+        headersToRemove: [...new Set([decisionHeader, ...foreignHeaders])],
+        responseHeadersToAdd: [],
+        queryParametersToSet: [],
+        queryParametersToRemove: [],
+        dynamicMetadata: undefined,
+      },
+    },
+    dynamicMetadata: metadata(decision, id),
+  });
+}
+
+function encodeDeny(body: string, id: string, decision: Decision | undefined): Buffer {
+  return encode({
+    status: { code: permissionDenied, message: 'denied', details: [] },
+    httpResponse: { $case: 'deniedResponse', deniedResponse: httpAnswer(403, body, id) },
+    dynamicMetadata: decision === undefined ? undefined : metadata(decision, id),
+  });
+}
+
+function isProvenAllow(bytes: Buffer, id: string): boolean {
+  const { status, httpResponse } = CheckResponse.decode(bytes);
+  return status?.code === 0 && status.message === allowMessage(id) && httpResponse?.$case === 'okResponse';
+}
+
+function isProvenDeny(bytes: Buffer): boolean {
+  const { status, httpResponse } = CheckResponse.decode(bytes);
+  return (
+    status?.code === permissionDenied &&
+    httpResponse?.$case === 'deniedResponse' &&
+    httpResponse.deniedResponse.status?.code === 403
+  );
+}
+
+function describeDenial(decision: Decision, decisionId: string): string {
+  return `denied by policy: ${decision.reason}; decision ${decisionId}\n`;
+}
+
+function allowMessage(id: string): string {
+  return `allowed ${id}`;
+}
+
+/** Lands in Envoy's metadata namespace `envoy.filters.http.ext_authz`, from where access logs may print it. */
+function metadata(decision: Decision, id: string): Record<string, string | number> {
+  return {
+    decision_id: id,
+    verdict: decision.verdict,
+    reason: decision.reason,
+    rule: decision.rule,
+    revision: decision.revision,
+  };
+}
+
+function httpAnswer(status: 403 | 503, body: string, id: string | undefined): DeniedHttpResponse {
+  return {
+    status: { code: status },
+    headers: id === undefined ? [] : [overwriteHeader(decisionHeader, id)],
+    body,
+  };
+}
+
+function overwriteHeader(key: string, value: string): DeniedHttpResponse['headers'][number] {
+  return {
+    header: { key, value, rawValue: Buffer.alloc(0) },
+    append: undefined,
+    appendAction: HeaderValueOption_HeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD,
+    keepEmptyValue: false,
+  };
+}
+
+function engineFailed(decision: Decision): Decision {
+  return {
+    verdict: 'deny',
+    reason: 'engine_failed',
+    rule: '',
+    why: 'the answer could not be encoded as it was decided',
+    revision: Number.isSafeInteger(decision.revision) ? decision.revision : 0,
+    nearest: null,
+  };
+}
+
+function encode(response: CheckResponse): Buffer {
+  return Buffer.from(CheckResponse.encode(response).finish());
+}
+
+// google.rpc.Code
+const permissionDenied = 7;
+const unavailable = 14;
+
+const constantDeny = encodeDeny('denied by policy: engine_failed\n', 'unknown', undefined);
+const constantOutage = encode({
+  status: { code: unavailable, message: 'no decision could be made', details: [] },
+  httpResponse: {
+    $case: 'errorResponse',
+    errorResponse: httpAnswer(503, 'the authorization service is not available\n', undefined),
+  },
+  dynamicMetadata: undefined,
+});

@@ -1,0 +1,238 @@
+import type { handleUnaryCall, ServerUnaryCall, ServiceDefinition } from '@grpc/grpc-js';
+import type { DecisionEvent } from '../audit/event.ts';
+import { decide, denyDecision } from '../authz/decide.ts';
+import type { AuthzRequest, Decision } from '../authz/decision.ts';
+import type { Rejection } from '../authz/rejection.ts';
+import { canonicalizeHttp, canonicalizeTcp, isRejection } from '../authz/request.ts';
+import type { Snapshot } from '../authz/snapshot.ts';
+import type { Clock } from '../clock.ts';
+import { peerOf } from '../grpc/connections.ts';
+import type { Attest, Attestation, UnixPeer } from '../identity/evidence.ts';
+import type { SpiffeId } from '../spiffe/id.ts';
+import { AuthorizationService } from '../wire/authz.ts';
+import { createCallers } from './callers.ts';
+import { createPeerCertificateReader } from './peer-certificate.ts';
+import { type Check, readCheck } from './request.ts';
+import { type Answer, type DenyBody, encodeDecision, encodeOutage } from './response.ts';
+
+/** What happens at the door, for metrics and logs. Implementations may not throw. */
+export type CheckObserver = {
+  /** One answered check; `seconds` from the whole request's arrival to the encoded answer. */
+  readonly decided: (decision: Decision, seconds: number) => void;
+  /** A check that was answered with an error instead of a decision. */
+  readonly outage: (cause: 'shutting_down' | 'overloaded') => void;
+  /** An error of ours behind an `engine_failed`, or an attestation that failed. */
+  readonly failed: (error: unknown) => void;
+};
+
+/** The parts of the service. */
+export type ExtAuthzOptions = {
+  readonly attest: Attest;
+  /** The identities of a caller at this moment, its default one first; from memory, as it is asked at each call. */
+  readonly entitledIds: (attestation: Attestation) => readonly SpiffeId[];
+  readonly snapshot: () => Snapshot;
+  /** Takes the record of a decision without waiting: see decision-log.ts. When it throws, the answer is a deny. */
+  readonly record: (event: DecisionEvent) => void;
+  readonly clock: Clock;
+  /** Unique, 1 to 64 of `A-Za-z0-9._-`. */
+  readonly newDecisionId: () => string;
+  readonly observer: CheckObserver;
+  /** Text of a denial; see {@link DenyBody}. */
+  readonly denyBody?: DenyBody;
+  /** Checks that may wait for an attestation at one time; more are answered with an error. */
+  readonly maxWaiting?: number;
+};
+
+/** The service, as a gRPC listener takes it. */
+export type ExtAuthzService = {
+  /** `envoy.service.auth.v3.Authorization`, with bytes for messages: what was proven is what is sent. */
+  readonly definition: ServiceDefinition<{ check: handleUnaryCall<Buffer, Buffer> }>;
+  readonly implementation: { readonly check: handleUnaryCall<Buffer, Buffer> };
+  /** From now on every check is answered with an error, which proxies tell apart from a denial. */
+  readonly close: () => void;
+};
+
+/**
+ * The authorization service of a proxy. Each check yields exactly one decision and one record of it, unless the service
+ * is closed or overloaded; nothing on the way waits for a disk or a network, but for the first check of a connection,
+ * which waits for the attestation of its process.
+ */
+export function createExtAuthzService(options: ExtAuthzOptions): ExtAuthzService {
+  const { snapshot, clock, observer, maxWaiting = 1_000 } = options;
+  const readCertificate = createPeerCertificateReader();
+  const callers = createCallers({ attest: options.attest, clock });
+  let closed = false;
+  let waiting = 0;
+
+  return {
+    definition,
+    implementation: {
+      check: (call, callback) => {
+        answer(call).then(
+          (bytes) => callback(null, bytes),
+          // INVARIANT: nobody gets here. Were it reached, an error is an outage, and Envoy fails closed.
+          () => callback(null, encodeOutage()),
+        );
+      },
+    },
+    close: () => {
+      closed = true;
+    },
+  };
+
+  async function answer(call: ServerUnaryCall<Buffer, Buffer>): Promise<Buffer> {
+    const started = performance.now();
+    if (closed) return outage('shutting_down');
+    if (waiting >= maxWaiting) return outage('overloaded');
+    const check = readCheck(call.request, readCertificate);
+    const judged = await judge(call, check);
+    const { bytes, decision } = settle(check, judged);
+    observer.decided(decision, (performance.now() - started) / 1_000);
+    return bytes;
+  }
+
+  function outage(cause: 'shutting_down' | 'overloaded'): Buffer {
+    observer.outage(cause);
+    return encodeOutage();
+  }
+
+  /** Decides; it neither throws nor rejects. */
+  async function judge(call: ServerUnaryCall<Buffer, Buffer>, check: Check): Promise<Judged> {
+    let peer: UnixPeer | undefined;
+    try {
+      peer = peerOf(call);
+      const attestation = await attested(peer);
+      if (attestation === undefined) {
+        return {
+          ...unjudged(check, peer),
+          decision: deny('caller_unknown', 'the proxy could not be attested'),
+        };
+      }
+      return judgeAttested(peer, attestation, check);
+    } catch (error) {
+      observer.failed(error);
+      return { ...unjudged(check, peer), decision: deny('engine_failed', 'the call could not be judged') };
+    }
+  }
+
+  async function attested(peer: UnixPeer): Promise<Attestation | undefined> {
+    waiting++;
+    try {
+      return await callers.attested(peer);
+    } catch (error) {
+      observer.failed(error);
+      return undefined;
+    } finally {
+      waiting--;
+    }
+  }
+
+  function judgeAttested(peer: UnixPeer, attestation: Attestation, check: Check): Judged {
+    const ids = options.entitledIds(attestation);
+    const [own] = ids;
+    if (own === undefined) {
+      return { ...unjudged(check, peer), decision: deny('caller_unknown', 'the proxy has no identity here') };
+    }
+    const claimed = check.claimedDestination;
+    const destination = claimed === '' ? own : ids.find((id) => id.text === claimed);
+    if (destination === undefined) {
+      const why = 'the proxy spoke for an identity it is not entitled to';
+      return { ...unjudged(check, peer), decision: deny('destination_forged', why) };
+    }
+    const judged = { peer, destination: destination.text, request: undefined };
+    if (check.rejection !== null) {
+      return { ...judged, decision: deny(check.rejection.reason, check.rejection.why) };
+    }
+    const request = toRequest(check, destination);
+    if (isRejection(request)) return { ...judged, decision: deny(request.reason, request.why) };
+    return { ...judged, request, decision: decide(snapshot(), request, observer.failed) };
+  }
+
+  /** Encodes and records; what is recorded is what is sent. */
+  function settle(check: Check, judged: Judged): Answer {
+    let decisionId = '';
+    try {
+      decisionId = options.newDecisionId();
+      const answer = encodeDecision(judged.decision, decisionId, check.foreignHeaders, options.denyBody);
+      options.record(decisionEvent({ ...judged, decision: answer.decision }, check, decisionId, clock.now()));
+      return answer;
+    } catch (error) {
+      observer.failed(error);
+      return encodeDecision(deny('engine_failed', 'the decision could not be recorded'), decisionId);
+    }
+  }
+
+  function deny(reason: DenyReason, why: string): Decision {
+    let revision = 0;
+    try {
+      revision = snapshot().revision;
+    } catch (error) {
+      observer.failed(error);
+    }
+    return denyDecision(reason, why, revision);
+  }
+}
+
+type DenyReason = Parameters<typeof denyDecision>[0];
+
+type Judged = {
+  readonly decision: Decision;
+  /** Undefined when the connection could not be named. */
+  readonly peer: UnixPeer | undefined;
+  readonly destination: string;
+  readonly request: AuthzRequest | undefined;
+};
+
+function unjudged(check: Check, peer: UnixPeer | undefined): Omit<Judged, 'decision'> {
+  return { peer, destination: check.claimedDestination, request: undefined };
+}
+
+function toRequest(check: Check, destination: SpiffeId): AuthzRequest | Rejection {
+  const { source, port, method, path, authority } = check;
+  if (check.protocol === 'http')
+    return canonicalizeHttp({ source, destination, method, path, authority, port });
+  return canonicalizeTcp({ source, destination, port });
+}
+
+function decisionEvent(judged: Judged, check: Check, decisionId: string, time: Date): DecisionEvent {
+  const { decision, request, peer } = judged;
+  return {
+    type: 'decision',
+    time,
+    decisionId,
+    verdict: decision.verdict,
+    reason: decision.reason,
+    rule: cut(decision.rule, 512),
+    why: cut(decision.why, 512),
+    revision: decision.revision,
+    source: check.source?.text ?? '',
+    destination: cut(judged.destination, 2_048),
+    protocol: check.protocol,
+    method: cut(request?.method ?? check.method, 64),
+    host: cut(request?.host ?? check.authority, 255),
+    // A query may hold secrets and decides nothing.
+    path: { personal: cut(request?.path ?? check.path.replace(/[?#].*$/s, ''), 2_048) },
+    port: check.port,
+    sourceSerial: check.sourceSerial,
+    sourceAddress: { personal: cut(check.sourceAddress, 255) },
+    caller: peer === undefined ? { pid: 0, uid: 0, gid: 0 } : { pid: peer.pid, uid: peer.uid, gid: peer.gid },
+  };
+}
+
+/** At most `max` characters, never half of one. */
+function cut(text: string, max: number): string {
+  return (text.length > max ? `${text.slice(0, max - 1)}…` : text).toWellFormed();
+}
+
+const passBytes = (bytes: Buffer): Buffer => bytes;
+const definition: ExtAuthzService['definition'] = {
+  check: {
+    path: AuthorizationService.check.path,
+    requestStream: false,
+    responseStream: false,
+    requestSerialize: passBytes,
+    requestDeserialize: passBytes,
+    responseSerialize: passBytes,
+    responseDeserialize: passBytes,
+  },
+};

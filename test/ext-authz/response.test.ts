@@ -1,0 +1,138 @@
+import fc from 'fast-check';
+import { describe, expect, test } from 'vitest';
+import { type Decision, decisionReasons } from '../../src/authz/decision.ts';
+import { encodeDecision, encodeOutage, readAsEnvoy } from '../../src/ext-authz/response.ts';
+import { CheckResponse } from '../../src/wire/authz.ts';
+
+const allow: Decision = {
+  verdict: 'allow',
+  reason: 'allow_rule',
+  rule: 'shop/orders rule[0]',
+  why: 'a rule allows it',
+  revision: 7,
+  nearest: null,
+};
+const deny: Decision = { ...allow, verdict: 'deny', reason: 'no_allow_rule', rule: '' };
+
+describe('how Envoy reads an answer', () => {
+  // The first six are the encodings that were measured to open the door.
+  test.each([
+    ['nothing', '', 'allow'],
+    ['an empty status', '0a00', 'allow'],
+    ['status code 0 written out', '0a020800', 'allow'],
+    ['a denied_response without a status', '12050a03089303', 'allow'],
+    ['a denied_response with status 0', '0a0012050a03089303', 'allow'],
+    ['an ok_response without a status', '1a00', 'allow'],
+    ['status 7', '0a020807', 'deny'],
+    ['status 16', '0a020810', 'deny'],
+    ['status 7 with an ok_response', '0a0208071a00', 'deny'],
+    ['status 13 with an error_response', '0a02080d2a050a0308f703', 'error'],
+    ['half a message', '0a05', 'error'],
+  ])('%s', (_, hex, reading) => {
+    expect(readAsEnvoy(Buffer.from(hex, 'hex'))).toBe(reading);
+  });
+});
+
+describe('a decision', () => {
+  test('an allow says so, and takes what only the mesh may say from the request', () => {
+    const { bytes, decision } = encodeDecision(allow, 'd-1', ['x-countersign-source']);
+    const response = CheckResponse.decode(bytes);
+    expect(decision).toBe(allow);
+    expect(readAsEnvoy(bytes)).toBe('allow');
+    expect(response.status).toEqual({ code: 0, message: 'allowed d-1', details: [] });
+    expect(response.httpResponse).toMatchObject({
+      $case: 'okResponse',
+      okResponse: { headers: [], headersToRemove: ['x-countersign-decision', 'x-countersign-source'] },
+    });
+    expect(response.dynamicMetadata).toEqual({
+      decision_id: 'd-1',
+      verdict: 'allow',
+      reason: 'allow_rule',
+      rule: 'shop/orders rule[0]',
+      revision: 7,
+    });
+  });
+
+  test('a deny is a 403 that names its reason and decision and nothing else', () => {
+    const secret = { ...deny, rule: 'shop/secret rule[3]', why: 'methods is GET at policy.yaml:3:4' };
+    const { bytes } = encodeDecision(secret, 'd-2');
+    const response = CheckResponse.decode(bytes);
+    expect(readAsEnvoy(bytes)).toBe('deny');
+    expect(response.status?.code).toBe(7);
+    expect(response.httpResponse?.$case).toBe('deniedResponse');
+    const denied =
+      response.httpResponse?.$case === 'deniedResponse' ? response.httpResponse.deniedResponse : undefined;
+    expect(denied?.status?.code).toBe(403);
+    expect(denied?.body).toBe('denied by policy: no_allow_rule; decision d-2\n');
+    expect(denied?.headers.map(({ header }) => [header?.key, header?.value])).toEqual([
+      ['x-countersign-decision', 'd-2'],
+    ]);
+  });
+
+  test('the body of a denial can be chosen', () => {
+    const { bytes } = encodeDecision(deny, 'd-3', [], () => 'no');
+    expect(bytes.toString('latin1')).toContain('no');
+    expect(bytes.toString('latin1')).not.toContain('denied by policy');
+  });
+
+  test.each<[string, Decision]>([
+    ['an allow without an allowing rule', { ...allow, reason: 'no_policy' }],
+    ['a deny for an allowing rule', { ...deny, reason: 'allow_rule' }],
+    ['a verdict of no kind', { ...allow, verdict: 'Allow' as 'allow' }],
+    ['no verdict', { ...allow, verdict: undefined as unknown as 'allow' }],
+    ['an empty value', {} as Decision],
+    ['metadata that cannot be encoded', { ...allow, rule: Symbol('x') as unknown as string }],
+  ])('%s is a deny', (_, decision) => {
+    const answer = encodeDecision(decision, 'd-4');
+    expect(readAsEnvoy(answer.bytes)).toBe('deny');
+    expect(answer.decision).toMatchObject({ verdict: 'deny', reason: 'engine_failed' });
+  });
+
+  test('a body that throws is a deny', () => {
+    const answer = encodeDecision(deny, 'd-5', [], () => {
+      throw new Error('template');
+    });
+    expect(readAsEnvoy(answer.bytes)).toBe('deny');
+    expect(answer.decision.reason).toBe('engine_failed');
+  });
+
+  test.each(['', 'a b', 'a\r\nset-cookie: x', 'é', 'x'.repeat(65)])('the id %j is not sent', (id) => {
+    const text = encodeDecision(deny, id).bytes.toString('utf8');
+    expect(text).toContain('decision unknown');
+  });
+
+  test('an outage is neither', () => {
+    expect(readAsEnvoy(encodeOutage())).toBe('error');
+    expect(CheckResponse.decode(encodeOutage())).toMatchObject({
+      status: { code: 14 },
+      httpResponse: { $case: 'errorResponse', errorResponse: { status: { code: 503 } } },
+    });
+  });
+
+  test('no bytes are ever an allow unless the verdict is', () => {
+    const odd = fc.oneof(fc.string(), fc.constant(undefined), fc.constant(null), fc.double(), fc.object());
+    const decisions = fc.record({
+      verdict: fc.oneof({ weight: 4, arbitrary: fc.constantFrom('allow', 'deny') }, odd),
+      reason: fc.oneof({ weight: 4, arbitrary: fc.constantFrom(...decisionReasons) }, odd),
+      rule: odd,
+      why: odd,
+      revision: fc.oneof(fc.nat(), odd),
+      nearest: odd,
+    });
+    const body = fc.option(fc.string({ unit: 'binary' }), { nil: undefined });
+    fc.assert(
+      fc.property(decisions, fc.string(), fc.array(fc.string()), body, (decision, id, headers, text) => {
+        const { bytes, decision: sent } = encodeDecision(
+          decision as Decision,
+          id,
+          headers,
+          text === undefined ? undefined : () => text,
+        );
+        const meant = decision.verdict === 'allow' && decision.reason === 'allow_rule';
+        if (!meant) expect(readAsEnvoy(bytes)).not.toBe('allow');
+        expect(readAsEnvoy(bytes)).toBe(sent.verdict);
+      }),
+      { numRuns: 2_000 },
+    );
+  });
+});
