@@ -1,0 +1,50 @@
+import type { FastifyInstance } from 'fastify';
+import { z } from 'zod';
+import type { Explanation } from '../authz/explain.ts';
+import { SpiffeId } from '../spiffe/id.ts';
+import { parseInput } from './input.ts';
+import { unknownHost } from './unknown-host.ts';
+import { addRoute } from './route.ts';
+
+/** A call as an operator describes it. */
+export type AuthzQuestion = {
+  /** Null for a caller without a certificate. */
+  readonly source: SpiffeId | null;
+  readonly destination: SpiffeId;
+  readonly method: string;
+  readonly path: string;
+  /** The authority, with or without a port. */
+  readonly host: string;
+  /** The destination's port; 0 when unknown. */
+  readonly port: number;
+};
+
+/** What `authz/check` needs of the house. */
+export type AuthzPorts = {
+  /** Judges a call under the current policy, without recording a decision. */
+  readonly checkAuthz: (question: AuthzQuestion) => Explanation;
+};
+
+/** What the policy would say of a call. */
+export function addAuthzRoutes(app: FastifyInstance, { checkAuthz }: AuthzPorts): void {
+  addRoute(app, 'POST /v1/authz/check', async (request) => {
+    const body = parseInput(checkBody, request.body, 'body_invalid');
+    return checkAuthz({
+      source: body.source === null ? null : SpiffeId.parseWorkload(body.source),
+      destination: SpiffeId.parseWorkload(body.destination),
+      method: body.method,
+      path: body.path,
+      host: body.host ?? unknownHost,
+      port: body.port ?? 0,
+    });
+  });
+}
+
+const checkBody = z.strictObject({
+  source: z.string().max(4_096).nullable(),
+  destination: z.string().max(4_096),
+  method: z.string().max(128),
+  path: z.string().max(65_536),
+  host: z.string().max(4_096).optional(),
+  port: z.number().int().min(0).max(65_535).optional(),
+});

@@ -1,0 +1,50 @@
+import { MeshError } from '../errors.ts';
+import { type AdminRole, adminRoles } from '../identity/admin-token.ts';
+
+/** `public` answers anybody, and therefore says nothing but whether the process lives. */
+export type RouteAccess = AdminRole | 'public';
+
+// INVARIANT: a route that is not in this table cannot be added, so a forgotten line stops the start (and the compiler)
+// instead of opening a door.
+const routes = {
+  'GET /healthz': 'public',
+  'GET /readyz': 'public',
+  'GET /metrics': 'viewer',
+  'GET /v1/status': 'viewer',
+  'GET /v1/trust-bundle': 'viewer',
+  'GET /v1/entries': 'viewer',
+  'POST /v1/entries': 'operator',
+  'GET /v1/entries/:id': 'viewer',
+  'PATCH /v1/entries/:id': 'operator',
+  'DELETE /v1/entries/:id': 'operator',
+  'POST /v1/apply': 'operator',
+  'GET /v1/policies': 'viewer',
+  'GET /v1/policies/:namespace/:name': 'viewer',
+  'DELETE /v1/policies/:namespace/:name': 'operator',
+  'POST /v1/authz/check': 'viewer',
+  'GET /v1/audit': 'viewer',
+  'GET /v1/tokens': 'admin',
+  'POST /v1/tokens': 'admin',
+  'DELETE /v1/tokens/:id': 'admin',
+} as const satisfies Record<string, RouteAccess>;
+
+/** A route as the table names it: `GET /v1/status`. */
+export type RouteName = keyof typeof routes;
+
+/** The least role of every route. */
+export const routeAccess: ReadonlyMap<string, RouteAccess> = new Map(Object.entries(routes));
+
+/**
+ * The least role of a route.
+ * @throws MeshError `internal` when the table has no line for it
+ */
+export function accessOf(method: string, pattern: string): RouteAccess {
+  const access = routeAccess.get(`${method} ${pattern}`);
+  if (access === undefined) throw new MeshError('internal', `route ${method} ${pattern} has no role`);
+  return access;
+}
+
+/** Whether `role` includes `least`: viewer < operator < admin. */
+export function includesRole(role: AdminRole, least: AdminRole): boolean {
+  return adminRoles.indexOf(role) >= adminRoles.indexOf(least);
+}

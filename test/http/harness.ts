@@ -1,0 +1,272 @@
+import { generateKeyPairSync, randomBytes } from 'node:crypto';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { type IncomingHttpHeaders, request as httpRequest } from 'node:http';
+import { request as httpsRequest } from 'node:https';
+import { connect } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { connect as connectTls } from 'node:tls';
+import type { FastifyInstance } from 'fastify';
+import type { AuditEventType } from '../../src/audit/event.ts';
+import { parseAuditQuery } from '../../src/audit/question.ts';
+import { explainCall } from '../../src/authz/judge.ts';
+import { createAuthority } from '../../src/ca/authority.ts';
+import { parseProfile } from '../../src/ca/profile.ts';
+import { createIntermediate, createRoot } from '../../src/ca/x509.ts';
+import type { Clock } from '../../src/clock.ts';
+import { type AdminPorts, createAdminApp } from '../../src/http/app.ts';
+import { mintToken } from '../../src/http/bearer-token.ts';
+import { type AdminListener, listenTls, listenUnix, type TlsListener } from '../../src/http/listener.ts';
+import type { StatusReport } from '../../src/http/status-report.ts';
+import { openUnixDoor } from '../../src/http/unix-door.ts';
+import { createAdministration } from '../../src/identity/administration.ts';
+import { type AdminRole, adminRoles } from '../../src/identity/admin-token.ts';
+import { compileStoredMesh, createMeshHolder } from '../../src/identity/current-mesh.ts';
+import { bundlePem } from '../../src/spiffe/bundle.ts';
+import { SpiffeId, TrustDomain } from '../../src/spiffe/id.ts';
+import { encodePem } from '../../src/spiffe/pem.ts';
+import { openStore, type Store } from '../../src/store/store.ts';
+
+export type Ask = {
+  readonly method?: string;
+  readonly path: string;
+  readonly headers?: Record<string, string | string[]>;
+  readonly body?: unknown;
+  /** Sent as it is; otherwise `body` is sent as JSON. */
+  readonly rawBody?: string | Buffer;
+};
+export type Answer = {
+  readonly status: number;
+  readonly headers: IncomingHttpHeaders;
+  readonly text: string;
+  // oxlint-disable-next-line typescript/no-explicit-any -- tests look into answers freely
+  readonly json: any;
+};
+
+/** A clock that moves only when told. */
+export type HandClock = Clock & { readonly move: (ms: number) => void };
+
+export type Harness = {
+  readonly clock: HandClock;
+  readonly store: Store;
+  readonly ports: AdminPorts;
+  readonly unix: AdminListener;
+  readonly tls: TlsListener;
+  readonly tlsApp: FastifyInstance;
+  readonly caPem: string;
+  readonly failures: unknown[];
+  readonly tokens: Readonly<Record<AdminRole | 'expired', string>>;
+  readonly issueServerCertificate: () => Promise<{ certificate: string; privateKey: string }>;
+  readonly overUnix: (ask: Ask) => Promise<Answer>;
+  readonly overTls: (ask: Ask, role?: AdminRole | 'expired' | null) => Promise<Answer>;
+  /** Sends bytes to the TLS door and returns what came back. */
+  readonly rawTls: (text: string) => Promise<string>;
+  readonly events: (type: AuditEventType) => Promise<Record<string, unknown>[]>;
+  readonly close: () => Promise<void>;
+};
+
+export const trustDomain = TrustDomain.parse('example.org');
+
+/** The admin API on a real store, a real administration and real sockets. */
+export async function startHarness(changes: Partial<AdminPorts> = {}): Promise<Harness> {
+  const dir = await mkdtemp(join(tmpdir(), 'countersign-http-'));
+  const clock = handClock(new Date('2027-01-01T00:00:00Z'));
+  const store = await openStore({ dataDir: join(dir, 'data'), clock, randomBytes });
+  const settings = { trustDomain, rootNamespace: 'istio-system', ttlSeconds: 3_600 };
+  const holder = createMeshHolder(compileStoredMesh(await store.loadMesh(), settings));
+  const authority = await createTestAuthority();
+  const failures: unknown[] = [];
+  const ports: AdminPorts = {
+    administration: createAdministration({
+      holder,
+      settings,
+      commit: store.commitMesh,
+      latestExpiry: store.latestExpiry,
+      clock,
+    }),
+    recordEvents: store.recordEvents,
+    queryAudit: store.queryAudit,
+    findToken: store.findToken,
+    listTokens: store.listTokens,
+    createToken: (token, event) => store.createToken(token, [event]),
+    revokeToken: (id, event) => store.revokeToken(id, [event]),
+    checkAuthz: ({ host, ...call }) => explainCall(holder.current().snapshot, { ...call, authority: host }),
+    status: async () => statusReport(clock.now()),
+    readiness: () => ({ ready: true, causes: [] }),
+    metricsText: () => '# nothing\n',
+    trustBundlePem: () => bundlePem(authority.bundle),
+    clock,
+    randomBytes,
+    reportFailure: (_id, error) => failures.push(error),
+    ...changes,
+  };
+  const tokens = await seedTokens(store, clock.now());
+  const unix = await listenUnix(await createAdminApp(ports, await openUnixDoor([])), join(dir, 'admin.sock'));
+  const issueServerCertificate = () => issueCertificate(authority);
+  const tlsApp = await createAdminApp(ports, {
+    kind: 'tls',
+    ...(await issueServerCertificate()),
+    allowedHosts: new Set(['localhost', '127.0.0.1']),
+  });
+  const tls = await listenTls(tlsApp, { host: '127.0.0.1', port: 0 });
+  const port = Number(tls.address.split(':').at(-1));
+  const caPem = bundlePem(authority.bundle);
+  return {
+    clock,
+    store,
+    ports,
+    unix,
+    tls,
+    tlsApp,
+    caPem,
+    failures,
+    tokens,
+    issueServerCertificate,
+    overUnix: (ask) => exchange(httpRequest, { socketPath: unix.address, agent: false }, ask),
+    overTls: (ask, role = 'admin') =>
+      exchange(
+        httpsRequest,
+        { host: '127.0.0.1', port, servername: 'localhost', ca: caPem, agent: false },
+        role === null
+          ? ask
+          : { ...ask, headers: { authorization: `Bearer ${tokens[role]}`, ...ask.headers } },
+      ),
+    rawTls: (text) => rawExchange(port, caPem, text),
+    events: async (type) => {
+      const query = parseAuditQuery({ types: [type], limit: 1_000, order: 'oldest' }, clock.now());
+      const { rows } = await store.queryAudit(query);
+      return rows.map(({ leaf }) => JSON.parse(leaf) as Record<string, unknown>);
+    },
+    close: async () => {
+      await Promise.all([unix.close(0), tls.close(0)]);
+      await store.close();
+      await rm(dir, { recursive: true, force: true });
+    },
+  };
+}
+
+export function handClock(start: Date): HandClock {
+  let now = start;
+  return {
+    now: () => now,
+    move: (ms) => {
+      now = new Date(now.getTime() + ms);
+    },
+    sleep: (_ms, signal) =>
+      new Promise((resolve) => {
+        if (signal?.aborted === true) resolve();
+        signal?.addEventListener('abort', () => resolve(), { once: true });
+      }),
+  };
+}
+
+/** Sends bytes to a Unix socket and returns what came back. */
+export function rawUnix(path: string, text: string): Promise<string> {
+  return collect(connect(path), text);
+}
+
+async function createTestAuthority() {
+  const profile = parseProfile();
+  const now = new Date();
+  const root = await createRoot({ trustDomain, profile, now, randomBytes });
+  const intermediate = await createIntermediate({ trustDomain, profile, now, randomBytes, root });
+  return createAuthority({ trustDomain, root, intermediate, profile, randomBytes });
+}
+
+async function issueCertificate(authority: Awaited<ReturnType<typeof createTestAuthority>>) {
+  const { publicKey, privateKey } = generateKeyPairSync('ec', {
+    namedCurve: 'P-256',
+    publicKeyEncoding: { type: 'spki', format: 'der' },
+    privateKeyEncoding: { type: 'pkcs8', format: 'der' },
+  });
+  const id = SpiffeId.parseWorkload('spiffe://example.org/test/server');
+  const issued = await authority.sign(
+    authority.prepare({ id, publicKey, dnsNames: ['localhost'], ttlSeconds: 3_600 }, new Date()),
+  );
+  return {
+    certificate: issued.certificates.map((der) => encodePem('CERTIFICATE', der)).join(''),
+    privateKey: encodePem('PRIVATE KEY', privateKey),
+  };
+}
+
+async function seedTokens(store: Store, now: Date): Promise<Harness['tokens']> {
+  const seed = async (role: AdminRole, from: Date): Promise<string> => {
+    const { stored, text } = mintToken({ role, label: 'test', lifeSeconds: 86_400 }, from, randomBytes);
+    await store.createToken(stored, []);
+    return text;
+  };
+  const [viewer = '', operator = '', admin = ''] = await Promise.all(
+    adminRoles.map((role) => seed(role, now)),
+  );
+  return { viewer, operator, admin, expired: await seed('admin', new Date(now.getTime() - 86_400_000)) };
+}
+
+type Dial = (options: object, done: Parameters<typeof httpRequest>[2]) => ReturnType<typeof httpRequest>;
+
+function exchange(dial: Dial, target: object, ask: Ask): Promise<Answer> {
+  const body = ask.rawBody ?? (ask.body === undefined ? undefined : JSON.stringify(ask.body));
+  const headers = {
+    host: 'localhost',
+    ...(body === undefined
+      ? {}
+      : { 'content-type': 'application/json', 'content-length': `${Buffer.byteLength(body)}` }),
+    ...ask.headers,
+  };
+  return new Promise((resolve, reject) => {
+    const options = { ...target, method: ask.method ?? 'GET', path: ask.path, headers };
+    const request = dial(options, (response) => {
+      const chunks: Buffer[] = [];
+      response.on('data', (chunk: Buffer) => chunks.push(chunk));
+      response.on('error', reject);
+      response.on('end', () => {
+        const text = Buffer.concat(chunks).toString('utf8');
+        const isJson = response.headers['content-type']?.includes('json') === true;
+        resolve({
+          status: response.statusCode ?? 0,
+          headers: response.headers,
+          text,
+          json: isJson ? JSON.parse(text) : undefined,
+        });
+      });
+    });
+    request.on('error', reject);
+    request.end(body);
+  });
+}
+
+function rawExchange(port: number, ca: string, text: string): Promise<string> {
+  return collect(connectTls({ host: '127.0.0.1', port, servername: 'localhost', ca }), text);
+}
+
+function collect(socket: ReturnType<typeof connect>, text: string): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const chunks: Buffer[] = [];
+    socket.setTimeout(5_000, () => socket.destroy(new Error('no answer')));
+    socket.on('data', (chunk: Buffer) => chunks.push(chunk));
+    socket.on('error', reject);
+    socket.on('close', () => resolve(Buffer.concat(chunks).toString('latin1')));
+    socket.write(text, 'latin1');
+  });
+}
+
+function statusReport(startedAt: Date): StatusReport {
+  return {
+    version: '0.0.0',
+    trustDomain: trustDomain.name,
+    startedAt,
+    ready: true,
+    causes: [],
+    dataDir: '/data',
+    workloadSocket: '/run/workload.sock',
+    adminSocket: '/run/admin.sock',
+    adminUrl: null,
+    custody: 'test',
+    attestation: 'test',
+    revision: 0,
+    entries: 0,
+    policies: 0,
+    auditSize: 0,
+    streams: 0,
+    authorities: [],
+  };
+}
