@@ -1,0 +1,144 @@
+import { mkdirSync } from 'node:fs';
+import { dirname } from 'node:path';
+import { explainCall } from './authz/judge.ts';
+import type { Config } from './config.ts';
+import { publicError } from './errors.ts';
+import { type AdminPorts, createAdminApp } from './http/app.ts';
+import { type AdminListener, listenTls, listenUnix } from './http/listener.ts';
+import { openUnixDoor } from './http/unix-door.ts';
+import type { X509Svid } from './identity/credentials.ts';
+import type { MeshHolder } from './identity/current-mesh.ts';
+import type { RegistrationEntry } from './identity/entry.ts';
+import type { Attestation } from './identity/evidence.ts';
+import { reservedIds, reservedPath } from './identity/entry-parse.ts';
+import type { Keeper } from './identity/keeper.ts';
+import type { Log } from './log.ts';
+import { bundlePem } from './spiffe/bundle.ts';
+import { SpiffeId, type TrustDomain } from './spiffe/id.ts';
+import { encodePem } from './spiffe/pem.ts';
+import type { Store } from './store/store.ts';
+import type { KeptAuthority } from './up-authority.ts';
+
+/** The admin API of a running authority. */
+export type AdminDoors = {
+  /** `https://localhost:port` with the real port, or null when the TLS door is off. */
+  readonly url: () => string | null;
+  readonly close: () => Promise<void>;
+};
+
+/** The entry under which the admin API's own certificate is issued; it is in no registry. */
+export const serverEntryId = `${reservedIds}server`;
+
+export type AdminDoorParts = Pick<
+  AdminPorts,
+  'administration' | 'status' | 'readiness' | 'metricsText' | 'clock' | 'randomBytes'
+> & {
+  readonly config: Config;
+  readonly trustDomain: TrustDomain;
+  readonly store: Store;
+  readonly holder: MeshHolder;
+  readonly authority: KeptAuthority;
+  readonly keeper: Keeper;
+  readonly log: Log;
+};
+
+/** Opens the admin API on its Unix socket and, unless it is off, on TLS. */
+export async function openAdminDoors(parts: AdminDoorParts): Promise<AdminDoors> {
+  const { config, store, holder, authority, log } = parts;
+  const graceMs = config.shutdownGraceSeconds * 1_000;
+  const ports: AdminPorts = {
+    ...parts,
+    recordEvents: store.recordEvents,
+    queryAudit: store.queryAudit,
+    findToken: store.findToken,
+    listTokens: store.listTokens,
+    createToken: (token, event) => store.createToken(token, [event]),
+    revokeToken: (id, event) => store.revokeToken(id, [event]),
+    checkAuthz: ({ host, ...call }) => explainCall(holder.current().snapshot, { ...call, authority: host }),
+    trustBundlePem: () => bundlePem(authority.current().bundle),
+    reportFailure: (errorId, error) => log.error({ errorId, err: error }, 'request failed'),
+  };
+  mkdirSync(dirname(config.adminSocket), { recursive: true, mode: 0o755 });
+  const unix = await listenUnix(
+    await createAdminApp(ports, await openUnixDoor(config.adminUids)),
+    config.adminSocket,
+  );
+  const tls =
+    config.adminAddress === null
+      ? null
+      : await openTls(parts, ports, config.adminAddress).catch(async (error: unknown) => {
+          await unix.close(0);
+          throw error;
+        });
+  return {
+    url: () => tls?.url ?? null,
+    close: async () => {
+      await Promise.all([unix.close(graceMs), tls?.close(graceMs)]);
+    },
+  };
+}
+
+async function openTls(
+  { keeper, trustDomain, log }: AdminDoorParts,
+  ports: AdminPorts,
+  at: NonNullable<Config['adminAddress']>,
+): Promise<{ readonly url: string } & Pick<AdminListener, 'close'>> {
+  const entry = serverEntry(trustDomain);
+  let renew: (svid: X509Svid) => void = () => undefined;
+  const svid = await new Promise<X509Svid>((resolve) => {
+    const lease = keeper.hold(entry, ownAttestation(), () => {
+      const current = lease.svid();
+      if (current === undefined) return;
+      resolve(current);
+      renew(current);
+    });
+  });
+  const app = await createAdminApp(ports, {
+    kind: 'tls',
+    certificate: chainPem(svid),
+    privateKey: keyPem(svid),
+    allowedHosts: new Set(['localhost', hostOf(at.host)]),
+  });
+  const listener = await listenTls(app, at);
+  renew = (next) => {
+    try {
+      listener.renew(chainPem(next), keyPem(next));
+    } catch (error) {
+      log.error(publicError(error), 'the certificate of the admin API could not be renewed');
+    }
+  };
+  // The certificate is for the name: an address would not verify.
+  const port = listener.address.slice(listener.address.lastIndexOf(':') + 1);
+  return { url: `https://localhost:${port}`, close: listener.close };
+}
+
+function serverEntry(trustDomain: TrustDomain): RegistrationEntry {
+  return {
+    id: serverEntryId,
+    spiffeId: SpiffeId.parseWorkload(`${trustDomain.id}${reservedPath}server`),
+    selectors: [],
+    ttlSeconds: 86_400,
+    dnsNames: ['localhost'],
+    labels: {},
+    hint: '',
+    expiresAt: null,
+    revision: 0,
+  };
+}
+
+function ownAttestation(): Attestation {
+  const [uid, gid] = [process.getuid?.() ?? 0, process.getgid?.() ?? 0];
+  return { selectors: [], caller: { pid: process.pid, uid, gid } };
+}
+
+function chainPem(svid: X509Svid): string {
+  return svid.certificates.map((der) => encodePem('CERTIFICATE', der)).join('');
+}
+
+function keyPem(svid: X509Svid): string {
+  return encodePem('PRIVATE KEY', svid.privateKey);
+}
+
+function hostOf(host: string): string {
+  return host.includes(':') ? `[${host}]` : host;
+}
