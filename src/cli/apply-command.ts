@@ -1,0 +1,36 @@
+import { Command } from 'commander';
+import type { ApplyResult } from '../identity/administration.ts';
+import { examples } from './help.ts';
+import { clientOf, print, readSources, type Session } from './session.ts';
+import { formatTable } from './text.ts';
+
+type ApplyOptions = { readonly file: readonly string[]; readonly dryRun?: boolean };
+
+/** `countersign apply`. */
+export function applyCommand(session: Session): Command {
+  return new Command('apply')
+    .description('create or update the entries and policies of YAML files, all or nothing')
+    .requiredOption('-f, --file <file...>', 'a file of documents, or - for standard input; may be repeated')
+    .option('--dry-run', 'check everything and change nothing')
+    .addHelpText(
+      'after',
+      examples(
+        'apply -f mesh.yaml',
+        'apply -f entries.yaml -f policies.yaml --dry-run',
+        'apply -f - < mesh.yaml',
+      ),
+    )
+    .action(async ({ file, dryRun = false }: ApplyOptions, command: Command) => {
+      const files = readSources(session, file);
+      const result = await clientOf(session, command).post<ApplyResult>('/v1/apply', { files, dryRun });
+      print(session, command, { ...result, dryRun }, () => formatResult(result, dryRun));
+    });
+}
+
+function formatResult({ revision, changes }: ApplyResult, dryRun: boolean): string {
+  const table = formatTable(
+    ['KIND', 'NAME', dryRun ? 'WOULD BE' : 'NOW'],
+    changes.map(({ kind, key, action }) => [kind, key, action]),
+  );
+  return `${table}${dryRun ? 'dry run: nothing was changed\n' : `revision ${revision}\n`}`;
+}

@@ -1,0 +1,82 @@
+/** A record as the API answers it. What is stored may be younger than this program, so nothing of it is taken for sure. */
+export type AuditItem = {
+  readonly index: number;
+  readonly leafHash: string;
+  readonly personal: Readonly<Record<string, string>>;
+  readonly event: Readonly<Record<string, unknown>>;
+};
+
+/** One row of a table: index, time, type and one line that says what happened. */
+export function summarise({ index, event, personal }: AuditItem): readonly string[] {
+  const field = (name: string): string => textOf(event[name] ?? '');
+  const describe = descriptions.get(field('type'));
+  return [`${index}`, field('time'), field('type'), describe?.(field, personal) ?? ''];
+}
+
+type Describe = (field: (name: string) => string, personal: AuditItem['personal']) => string;
+
+const descriptions: ReadonlyMap<string, Describe> = new Map<string, Describe>([
+  [
+    'decision',
+    (field, { path = '' }) =>
+      words(
+        field('verdict'),
+        field('source') || '(no certificate)',
+        '->',
+        field('destination'),
+        field('method'),
+        path,
+        field('reason'),
+        field('rule'),
+      ),
+  ],
+  ['issuance', (field) => words(field('spiffeId'), 'serial', field('serial'), 'until', field('notAfter'))],
+  ['refusal', (field) => words(field('door'), field('code'), field('message'), times(field('count')))],
+  [
+    'entry_change',
+    (field) => words(field('action'), field('entryId'), field('spiffeId'), 'by', field('actor')),
+  ],
+  ['policy_change', (field) => words(field('action'), field('policy'), 'by', field('actor'))],
+  ['loss', (field) => words(field('count'), field('what'), 'records lost:', field('cause'))],
+  [
+    'authority',
+    (field) => words(field('action'), field('kind'), 'CA of', field('trustDomain'), field('serial')),
+  ],
+  [
+    'admin',
+    (field) =>
+      words(
+        field('action'),
+        field('method'),
+        field('route'),
+        field('code'),
+        'by',
+        field('actor'),
+        field('detail'),
+      ),
+  ],
+  ['lifecycle', (field) => words(field('action'), field('version'))],
+]);
+
+function words(...all: readonly string[]): string {
+  return all.filter((word) => word !== '').join(' ');
+}
+
+function times(count: string): string {
+  return count === '1' || count === '' ? '' : `(${count} times)`;
+}
+
+function textOf(value: unknown): string {
+  if (typeof value === 'string') return value;
+  if (typeof value === 'number' || typeof value === 'boolean') return `${value}`;
+  if (typeof value !== 'object' || value === null) return '';
+  const actor = value as Record<string, unknown>;
+  switch (actor['kind']) {
+    case 'uid':
+      return `uid ${textOf(actor['uid'])}`;
+    case 'token':
+      return `token ${textOf(actor['tokenId'])}`;
+    default:
+      return textOf(actor['kind'] ?? '');
+  }
+}

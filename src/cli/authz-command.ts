@@ -1,0 +1,116 @@
+import { Command } from 'commander';
+import type { Explanation } from '../authz/explain.ts';
+import { formatExplanation } from '../authz/format-explanation.ts';
+import { loadConfig } from '../config.ts';
+import { MeshError, quote } from '../errors.ts';
+import { unknownHost } from '../http/unknown-host.ts';
+import type { SourceFile } from '../identity/plan.ts';
+import { SpiffeId } from '../spiffe/id.ts';
+import { parsePort } from './arguments.ts';
+import { exitCodes } from './failure.ts';
+import { examples } from './help.ts';
+import { globalOptions } from './global-options.ts';
+import { clientOf, print, readSources, type Session } from './session.ts';
+import { printableLines } from './text.ts';
+
+type CheckOptions = {
+  readonly from: string;
+  readonly to: string;
+  readonly method: string;
+  readonly path: string;
+  readonly host?: string;
+  readonly port?: number;
+  readonly file?: readonly string[];
+};
+
+/** `countersign authz check`: by the server, or by files alone. */
+export function authzCommand(session: Session): Command {
+  const group = new Command('authz')
+    .description('ask the policy engine')
+    .addHelpText('after', examples(...checkExamples));
+  group
+    .command('check')
+    .description('say whether a call would be allowed, and why; exits 0 for allow and 1 for deny')
+    .requiredOption('--from <id>', 'SPIFFE ID of the caller, or none for a caller without a certificate')
+    .requiredOption('--to <id>', 'SPIFFE ID of the called service')
+    .option('--method <method>', 'HTTP method', 'GET')
+    .option('--path <path>', 'HTTP path', '/')
+    .option('--host <host>', 'Host of the request, such as orders.shop:8080')
+    .option('--port <port>', 'port of the called service', parsePort)
+    .option(
+      '-f, --file <file...>',
+      'judge by these files of entries and policies instead of asking the server',
+    )
+    .addHelpText('after', examples(...checkExamples))
+    .action(async (options: CheckOptions, command: Command) => {
+      const answer =
+        options.file === undefined
+          ? await clientOf(session, command).post<Explanation>('/v1/authz/check', questionOf(options))
+          : await checkFiles(session, command, readSources(session, options.file), options);
+      print(session, command, answer, () => printableLines(formatExplanation(answer)));
+      if (answer.verdict !== 'allow') session.exitCode = exitCodes.negative;
+    });
+  return group;
+}
+
+const checkExamples = [
+  'authz check --from spiffe://mesh.internal/ns/shop/sa/web --to spiffe://mesh.internal/ns/shop/sa/orders --method GET --path /list',
+  'authz check --from none --to spiffe://mesh.internal/ns/pay/sa/ledger --path / -f mesh.yaml',
+];
+
+function questionOf({ from, to, method, path, host, port }: CheckOptions) {
+  return {
+    source: from === 'none' ? null : from,
+    destination: to,
+    method,
+    path,
+    ...(host === undefined ? {} : { host }),
+    ...(port === undefined ? {} : { port }),
+  };
+}
+
+/** Judges by files alone. The trust domain is the destination's; no server is asked. */
+async function checkFiles(
+  session: Session,
+  command: Command,
+  files: readonly SourceFile[],
+  { from, to, method, path, host, port }: CheckOptions,
+): Promise<Explanation> {
+  // Loaded here, so that commands which ask a server do not wait for the engine to load.
+  const [{ explainCall }, { compileMesh }, { planApply }] = await Promise.all([
+    import('../authz/judge.ts'),
+    import('../identity/current-mesh.ts'),
+    import('../identity/plan.ts'),
+  ]);
+  const { output: _, config: file = null } = globalOptions(command);
+  const destination = SpiffeId.parseWorkload(to);
+  const { rootNamespace, leafTtlSeconds } = loadConfig({
+    flags: {},
+    environment: session.environment,
+    file,
+    isRoot: session.isRoot,
+  });
+  const settings = { trustDomain: destination.trustDomain, rootNamespace, ttlSeconds: leafTtlSeconds };
+  const nothing = { revision: 0, entries: new Map(), policies: new Map() };
+  const plan = planApply(compileMesh(nothing, new Map(), settings), files, settings);
+  const mesh = {
+    revision: 1,
+    entries: new Map(plan.putEntries.map((entry) => [entry.id, entry])),
+    policies: new Map(plan.putPolicies.map(({ document }) => [document.key, document])),
+  };
+  const policies = new Map(plan.putPolicies.map(({ policy }) => [policy.key, policy]));
+  const { snapshot } = compileMesh(mesh, policies, settings);
+  if (plan.changes.length === 0) {
+    throw new MeshError('usage', `no document is in ${files.map((one) => quote(one.file)).join(', ')}`, {
+      fix: 'give files with entries and policies',
+    });
+  }
+  return explainCall(snapshot, {
+    source: from === 'none' ? null : SpiffeId.parseWorkload(from),
+    destination,
+    method,
+    path,
+    authority: host ?? unknownHost,
+    port: port ?? 0,
+  });
+}

@@ -1,0 +1,17 @@
+import type { Command } from 'commander';
+
+/** The options every command has. */
+export type GlobalOptions = {
+  readonly output: 'table' | 'json';
+  readonly config?: string;
+  readonly dataDir?: string;
+  readonly socket?: string;
+  readonly server?: string;
+  readonly tokenFile?: string;
+  readonly caFile?: string;
+};
+
+/** The options every command has, wherever on the line they stood. */
+export function globalOptions(command: Command): GlobalOptions {
+  return command.optsWithGlobals<GlobalOptions>();
+}

@@ -1,0 +1,19 @@
+import { InvalidArgumentError } from 'commander';
+
+/** Parses `90`, `90s`, `15m`, `12h` or `30d` into seconds, for an option of a command. */
+export function parseLifetime(text: string): number {
+  const match = /^([1-9][0-9]{0,8})([smhd]?)$/.exec(text);
+  const unit = secondsOf.get(match?.[2] ?? '');
+  if (match === null || unit === undefined) {
+    throw new InvalidArgumentError('Write it as 90s, 15m, 12h or 30d.');
+  }
+  return Number(match[1]) * unit;
+}
+
+const secondsOf: ReadonlyMap<string, number> = new Map([
+  ['', 1],
+  ['s', 1],
+  ['m', 60],
+  ['h', 3_600],
+  ['d', 86_400],
+]);

@@ -1,0 +1,59 @@
+import { Command, Option } from 'commander';
+import { applyCommand } from './apply-command.ts';
+import { auditCommand } from './audit-command.ts';
+import { authzCommand } from './authz-command.ts';
+import { entryCommand } from './entry-command.ts';
+import { envoyCommand } from './envoy-command.ts';
+import { examples } from './help.ts';
+import { policyCommand } from './policy-command.ts';
+import type { Session } from './session.ts';
+import { statusCommand } from './status-command.ts';
+import { tokenCommand } from './token-command.ts';
+import { trustBundleCommand } from './trust-bundle-command.ts';
+import { upCommand } from './up-command.ts';
+import { versionCommand } from './version-command.ts';
+
+/** The whole command line. Every command is added here and nowhere else. */
+export function createProgram(session: Session): Command {
+  const program = new Command('countersign')
+    .description('The identity plane of a service mesh: certificates, policy, audit.')
+    .addOption(
+      new Option('-o, --output <format>', 'how to print').choices(['table', 'json']).default('table'),
+    )
+    .option('--config <file>', 'configuration file (COUNTERSIGN_CONFIG)')
+    .option('--data-dir <dir>', 'data directory; its admin socket is the one used (COUNTERSIGN_DATA_DIR)')
+    .option('--socket <path>', 'admin socket (COUNTERSIGN_ADMIN_SOCKET)')
+    .option('--server <url>', 'admin API over TLS instead of the socket (COUNTERSIGN_SERVER)')
+    .option('--token-file <file>', 'bearer token for --server, mode 0600 (COUNTERSIGN_TOKEN_FILE)')
+    .option('--ca-file <file>', 'PEM that --server must chain to (COUNTERSIGN_CA_FILE)')
+    .addHelpText('after', examples('up', 'apply -f mesh.yaml', 'audit list --since 10m --verdict deny'))
+    .exitOverride()
+    .showSuggestionAfterError(true)
+    .helpCommand(false)
+    .configureHelp({ showGlobalOptions: true })
+    // Errors are printed in one place: run.ts.
+    .configureOutput({ writeOut: session.write, writeErr: session.say, outputError: () => undefined });
+  const commands = [
+    upCommand(session),
+    statusCommand(session),
+    entryCommand(session),
+    applyCommand(session),
+    policyCommand(session),
+    authzCommand(session),
+    auditCommand(session),
+    tokenCommand(session),
+    trustBundleCommand(session),
+    envoyCommand(session),
+    versionCommand(session),
+  ];
+  for (const command of commands) {
+    inherit(program, command);
+    program.addCommand(command);
+  }
+  return program;
+}
+
+function inherit(parent: Command, command: Command): void {
+  command.copyInheritedSettings(parent).helpCommand(false);
+  for (const inner of command.commands) inherit(command, inner);
+}

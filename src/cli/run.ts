@@ -1,0 +1,80 @@
+import { CommanderError } from 'commander';
+import { MeshError } from '../errors.ts';
+import { exitCodeOf, exitCodes, formatFailure, formatFailureJson } from './failure.ts';
+import { createProgram } from './program.ts';
+import type { Session } from './session.ts';
+
+/** Runs one command line and sets the process's exit code; it ends the process only on a second signal. */
+export async function runCommandLine(host: NodeJS.Process): Promise<void> {
+  const session = openSession(host);
+  try {
+    await createProgram(session).parseAsync(host.argv);
+    host.exitCode = session.exitCode;
+  } catch (error) {
+    host.exitCode = fail(session, host, error);
+  }
+}
+
+function openSession(host: NodeJS.Process): Session {
+  // `countersign audit list | head` is no failure: what nobody reads any more is not written.
+  for (const stream of [host.stdout, host.stderr]) {
+    stream.on('error', (error: NodeJS.ErrnoException) => {
+      if (error.code !== 'EPIPE') throw error;
+    });
+  }
+  return {
+    environment: host.env,
+    write: (text) => void host.stdout.write(text),
+    say: (text) => void host.stderr.write(text),
+    program: host.argv[1]?.endsWith('/src/cli/main.ts') === true ? 'bin/countersign' : 'countersign',
+    isRoot: host.getuid?.() === 0,
+    catchSignals: () => catchSignals(host),
+    texts: new Map(),
+    exitCode: exitCodes.ok,
+  };
+}
+
+function catchSignals(host: NodeJS.Process): AbortSignal {
+  const stop = new AbortController();
+  const onSignal = () => {
+    // Whoever asks twice does not want to wait for the orderly end.
+    if (stop.signal.aborted) host.exit(exitCodes.negative);
+    stop.abort();
+  };
+  host.on('SIGINT', onSignal).on('SIGTERM', onSignal);
+  return stop.signal;
+}
+
+function fail(session: Session, host: NodeJS.Process, error: unknown): number {
+  if (error instanceof CommanderError) {
+    // Help that was asked for comes as an error with exit code 0; help for an incomplete line as `commander.help`.
+    if (error.exitCode === 0) return exitCodes.ok;
+    if (error.code === 'commander.help') return exitCodes.usage;
+    return fail(session, host, usageError(error));
+  }
+  session.say(
+    wantsJson(host.argv) ? formatFailureJson(error) : formatFailure(error, session.texts, host.stderr),
+  );
+  return exitCodeOf(error);
+}
+
+function usageError(error: CommanderError): MeshError {
+  const lines = error.message.replace(/^error: /, '').split('\n');
+  const hint = lines
+    .slice(1)
+    .join(' ')
+    .replace(/^\(|\)$/g, '')
+    .toLowerCase();
+  return new MeshError('usage', lines[0] ?? 'wrong arguments', {
+    fix: hint === '' ? 'see --help' : `${hint} see --help`,
+    cause: error,
+  });
+}
+
+// Read from the raw arguments, because a line that cannot be parsed must be reported too.
+function wantsJson(argv: readonly string[]): boolean {
+  return argv.some(
+    (word, i) =>
+      /^(?:-o=?|--output=)json$/.test(word) || (/^(?:-o|--output)$/.test(word) && argv[i + 1] === 'json'),
+  );
+}

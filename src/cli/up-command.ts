@@ -1,0 +1,68 @@
+import { Command } from 'commander';
+import { type Config, configOptions, loadConfig } from '../config.ts';
+import { examples } from './help.ts';
+import { globalOptions } from './global-options.ts';
+import { print, type Session } from './session.ts';
+import { formatStatus, type StatusAnswer } from './status-command.ts';
+import { printable } from './text.ts';
+
+/** `countersign up`: runs until a signal stops it. */
+export function upCommand(session: Session): Command {
+  const command = new Command('up').description(
+    'run the authority and the agent in this process, until a signal stops it',
+  );
+  // --data-dir is an option of every command.
+  for (const { name, help, env, defaultText } of configOptions({ ...session, flags: {} })) {
+    if (name === 'dataDir') continue;
+    const shown = defaultText === '' ? '' : `, default ${defaultText}`;
+    command.option(`--${kebab(name)} <value>`, `${help} (${env}${shown})`);
+  }
+  return command
+    .addHelpText(
+      'after',
+      examples('up', 'up --data-dir ./data --trust-domain example.org', 'up --config mesh.yaml'),
+    )
+    .action(async (flags: Partial<Record<keyof Config, string>>, self: Command) => {
+      const { config: file = null, dataDir } = globalOptions(self);
+      const config = loadConfig({
+        flags: { ...flags, ...(dataDir === undefined ? {} : { dataDir }) },
+        environment: session.environment,
+        file,
+        isRoot: session.isRoot,
+      });
+      const stop = session.catchSignals();
+      // Loaded here, so that no other command waits for gRPC, SQLite and the web server to load.
+      const [{ openLog }, { startUp }] = await Promise.all([import('../log.ts'), import('../up.ts')]);
+      const running = await startUp(config, openLog(config.logLevel));
+      try {
+        const status = JSON.parse(JSON.stringify(await running.status())) as StatusAnswer;
+        print(session, self, status, () => `${formatStatus(status)}\n${howToGoOn(session, config)}`);
+        await aborted(stop);
+        session.say('stopping; a second signal stops at once\n');
+      } finally {
+        await running.close();
+      }
+    });
+}
+
+function howToGoOn(session: Session, { adminSocket }: Config): string {
+  const usual = loadConfig({ ...session, flags: {}, file: null }).adminSocket;
+  const socket = adminSocket === usual ? '' : ` --socket ${printable(adminSocket)}`;
+  return [
+    'Next, in another terminal:',
+    `  ${session.program} status${socket}`,
+    `  ${session.program} apply${socket} -f mesh.yaml`,
+    'Ctrl-C stops.\n',
+  ].join('\n');
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    else signal.addEventListener('abort', () => resolve(), { once: true });
+  });
+}
+
+function kebab(name: string): string {
+  return name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+}

@@ -1,0 +1,90 @@
+import type { Command } from 'commander';
+import { expect, test } from 'vitest';
+import { createProgram } from '../../src/cli/program.ts';
+import type { Session } from '../../src/cli/session.ts';
+import { runCli } from './run-cli.ts';
+
+const commands = allCommands(createProgram(silentSession()));
+
+test('the tree holds the commands that docs/cli.md promises', () => {
+  expect(commands.map(([path]) => path).sort()).toEqual([
+    '',
+    'apply',
+    'audit',
+    'audit list',
+    'authz',
+    'authz check',
+    'entry',
+    'entry create',
+    'entry delete',
+    'entry list',
+    'entry show',
+    'entry update',
+    'envoy',
+    'envoy bootstrap',
+    'policy',
+    'policy delete',
+    'policy list',
+    'policy show',
+    'status',
+    'token',
+    'token create',
+    'token list',
+    'token revoke',
+    'trust-bundle',
+    'up',
+    'version',
+  ]);
+});
+
+test.each(commands)(
+  '%s --help has a description, an example, the exit codes and -o json',
+  (path, command) => {
+    let text = '';
+    command.configureOutput({ writeOut: (part) => (text += part) });
+    command.outputHelp();
+    expect(command.description()).not.toBe('');
+    expect(text).toMatch(new RegExp(`\\$ countersign ${path}`));
+    expect(text).toContain('Exit codes:');
+    expect(text).toMatch(/-o, --output <format>/);
+    for (const option of command.options) expect(option.description, option.flags).not.toBe('');
+  },
+);
+
+test.each(commands)('%s takes no secret as an argument', (_, command) => {
+  const names = command.options.map(({ long }) => long);
+  expect(names.filter((name) => /^--(token|password|passphrase|secret)$/.test(name ?? ''))).toEqual([]);
+});
+
+test.each([
+  [['--help'], 0, 'out'],
+  [['entry', 'create', '--help'], 0, 'out'],
+  [[], 64, 'err'],
+  [['entry'], 64, 'err'],
+] as const)('%j exits %i and helps on %s', async (args, code, stream) => {
+  const outcome = await runCli(args);
+  expect(outcome.code).toBe(code);
+  expect(outcome[stream]).toContain('Usage: countersign');
+  expect(outcome[stream === 'out' ? 'err' : 'out']).toBe('');
+});
+
+function allCommands(program: Command): [string, Command][] {
+  const walk = (path: readonly string[], command: Command): [string, Command][] => [
+    [path.join(' '), command],
+    ...command.commands.flatMap((inner) => walk([...path, inner.name()], inner)),
+  ];
+  return walk([], program);
+}
+
+function silentSession(): Session {
+  return {
+    environment: {},
+    write: () => undefined,
+    say: () => undefined,
+    isRoot: false,
+    program: 'countersign',
+    catchSignals: () => new AbortController().signal,
+    texts: new Map(),
+    exitCode: 0,
+  };
+}

@@ -1,0 +1,126 @@
+import { spawn } from 'node:child_process';
+import { createServer as createHttpServer, type Server } from 'node:http';
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { startChild } from '../harness/child.ts';
+import { eventually } from '../harness/eventually.ts';
+import { createScope } from '../harness/scope.ts';
+import { makeTempDir } from '../harness/temp.ts';
+import { main, runCli } from './run-cli.ts';
+
+const scope = createScope();
+const dir = makeTempDir(scope);
+const socket = join(dir, 'hostile.sock');
+const evil = '\u001b[2J\u001b]0;owned\u0007\r\n\u009b31m\u202eabc';
+let answer: { status: number; body: string } = { status: 200, body: '{}' };
+let server: Server;
+
+// A server that is not ours, or ours with names of an attacker's choice in it.
+beforeAll(async () => {
+  server = createHttpServer((_request, response) => {
+    response.writeHead(answer.status, { 'content-type': 'application/json' }).end(answer.body);
+  });
+  await new Promise<void>((resolve) => server.listen(socket, resolve));
+  scope.defer(() => server.close());
+});
+afterAll(() => scope.close());
+
+const page = (item: object) => JSON.stringify({ items: [item], next: null, size: 1, revision: 1 });
+const entry = {
+  id: evil,
+  spiffeId: evil,
+  selectors: [evil],
+  ttlSeconds: 1,
+  dnsNames: [evil],
+  labels: { [evil]: evil },
+  hint: evil,
+  expiresAt: null,
+  revision: 1,
+};
+const event = { type: 'decision', time: evil, verdict: evil, source: evil, destination: evil, why: evil };
+
+test.each([
+  [['entry', 'list'], 200, page(entry)],
+  [['entry', 'show', 'x'], 200, JSON.stringify(entry)],
+  [['entry', 'show', 'x', '-o', 'json'], 200, JSON.stringify(entry)],
+  [['policy', 'show', 'a/b'], 200, JSON.stringify({ source: evil })],
+  [['audit', 'list'], 200, page({ index: 0, leafHash: evil, personal: { path: evil }, event })],
+  [['audit', 'list'], 200, page({ index: 0, leafHash: '', personal: {}, event: { type: { kind: evil } } })],
+  [['trust-bundle'], 200, evil],
+  [['entry', 'show', 'x'], 404, JSON.stringify({ code: 'entry_not_found', detail: evil, fix: evil })],
+  [
+    ['entry', 'show', 'x'],
+    404,
+    JSON.stringify({ code: 'entry_not_found', detail: evil, place: { file: evil, line: 1, column: 1 } }),
+  ],
+  [['entry', 'show', 'x'], 500, JSON.stringify({ code: evil, detail: evil })],
+  [['entry', 'show', 'x'], 500, JSON.stringify({ code: '__proto__', detail: evil })],
+  [['entry', 'show', 'x'], 502, evil],
+  [['entry', 'show', 'x', '-o', 'json'], 502, 'null'],
+  [['status'], 200, '[]'],
+  [['status'], 200, 'null'],
+])('%j prints nothing that drives a terminal (%i)', async (args, status, body) => {
+  answer = { status, body };
+  const { code, out, err } = await runCli([...args, '--socket', socket]);
+  expect(out + err).not.toMatch(/[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u202e]/);
+  expect(err).not.toMatch(/\n +at /);
+  if (status !== 200) expect([2, 70]).toContain(code);
+});
+
+test('a reader that goes away is no failure', async () => {
+  answer = { status: 200, body: page({ ...entry, id: 'x'.repeat(1_000_000) }) };
+  const child = spawn(process.execPath, [main, 'entry', 'list', '--socket', socket]);
+  let err = '';
+  child.stderr.on('data', (chunk: Buffer) => (err += chunk.toString()));
+  child.stdout.once('data', () => child.stdout.destroy());
+  const code = await new Promise((resolve) => child.once('close', resolve));
+  expect([code, err]).toEqual([0, '']);
+});
+
+test.each([
+  [['--server', 'https://localhost:1', '--socket', socket], {}, 64],
+  [['--server', 'https://localhost:1'], {}, 64],
+  [[], { COUNTERSIGN_SERVER: 'http://localhost:1' }, 64],
+  [['--socket', socket], { COUNTERSIGN_SERVER: 'http://localhost:1' }, 0],
+  [[], { COUNTERSIGN_ADMIN_SOCKET: socket }, 0],
+])('the server named by %j and %j: exit %i', async (args, env, code) => {
+  answer = { status: 200, body: page(entry) };
+  expect((await runCli(['entry', 'list', ...args], { env })).code).toBe(code);
+});
+
+test('a token file is read, and never shown', async () => {
+  const file = join(dir, 'secret.token');
+  await writeFile(file, 'sesame', { mode: 0o600 });
+  const { code, err } = await runCli(['status', '--server', 'https://localhost:1', '--token-file', file]);
+  expect(code).toBe(64);
+  expect(err).not.toContain('sesame');
+});
+
+test('two signals end it, one way or the other', async () => {
+  const child = startChild(scope, {
+    command: process.execPath,
+    args: [
+      main,
+      'up',
+      '--data-dir',
+      join(dir, 'data'),
+      '--workload-socket',
+      join(dir, 'w.sock'),
+      '--admin-address',
+      'off',
+    ],
+    env: { COUNTERSIGN_ADMIN_SOCKET: join(dir, 'a.sock') },
+    logFile: join(dir, 'up.log'),
+  });
+  await eventually('the status', () => child.output().includes('Ctrl-C stops'), { withinMs: 30_000 });
+  child.kill('SIGTERM');
+  child.kill('SIGINT');
+  expect([0, 1]).toContain(await child.exited);
+});
+
+test('colours stay away from a file, and NO_COLOR keeps them away from everywhere', async () => {
+  const plain = await runCli(['entry', 'lst']);
+  const forbidden = await runCli(['entry', 'lst'], { env: { NO_COLOR: '1' } });
+  expect(plain.err + forbidden.err).not.toContain('\u001b');
+});
