@@ -1,0 +1,144 @@
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { readAsEnvoy } from '../../src/ext-authz/response.ts';
+import { checkBytes } from '../ext-authz/check-input.ts';
+import { type HttpApp, startHttpApp } from '../harness/apps.ts';
+import { type Authority, startAuthority } from '../harness/authority.ts';
+import { eventually } from '../harness/eventually.ts';
+import { ask } from '../harness/http.ts';
+import { entry, idOf, policy, type Sidecar, startSidecar } from '../harness/mesh.ts';
+import { sendCheck } from '../harness/check-client.ts';
+import { createScope } from '../harness/scope.ts';
+import { freePorts, makeTempDir } from '../harness/temp.ts';
+
+const scope = createScope();
+afterAll(() => scope.close());
+
+let authority: Authority;
+let web: Sidecar;
+let orders: Sidecar;
+let app: HttpApp;
+let toOrders: number;
+
+const mayRead = (methods: readonly string[]): string =>
+  policy('shop', 'orders', {
+    selector: { matchLabels: { app: 'orders' } },
+    rules: [
+      {
+        from: [{ source: { principals: ['mesh.test/ns/shop/sa/web'] } }],
+        to: [{ operation: { methods, paths: ['/orders/*'] } }],
+      },
+    ],
+  });
+
+beforeAll(async () => {
+  const directory = makeTempDir(scope);
+  authority = await startAuthority(scope, { directory });
+  const [inbound, outbound] = (await freePorts(2)) as [number, number];
+  toOrders = outbound;
+  app = await startHttpApp(scope, 'orders');
+  orders = startSidecar(scope, {
+    authority,
+    directory,
+    service: 'shop/orders',
+    ways: { inbound: `127.0.0.1:${inbound}`, app: `127.0.0.1:${app.port}` },
+  });
+  web = startSidecar(scope, {
+    authority,
+    directory,
+    service: 'shop/web',
+    ways: { outbound: [`127.0.0.1:${outbound}=${orders.id}@127.0.0.1:${inbound}`] },
+  });
+  await authority.apply(
+    [
+      entry(web.id, web.binary),
+      entry(orders.id, orders.binary, {}, { app: 'orders' }),
+      mayRead(['GET']),
+    ].join(''),
+  );
+  await Promise.all([web.live(), orders.live()]);
+});
+
+describe('a process that asks for decisions in the place of a proxy', () => {
+  test('is nobody without an entry, and a forger when it speaks for another', async () => {
+    const bytes = checkBytes({ principal: web.id, destination: orders.id, path: '/orders/1' });
+    const reasons = async () =>
+      (await authority.audit('type=decision&verdict=deny'))
+        .filter(({ caller }) => (caller as { pid: number }).pid === process.pid)
+        .map(({ reason }) => reason);
+    expect(readAsEnvoy(await sendCheck(authority.workloadSocket, bytes))).toBe('deny');
+    await eventually('the denial in the log', async () => (await reasons()).includes('caller_unknown'));
+    await authority.apply(entry(idOf(authority, 'shop/tester'), process.execPath));
+    expect(readAsEnvoy(await sendCheck(authority.workloadSocket, bytes))).toBe('deny');
+    await eventually('the forgery in the log', async () => (await reasons()).includes('destination_forged'));
+  });
+});
+
+describe('a policy', () => {
+  test('lets a call pass that it allows, and the log answers for it', async () => {
+    expect(await ask({ to: toOrders, path: '/orders/1?token=secret' })).toMatchObject({ status: 200 });
+    const decision = await eventually('the decision in the log', async () =>
+      (await authority.audit('type=decision&verdict=allow')).find(({ method }) => method === 'GET'),
+    );
+    expect(decision).toMatchObject({
+      reason: 'allow_rule',
+      rule: 'shop/orders rule[0]',
+      source: web.id,
+      destination: orders.id,
+    });
+    const [certificate] = await web.certificates();
+    expect(decision['sourceSerial']).toBe(certificate?.serial);
+    expect(JSON.stringify(decision)).not.toContain('secret');
+  });
+
+  test.each([
+    ['another method', { path: '/orders/1', method: 'DELETE' }, 'no_allow_rule'],
+    ['another path', { path: '/admin' }, 'no_allow_rule'],
+    ['a path parameter', { path: '/orders/1;a=b' }, 'request_ambiguous'],
+  ])('denies %s with its reason and a decision that can be looked up', async (_, call, reason) => {
+    const before = app.seen.length;
+    const answer = await ask({ to: toOrders, ...call });
+    const id = answer.headers['x-countersign-decision'];
+    expect(answer.status).toBe(403);
+    expect(answer.body).toBe(`denied by policy: ${reason}; decision ${String(id)}\n`);
+    expect(app.seen.length).toBe(before);
+    const decision = await eventually('the decision in the log', async () =>
+      (await authority.audit('type=decision&verdict=deny')).find(({ decisionId }) => decisionId === id),
+    );
+    expect(decision).toMatchObject({ reason, source: web.id, destination: orders.id });
+    const logged = await eventually('the decision in the access log', () =>
+      orders.accessLog().find(({ decision_id: logged }) => logged === id),
+    );
+    expect(logged).toMatchObject({ status: 403, status_details: 'ext_authz_denied', peer: web.id });
+  });
+
+  test.each([
+    ['an escaped slash', '/orders%2f1', 400],
+    ['a way up', '/orders/../admin', 403],
+    ['an escaped way up', '/orders/%2e%2e/admin', 403],
+    ['two slashes', '//admin', 403],
+  ])('is not got around by %s', async (_, path, status) => {
+    const before = app.seen.length;
+    expect((await ask({ to: toOrders, path })).status).toBe(status);
+    expect(app.seen.length).toBe(before);
+  });
+
+  test('that is edited takes effect on the next calls of a live connection', async () => {
+    const post = () => ask({ to: toOrders, path: '/orders/1', method: 'POST' });
+    expect((await post()).status).toBe(403);
+    await authority.apply(mayRead(['GET', 'POST']));
+    expect((await post()).status).toBe(200);
+    await authority.apply(mayRead(['GET']));
+    expect((await post()).status).toBe(403);
+    await authority.deletePolicy('shop/orders');
+    const answer = await ask({ to: toOrders, path: '/orders/1' });
+    expect(answer).toMatchObject({ status: 403, body: expect.stringContaining('no_policy') });
+  });
+
+  test('that is bad is refused and changes nothing', async () => {
+    await authority.apply(mayRead(['GET']));
+    const bad = policy('shop', 'orders', { rules: [{ from: [{ source: { principal: ['*'] } }] }] });
+    await expect(authority.apply(bad)).rejects.toThrow(/document_field_unknown/);
+    expect((await ask({ to: toOrders, path: '/orders/1' })).status).toBe(200);
+    expect((await ask({ to: toOrders, path: '/admin' })).status).toBe(403);
+  });
+});

@@ -1,0 +1,102 @@
+import { join } from 'node:path';
+import { type Child, startChild } from './child.ts';
+import { eventually, GaveUp } from './eventually.ts';
+import { ask } from './http.ts';
+import type { Scope } from './scope.ts';
+
+/** `countersign up` as a process of its own. */
+export type Authority = {
+  readonly trustDomain: string;
+  readonly workloadSocket: string;
+  readonly adminSocket: string;
+  readonly child: () => Child;
+  /** Applies documents of entries and policies. @throws Error with the answer when it is refused */
+  readonly apply: (documents: string) => Promise<void>;
+  readonly deletePolicy: (key: string) => Promise<void>;
+  readonly deleteEntry: (id: string) => Promise<void>;
+  /** Events of the audit log, oldest first, for example `type=decision&verdict=deny`. */
+  readonly audit: (query: string) => Promise<readonly Record<string, unknown>[]>;
+  /** SIGKILL: no draining, no goodbye. */
+  readonly kill: () => Promise<void>;
+  /** Starts it again on the same data; resolves when it is ready. */
+  readonly restart: () => Promise<void>;
+};
+
+export type AuthorityOptions = {
+  readonly directory: string;
+  readonly trustDomain?: string;
+  readonly env?: Readonly<Record<string, string>>;
+};
+
+/** Starts an authority and waits until it is ready. It ends with the scope. */
+export async function startAuthority(scope: Scope, options: AuthorityOptions): Promise<Authority> {
+  const { directory, trustDomain = 'mesh.test' } = options;
+  const workloadSocket = join(directory, 'w.sock');
+  const adminSocket = join(directory, 'a.sock');
+  const env = {
+    COUNTERSIGN_TRUST_DOMAIN: trustDomain,
+    COUNTERSIGN_DATA_DIR: join(directory, 'data'),
+    COUNTERSIGN_WORKLOAD_SOCKET: workloadSocket,
+    COUNTERSIGN_ADMIN_SOCKET: adminSocket,
+    COUNTERSIGN_ADMIN_ADDRESS: 'off',
+    COUNTERSIGN_SHUTDOWN_GRACE_SECONDS: '1',
+    COUNTERSIGN_LOG_LEVEL: 'info',
+    ...options.env,
+  };
+  let child = await start();
+  return {
+    trustDomain,
+    workloadSocket,
+    adminSocket,
+    child: () => child,
+    apply: async (text) => {
+      const body = JSON.stringify({ files: [{ file: 'test.yaml', text }] });
+      await admin('POST', '/v1/apply', body);
+    },
+    deletePolicy: async (key) => void (await admin('DELETE', `/v1/policies/${key}`)),
+    deleteEntry: async (id) => void (await admin('DELETE', `/v1/entries/${id}`)),
+    audit: async (query) => {
+      const { items } = JSON.parse(await admin('GET', `/v1/audit?order=oldest&limit=1000&${query}`)) as {
+        items: { event: Record<string, unknown> }[];
+      };
+      return items.map(({ event }) => event);
+    },
+    kill: async () => {
+      child.kill('SIGKILL');
+      await child.exited;
+    },
+    restart: async () => {
+      child = await start();
+    },
+  };
+
+  async function start(): Promise<Child> {
+    const started = startChild(scope, {
+      command: process.execPath,
+      args: [join(import.meta.dirname, '../../src/cli/main.ts'), 'up'],
+      env,
+      logFile: join(directory, 'authority.log'),
+    });
+    const ready = async () => {
+      if (!started.running()) throw new GaveUp('it has ended');
+      return (await ask({ to: adminSocket, path: '/readyz' })).status === 200;
+    };
+    await eventually('the authority to be ready', ready, { withinMs: 30_000 }).catch((error: Error) => {
+      throw new Error(`${error.message}\n${started.output().slice(-4_000)}`, { cause: error });
+    });
+    return started;
+  }
+
+  async function admin(method: string, path: string, body?: string): Promise<string> {
+    const headers = body === undefined ? {} : { 'content-type': 'application/json' };
+    const answer = await ask({
+      to: adminSocket,
+      method,
+      path,
+      headers,
+      ...(body === undefined ? {} : { body }),
+    });
+    if (answer.status >= 300) throw new Error(`${method} ${path}: ${answer.status} ${answer.body}`);
+    return answer.body;
+  }
+}

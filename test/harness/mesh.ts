@@ -1,0 +1,75 @@
+import { join } from 'node:path';
+import { renderEnvoyBootstrap } from '../../src/cli/envoy-bootstrap.ts';
+import type { EnvoyBootstrapOptions } from '../../src/cli/envoy-bootstrap-options.ts';
+import type { Authority } from './authority.ts';
+import { type Envoy, makeEnvoyBinary, startEnvoy } from './envoy.ts';
+import type { Scope } from './scope.ts';
+
+/** A service with its own Envoy. The entry is made by whoever tests: see {@link entry}. */
+export type Sidecar = Envoy & { readonly id: string; readonly binary: string };
+
+export type SidecarOptions = {
+  readonly authority: Authority;
+  /** A directory to put this sidecar's own under. */
+  readonly directory: string;
+  /** `shop/web`, of which the SPIFFE ID is made. */
+  readonly service: string;
+  /** What it listens on and connects to, as of `countersign envoy bootstrap`. */
+  readonly ways: Omit<EnvoyBootstrapOptions, 'workload' | 'socket' | 'admin' | 'accessLog'>;
+};
+
+/** Starts the Envoy of a service from the bootstrap that the product makes; it is live once it has an entry. */
+export function startSidecar(scope: Scope, options: SidecarOptions): Sidecar {
+  const { authority, service, ways } = options;
+  const id = idOf(authority, service);
+  const directory = join(options.directory, service.replace('/', '-'));
+  const binary = makeEnvoyBinary(directory);
+  const bootstrap = (files: { admin: string; accessLog: string }): string =>
+    renderEnvoyBootstrap({
+      decisionTimeout,
+      ...ways,
+      ...files,
+      workload: id,
+      socket: authority.workloadSocket,
+    });
+  return { ...startEnvoy(scope, { name: service, directory, binary, bootstrap }), id, binary };
+}
+
+/** `spiffe://<trust domain>/ns/shop/sa/web` for `shop/web`. */
+export function idOf(authority: Pick<Authority, 'trustDomain'>, service: string): string {
+  const [namespace, account] = service.split('/');
+  return `spiffe://${authority.trustDomain}/ns/${namespace}/sa/${account}`;
+}
+
+/** The document that registers a process at `path` as an identity. */
+export function entry(
+  id: string,
+  path: string,
+  spec: Readonly<Record<string, unknown>> = {},
+  labels?: Readonly<Record<string, string>>,
+): string {
+  return document({
+    apiVersion: 'countersign.dev/v1',
+    kind: 'RegistrationEntry',
+    metadata: { name: id.split('/').slice(3).join('-'), ...(labels === undefined ? {} : { labels }) },
+    spec: { spiffeId: id, selectors: [`unix:path:${path}`], ...spec },
+  });
+}
+
+/** A policy of a namespace. */
+export function policy(namespace: string, name: string, spec: Readonly<Record<string, unknown>>): string {
+  return document({
+    apiVersion: 'security.istio.io/v1',
+    kind: 'AuthorizationPolicy',
+    metadata: { name, namespace },
+    spec,
+  });
+}
+
+/** JSON is YAML. */
+function document(value: unknown): string {
+  return `---\n${JSON.stringify(value, null, 2)}\n`;
+}
+
+// On a machine that is busy with other tests a decision may be late; how late is not what these tests are about.
+const decisionTimeout = '5s';
