@@ -1,4 +1,4 @@
-import { execFileSync, spawnSync } from 'node:child_process';
+import { execFileSync } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import type { AddressInfo } from 'node:net';
@@ -10,6 +10,7 @@ import { bundlePem } from '../../src/spiffe/bundle.ts';
 import { SpiffeId } from '../../src/spiffe/id.ts';
 import { encodePem } from '../../src/spiffe/pem.ts';
 import { peerCertificateIds } from '../../src/spiffe/svid.ts';
+import { isHere } from '../harness/real-part.ts';
 import { makeKey, makeTestAuthority, type TestAuthority } from './test-authority.ts';
 
 // OpenSSL judges by the machine's clock, so these certificates are of today.
@@ -33,7 +34,7 @@ async function issue(ca: TestAuthority, path: string, kind = 'ec-prime256v1') {
   return { ...svid, id, key: encodePem('PRIVATE KEY', key.pkcs8), leafPem: pem[0]!, chainPem: pem.join('') };
 }
 
-describe.skipIf(spawnSync('openssl', ['version']).status !== 0)('openssl', () => {
+describe.skipIf(!isHere('openssl', 'version'))('openssl', () => {
   test.each(configs.flatMap((_, ca) => kinds.map((kind): [number, string] => [ca, kind])))(
     'verifies the chain, strictly: authority %i, leaf key %s',
     async (index, kind) => {

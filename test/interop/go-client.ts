@@ -1,18 +1,19 @@
-import { execFile, spawnSync } from 'node:child_process';
+import { execFile } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
+import { isHere } from '../harness/real-part.ts';
 
 /** How a run of a client ended. */
 export type ClientRun = { readonly code: number; readonly output: string };
 
-/** Whether Go is on PATH. Without it the tests that need it are skipped, but never in CI. */
+/** Whether Go runs: from PATH, or brought from PyPI by tool/go. */
 export function goIsHere(): boolean {
-  const here = spawnSync('go', ['version']).status === 0;
-  if (!here && process.env['CI']) throw new Error('go is not on PATH: CI runs the Go clients, install Go');
-  return here;
+  return isHere('bash', goTool, 'version');
 }
+
+const goTool = fileURLToPath(new URL('../../tool/go', import.meta.url));
 
 /**
  * Builds the client in test/interop/<name> into .tool/, once for each state of its sources, and answers with the path
@@ -29,7 +30,7 @@ export async function buildGoClient(name: string): Promise<string> {
   mkdirSync(directory, { recursive: true });
   // Under another name first: two test runs may build at once.
   const making = `${binary}.${randomBytes(4).toString('hex')}`;
-  await run('go', ['build', '-buildvcs=false', '-o', making, '.'], { cwd: sources });
+  await run('bash', [goTool, 'build', '-buildvcs=false', '-o', making, '.'], { cwd: sources });
   renameSync(making, binary);
   return binary;
 }
