@@ -4,11 +4,13 @@ import type { Reporter } from 'vitest/node';
 /** The last line of a run, for people and for programs that count. */
 const closingLine: Reporter = {
   onTestRunEnd: (modules, errors) => {
-    const states = modules.flatMap((module) =>
-      [...module.children.allTests()].map((one) => one.result().state),
+    const tests = modules.map((module) => [...module.children.allTests()].map((one) => one.result().state));
+    const count = (state: string) => tests.flat().filter((one) => one === state).length;
+    // A file that could not be set up fails without any of its tests having failed.
+    const unready = modules.filter(
+      (module, index) => module.state() === 'failed' && tests[index]?.includes('failed') !== true,
     );
-    const count = (state: string) => states.filter((one) => one === state).length;
-    const broken = errors.length + modules.filter((module) => module.errors().length > 0).length;
+    const broken = errors.length + unready.length;
     const skipped = count('skipped') + count('pending');
     // Vitest's own summary comes after the reporters' turn, so this waits for the end.
     process.once('exit', () => {
