@@ -63,14 +63,14 @@ export function readCertificate(der: Uint8Array): Certificate {
 }
 
 /**
- * The value of one extension and the serial, passing over everything else: for doors that ask at every request about a
- * certificate which TLS has verified already.
+ * The value of one extension, the serial and the SubjectPublicKeyInfo (header included, only its outline proven),
+ * passing over everything else: for doors that ask at every request about a certificate which TLS has verified already.
  * @throws MeshError `der_invalid`
  */
 export function findExtension(
   der: Uint8Array,
   oidContent: Uint8Array,
-): { readonly serial: string; readonly value: Uint8Array | undefined } {
+): { readonly serial: string; readonly spki: Uint8Array; readonly value: Uint8Array | undefined } {
   if (der.length > maxCertificateBytes) refuse(`is longer than ${maxCertificateBytes} bytes`);
   const file = DerReader.over(der);
   const certificate = file.enter(derTag.sequence);
@@ -81,7 +81,9 @@ export function findExtension(
   certificate.finish();
   readVersion(fields);
   const serial = serialHex(fields.integer());
-  for (let i = 0; i < 5; i++) fields.element(derTag.sequence);
+  // Signature algorithm, issuer, validity and subject.
+  for (let i = 0; i < 4; i++) fields.element(derTag.sequence);
+  const spki = fields.element(derTag.sequence);
   const wrapper = fields.enter(extensionsTag);
   fields.finish();
   const list = wrapper.enter(derTag.sequence);
@@ -97,7 +99,7 @@ export function findExtension(
     if (value !== undefined) refuse('has an extension twice');
     value = octets;
   }
-  return { serial, value };
+  return { serial, spki, value };
 }
 
 function readVersion(fields: DerReader): void {

@@ -61,8 +61,12 @@ export type X509Authority = {
  * @see X509-SVID sections 2 to 5
  */
 export function checkX509SvidLeaf(der: Uint8Array): X509SvidLeaf {
+  return checkLeafCertificate(orSvidInvalid(() => readCertificate(der)));
+}
+
+/** The same for a certificate that was read already. @throws MeshError `svid_invalid` */
+export function checkLeafCertificate(certificate: Certificate): X509SvidLeaf {
   return orSvidInvalid(() => {
-    const certificate = readCertificate(der);
     refuseUnknownCritical(certificate, leafExtensions);
     const names = altNames(certificate);
     const [uri] = names?.uris ?? [];
@@ -131,18 +135,24 @@ export function checkX509Authority(der: Uint8Array): X509Authority {
 }
 
 /**
- * All URI names (raw text, in order, possibly none, not yet parsed as SPIFFE IDs) and the serial (lower-case hex) of a
- * peer certificate that TLS has verified. It passes over the rest, in a few microseconds.
+ * All URI names (raw text, in order, possibly none, not yet parsed as SPIFFE IDs), the serial and the SHA-256 of the
+ * SubjectPublicKeyInfo (both lower-case hex) of a peer certificate that TLS has verified. It passes over the rest, in a
+ * few microseconds.
  * @param der at most 32,768 bytes
  * @throws MeshError `svid_invalid`
  */
 export function peerCertificateIds(der: Uint8Array): {
   readonly uriSans: readonly string[];
   readonly serial: string;
+  readonly spkiSha256: string;
 } {
   return orSvidInvalid(() => {
-    const { serial, value } = findExtension(der, subjectAltNameOid);
-    return { serial, uriSans: value === undefined ? [] : readAltNames(value).uris };
+    const { serial, spki, value } = findExtension(der, subjectAltNameOid);
+    return {
+      serial,
+      spkiSha256: createHash('sha256').update(spki).digest('hex'),
+      uriSans: value === undefined ? [] : readAltNames(value).uris,
+    };
   });
 }
 
@@ -200,10 +210,15 @@ function refuse(why: string): never {
 }
 
 const subjectAltNameOid = Uint8Array.of(0x55, 0x1d, 0x11);
-const leafExtensions: ReadonlySet<string> = new Set([
+/** The extensions that may be critical in a leaf. */
+export const leafExtensions: ReadonlySet<string> = new Set([
   extensionOid.keyUsage,
   extensionOid.subjectAltName,
   extensionOid.basicConstraints,
   extensionOid.extendedKeyUsage,
 ]);
-const authorityExtensions: ReadonlySet<string> = new Set([...leafExtensions, extensionOid.nameConstraints]);
+/** The extensions that may be critical in a signing certificate. */
+export const authorityExtensions: ReadonlySet<string> = new Set([
+  ...leafExtensions,
+  extensionOid.nameConstraints,
+]);

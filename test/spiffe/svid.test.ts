@@ -187,8 +187,9 @@ describe('peerCertificateIds', () => {
     expect(peerCertificateIds(leafWith({ names }))).toEqual({
       uriSans: ['https://x/ y', leafUri],
       serial: '40ab',
+      spkiSha256: checkX509SvidLeaf(leafWith({})).spkiSha256,
     });
-    expect(peerCertificateIds(leafWithout('names'))).toEqual({ uriSans: [], serial: '40ab' });
+    expect(peerCertificateIds(leafWithout('names'))).toMatchObject({ uriSans: [], serial: '40ab' });
   });
 
   test('writes a serial as 20 octets without the sign octet', () => {

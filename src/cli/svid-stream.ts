@@ -1,0 +1,153 @@
+import { credentials, type Metadata } from '@grpc/grpc-js';
+import { type ErrorCode, errorKinds, MeshError, quote } from '../errors.ts';
+import { codeMetadataKey } from '../grpc/status.ts';
+import { decodePem, encodePem } from '../spiffe/pem.ts';
+import { defaultBundleName, secretTypeUrl } from '../sds/secret.ts';
+import type { DataSource } from '../wire/core.ts';
+import type { DiscoveryRequest, DiscoveryResponse } from '../wire/discovery.ts';
+import { SecretDiscoveryServiceClient } from '../wire/sds.ts';
+import { type CertificateValidationContext, Secret, SPIFFECertValidatorConfig } from '../wire/tls.ts';
+
+/** A certificate with its key and the bundle to verify peers with, as the socket gave them. */
+export type FetchedSvid = {
+  /** DER, the leaf first. */
+  readonly certificates: readonly Uint8Array[];
+  /** PKCS#8, PEM. Never printed. */
+  readonly privateKeyPem: string;
+  /** DER. */
+  readonly authorities: readonly Uint8Array[];
+};
+
+/** What to ask for, and where. */
+export type SvidSource = {
+  readonly socket: string;
+  /** `default`, or a SPIFFE ID. */
+  readonly name: string;
+};
+
+/**
+ * Asks for a certificate and its bundle over SDS, as this very process, and gives each state in which both are there;
+ * it ends when `signal` aborts. A process without an identity is told nothing, and waits.
+ * @throws MeshError `server_unreachable`, `message_invalid`, or the code with which the server ended the stream
+ */
+export async function* streamSvid(
+  { socket, name }: SvidSource,
+  signal: AbortSignal,
+): AsyncGenerator<FetchedSvid> {
+  const client = new SecretDiscoveryServiceClient(`unix:${socket}`, credentials.createInsecure(), {
+    'grpc.default_authority': 'countersign',
+  });
+  const call = client.streamSecrets();
+  const cancel = (): void => call.cancel();
+  signal.addEventListener('abort', cancel);
+  try {
+    if (signal.aborted) return;
+    const names = [name, defaultBundleName];
+    call.write(requestOf(names));
+    let held: Partial<FetchedSvid> = {};
+    for await (const response of call as AsyncIterable<DiscoveryResponse>) {
+      held = { ...held, ...readSecrets(response, name) };
+      call.write({
+        ...requestOf(names),
+        node: undefined,
+        versionInfo: response.versionInfo,
+        responseNonce: response.nonce,
+      });
+      const { certificates, privateKeyPem, authorities } = held;
+      if (certificates === undefined || privateKeyPem === undefined || authorities === undefined) continue;
+      yield { certificates, privateKeyPem, authorities };
+    }
+    if (!signal.aborted) throw unreachable(socket, 'the server ended the stream');
+  } catch (error) {
+    if (signal.aborted) return;
+    throw failureOf(error, socket);
+  } finally {
+    signal.removeEventListener('abort', cancel);
+    call.on('error', () => undefined);
+    call.cancel();
+    client.close();
+  }
+}
+
+function requestOf(resourceNames: string[]): DiscoveryRequest {
+  return {
+    versionInfo: '',
+    node: {
+      id: `countersign-cli-${process.pid}`,
+      cluster: '',
+      // One PEM in place of Envoy's own validator.
+      metadata: { disable_spiffe_cert_validation: true },
+      locality: undefined,
+      userAgentName: 'countersign',
+      userAgentVersionType: undefined,
+      clientFeatures: [],
+    },
+    resourceNames,
+    typeUrl: secretTypeUrl,
+    responseNonce: '',
+    errorDetail: undefined,
+  };
+}
+
+function readSecrets({ resources }: DiscoveryResponse, wanted: string): Partial<FetchedSvid> {
+  let found: Partial<FetchedSvid> = {};
+  for (const { value } of resources) {
+    const { name, type } = Secret.decode(value);
+    if (name === wanted && type?.$case === 'tlsCertificate') {
+      const { certificateChain, privateKey } = type.tlsCertificate;
+      const [key, more] = decodePem(textOf(privateKey), 'PRIVATE KEY', limits);
+      if (key === undefined || more !== undefined) throw unusable('several keys');
+      found = {
+        ...found,
+        certificates: decodePem(textOf(certificateChain), 'CERTIFICATE', limits),
+        privateKeyPem: encodePem('PRIVATE KEY', key),
+      };
+    } else if (name === defaultBundleName && type?.$case === 'validationContext') {
+      found = { ...found, authorities: authoritiesOf(type.validationContext) };
+    }
+  }
+  return found;
+}
+
+function authoritiesOf(context: CertificateValidationContext): readonly Uint8Array[] {
+  const typed = context.customValidatorConfig?.typedConfig;
+  if (context.trustedCa !== undefined || typed === undefined) {
+    return decodePem(textOf(context.trustedCa), 'CERTIFICATE', limits);
+  }
+  const [own, more] = SPIFFECertValidatorConfig.decode(typed.value).trustDomains;
+  if (own === undefined || more !== undefined) throw unusable('bundles of several trust domains');
+  return decodePem(textOf(own.trustBundle), 'CERTIFICATE', limits);
+}
+
+function textOf(source: DataSource | undefined): string {
+  if (source?.specifier?.$case === 'inlineBytes') return source.specifier.inlineBytes.toString('latin1');
+  if (source?.specifier?.$case === 'inlineString') return source.specifier.inlineString;
+  throw unusable('no text');
+}
+
+function failureOf(error: unknown, socket: string): MeshError {
+  if (error instanceof MeshError) return error;
+  const { code, details, metadata } = error as { code?: number; details?: string; metadata?: Metadata };
+  if (code === undefined) return unusable('a message that cannot be decoded', error);
+  const named = metadata?.get(codeMetadataKey)[0];
+  if (typeof named === 'string' && Object.hasOwn(errorKinds, named)) {
+    return new MeshError(named as ErrorCode, details ?? 'the server ended the stream', { cause: error });
+  }
+  return unreachable(socket, details ?? 'the stream ended', error);
+}
+
+function unreachable(socket: string, why: string, cause?: unknown): MeshError {
+  return new MeshError('server_unreachable', `no certificates from ${quote(socket)}: ${why}`, {
+    fix: 'start countersign up, or name its socket with --workload-socket',
+    cause,
+  });
+}
+
+function unusable(what: string, cause?: unknown): MeshError {
+  return new MeshError('message_invalid', `the server sent ${what}`, {
+    fix: 'check that the socket is one of countersign',
+    cause,
+  });
+}
+
+const limits = { maxBytes: 4_194_304 };
