@@ -8,6 +8,7 @@ import {
   openIssuer,
   refuseAuthority,
 } from './issuer.ts';
+import { createLeafTemplate } from './leaf-template.ts';
 import { type LeafRequest, type LeafSigner, type PreparedLeaf, prepareLeaf, signLeaf } from './leaf.ts';
 import type { Profile } from './profile.ts';
 import type { RandomBytes } from './serial.ts';
@@ -59,6 +60,7 @@ export function createAuthority(options: {
   checkChain(trustDomain, root, issuer);
   const signer: LeafSigner = {
     issuer,
+    template: createLeafTemplate(issuer),
     profile,
     reservedKeys: new Set([root.publicKey.spkiSha256, issuer.certificate.publicKey.spkiSha256]),
     randomBytes,
@@ -67,7 +69,7 @@ export function createAuthority(options: {
     trustDomain,
     prepare: (request, now) => prepareLeaf(signer, request, now),
     sign: async (prepared) => {
-      const { certificate, ...signed } = await signLeaf(signer, prepared);
+      const { certificate, ...signed } = signLeaf(signer, prepared);
       return { certificates: [certificate, new Uint8Array(issuer.certificate.der)], ...signed };
     },
     bundle: makeBundle(trustDomain, [root.der], options.bundleSequence ?? 1),

@@ -4,17 +4,27 @@ import { derTag } from '../spiffe/der.ts';
 export function tlv(tag: number, ...parts: readonly Uint8Array[]): Uint8Array {
   let size = 0;
   for (const part of parts) size += part.length;
-  const lengthOctets = size < 0x80 ? 0 : size < 0x100 ? 1 : size < 0x1_0000 ? 2 : 3;
-  const element = new Uint8Array(2 + lengthOctets + size);
-  element[0] = tag;
-  element[1] = lengthOctets === 0 ? size : 0x80 | lengthOctets;
-  for (let i = 0; i < lengthOctets; i++) element[2 + i] = (size >>> (8 * (lengthOctets - 1 - i))) & 0xff;
-  let at = 2 + lengthOctets;
+  const element = new Uint8Array(elementSize(size));
+  let at = writeHeader(element, 0, tag, size);
   for (const part of parts) {
     element.set(part, at);
     at += part.length;
   }
   return element;
+}
+
+/** The size of an element whose content has `size` octets. */
+export function elementSize(size: number): number {
+  return 2 + longOctets(size) + size;
+}
+
+/** Writes tag and minimal length of an element into `into` at `at`. @returns where its content begins */
+export function writeHeader(into: Uint8Array, at: number, tag: number, size: number): number {
+  const octets = longOctets(size);
+  into[at] = tag;
+  into[at + 1] = octets === 0 ? size : 0x80 | octets;
+  for (let i = 0; i < octets; i++) into[at + 2 + i] = (size >>> (8 * (octets - 1 - i))) & 0xff;
+  return at + 2 + octets;
 }
 
 export function sequence(...parts: readonly Uint8Array[]): Uint8Array {
@@ -66,6 +76,11 @@ export function time(instant: Date): Uint8Array {
 /** Text of ASCII characters as bytes. */
 export function ascii(text: string): Uint8Array {
   return Buffer.from(text, 'latin1');
+}
+
+/** How many octets a length takes besides its first. */
+function longOctets(size: number): number {
+  return size < 0x80 ? 0 : size < 0x100 ? 1 : size < 0x1_0000 ? 2 : 3;
 }
 
 function base128(arc: number): number[] {

@@ -1,32 +1,22 @@
-import { createHash, sign } from 'node:crypto';
+import { hash } from 'node:crypto';
 import { MeshError, quote } from '../errors.ts';
 import { hexOf } from '../spiffe/der.ts';
-import { extensionOid, keyPurpose, keyUsageBit } from '../spiffe/extensions.ts';
 import type { SpiffeId } from '../spiffe/id.ts';
-import {
-  ascii,
-  bitString,
-  booleanTrue,
-  objectIdentifier,
-  octetString,
-  sequence,
-  time,
-  tlv,
-  unsignedInteger,
-} from './der-writer.ts';
 import type { Issuer } from './issuer.ts';
+import type { LeafTemplate } from './leaf-template.ts';
 import { type ExpectedLeaf, lintLeaf } from './lint.ts';
 import type { Profile } from './profile.ts';
-import { type PublicKey, readPublicKey } from './public-key.ts';
+import { asPublicKey, type PublicKey } from './public-key.ts';
 import { makeSerial, type RandomBytes } from './serial.ts';
+import { signBytes } from './signature.ts';
 import { leafValidity, type Validity } from './validity.ts';
 
 /** What a certificate is asked for. Of a CSR, only the public key ever comes here. */
 export type LeafRequest = {
   /** Of the issuer's trust domain, with a path. */
   readonly id: SpiffeId;
-  /** DER SubjectPublicKeyInfo. Whoever asks has proven that they hold the private key. */
-  readonly publicKey: Uint8Array;
+  /** DER SubjectPublicKeyInfo, or a key read before. Whoever asks has proven that they hold the private key. */
+  readonly publicKey: Uint8Array | PublicKey;
   /** At most 64, lower case, no two the same, no wildcards. */
   readonly dnsNames: readonly string[];
   /** 20 to 86,400, and at most what the profile permits. */
@@ -64,6 +54,7 @@ export type SignedLeaf = {
 /** Everything that signing depends on besides the request; one snapshot for preparing and for signing. */
 export type LeafSigner = {
   readonly issuer: Issuer;
+  readonly template: LeafTemplate;
   readonly profile: Profile;
   /** SHA-256 (lower-case hex) of every SubjectPublicKeyInfo no leaf may hold: the CAs' own. */
   readonly reservedKeys: ReadonlySet<string>;
@@ -83,7 +74,7 @@ export function prepareLeaf(signer: LeafSigner, request: LeafRequest, now: Date)
   const dnsNames = Object.freeze([...request.dnsNames]);
   checkId(id, issuer);
   checkDnsNames(dnsNames);
-  const publicKey = readPublicKey(request.publicKey);
+  const publicKey = asPublicKey(request.publicKey);
   if (!profile.leafKeys.has(publicKey.kind))
     refuseKey(`is ${publicKey.kind}, which the profile does not permit`);
   if (signer.reservedKeys.has(publicKey.spkiSha256)) refuseKey('is that of a CA');
@@ -92,27 +83,31 @@ export function prepareLeaf(signer: LeafSigner, request: LeafRequest, now: Date)
   }
   const validity = leafValidity(now, ttlSeconds, profile.backdateSeconds, issuer.certificate);
   const serial = makeSerial(signer.randomBytes);
-  const tbs = encodeTbs(issuer, serial, validity, publicKey, id, dnsNames);
+  const tbs = signer.template.encode({ serial, validity, publicKey, id, dnsNames });
   const prepared: PreparedLeaf = Object.freeze({
     id,
     dnsNames,
     serial: hexOf(serial),
     ...validity,
-    tbsSha256: createHash('sha256').update(tbs).digest('hex'),
+    tbsSha256: hash('sha256', tbs, 'hex'),
     spkiSha256: publicKey.spkiSha256,
     issuerKeyId: issuer.certificate.keyId,
   });
-  plans.set(prepared, { issuer, tbs, expected: { ...prepared, ...copyOf(validity), publicKey } });
+  plans.set(prepared, {
+    issuer,
+    template: signer.template,
+    expected: { id, dnsNames, serial: prepared.serial, ...copyOf(validity), publicKey, tbs },
+  });
   return prepared;
 }
 
 /**
- * Signs what {@link prepareLeaf} decided, off the event loop, then reads the result back and compares. A prepared leaf
+ * Signs what {@link prepareLeaf} decided, then reads the result back and compares. A prepared leaf
  * is spent by the attempt, whether it succeeds or not.
  * @throws MeshError `internal` when it was signed before or by another issuer, `lint_failed` when what came out is not
  *   what was prepared
  */
-export async function signLeaf(signer: LeafSigner, prepared: PreparedLeaf): Promise<SignedLeaf> {
+export function signLeaf(signer: LeafSigner, prepared: PreparedLeaf): SignedLeaf {
   const plan = plans.get(prepared);
   if (plan === undefined)
     throw new MeshError('internal', 'the certificate was not prepared, or was signed before');
@@ -120,62 +115,20 @@ export async function signLeaf(signer: LeafSigner, prepared: PreparedLeaf): Prom
     throw new MeshError('internal', 'the certificate was prepared by another issuer');
   // INVARIANT: the plan is gone before the key is used, so no two signatures are ever made for one record.
   plans.delete(prepared);
-  const signature = await signBytes(plan.tbs, plan.issuer);
-  const certificate = sequence(plan.tbs, signatureAlgorithm(plan.issuer), bitString(signature));
-  lintLeaf(certificate, plan.expected, plan.issuer.certificate);
+  const signature = signBytes(plan.issuer.hash, plan.expected.tbs, plan.issuer.privateKey);
+  const certificate = plan.template.join(plan.expected.tbs, signature);
+  lintLeaf(certificate, plan.expected, plan.issuer);
   const { serial, notBefore, notAfter } = plan.expected;
   return { certificate, serial, notBefore, notAfter };
 }
 
 /** What a prepared leaf stands for. Owned by prepareLeaf and signLeaf; out of reach of who holds the prepared value. */
-type Plan = { readonly issuer: Issuer; readonly tbs: Uint8Array; readonly expected: ExpectedLeaf };
+type Plan = {
+  readonly issuer: Issuer;
+  readonly template: LeafTemplate;
+  readonly expected: ExpectedLeaf;
+};
 const plans = new WeakMap<PreparedLeaf, Plan>();
-
-function signBytes(bytes: Uint8Array, issuer: Issuer): Promise<Uint8Array> {
-  return new Promise((resolve, reject) => {
-    sign(issuer.hash, bytes, { key: issuer.privateKey, dsaEncoding: 'der' }, (error, signature) => {
-      if (error === null) resolve(signature);
-      else reject(new MeshError('internal', 'the certificate could not be signed', { cause: error }));
-    });
-  });
-}
-
-function encodeTbs(
-  issuer: Issuer,
-  serial: Uint8Array,
-  validity: Validity,
-  publicKey: PublicKey,
-  id: SpiffeId,
-  dnsNames: readonly string[],
-): Uint8Array {
-  const names = [tlv(uriTag, ascii(id.text)), ...dnsNames.map((name) => tlv(dnsTag, ascii(name)))];
-  return sequence(
-    version3,
-    unsignedInteger(serial),
-    signatureAlgorithm(issuer),
-    issuer.certificate.subject,
-    sequence(time(validity.notBefore), time(validity.notAfter)),
-    emptyName,
-    publicKey.spki,
-    tlv(
-      extensionsTag,
-      sequence(
-        fixedExtensions,
-        extension(subjectKeyIdOid, false, octetString(publicKey.keyId)),
-        extension(authorityKeyIdOid, false, sequence(tlv(keyIdTag, issuer.certificate.publicKey.keyId))),
-        extension(subjectAltNameOid, true, sequence(...names)),
-      ),
-    ),
-  );
-}
-
-function signatureAlgorithm(issuer: Issuer): Uint8Array {
-  return issuer.hash === 'sha256' ? ecdsaWithSha256 : ecdsaWithSha384;
-}
-
-function extension(oid: Uint8Array, critical: boolean, value: Uint8Array): Uint8Array {
-  return critical ? sequence(oid, booleanTrue(), octetString(value)) : sequence(oid, octetString(value));
-}
 
 function checkId(id: SpiffeId, issuer: Issuer): void {
   const { trustDomain } = issuer.certificate;
@@ -225,28 +178,3 @@ function refuse(why: string): never {
 
 const maxDnsNames = 64;
 const dnsLabel = /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/;
-const dnsTag = 0x82;
-const uriTag = 0x86;
-const keyIdTag = 0x80;
-const extensionsTag = 0xa3;
-const version3 = tlv(0xa0, unsignedInteger(Uint8Array.of(2)));
-const emptyName = sequence();
-const ecdsaWithSha256 = sequence(objectIdentifier('1.2.840.10045.4.3.2'));
-const ecdsaWithSha384 = sequence(objectIdentifier('1.2.840.10045.4.3.3'));
-const subjectKeyIdOid = objectIdentifier(extensionOid.subjectKeyIdentifier);
-const authorityKeyIdOid = objectIdentifier(extensionOid.authorityKeyIdentifier);
-const subjectAltNameOid = objectIdentifier(extensionOid.subjectAltName);
-/** Key usage, key purposes and basic constraints: the same in every leaf. */
-const fixedExtensions = Buffer.concat([
-  extension(
-    objectIdentifier(extensionOid.keyUsage),
-    true,
-    bitString(Uint8Array.of(keyUsageBit.digitalSignature), 7),
-  ),
-  extension(
-    objectIdentifier(extensionOid.extendedKeyUsage),
-    false,
-    sequence(objectIdentifier(keyPurpose.serverAuth), objectIdentifier(keyPurpose.clientAuth)),
-  ),
-  extension(objectIdentifier(extensionOid.basicConstraints), true, sequence()),
-]);

@@ -1,12 +1,13 @@
-import { createHash, X509Certificate } from 'node:crypto';
+import { X509Certificate } from 'node:crypto';
 import { MeshError } from '../errors.ts';
 import { readCertificate } from '../spiffe/certificate.ts';
-import { bytesEqual, hexOf } from '../spiffe/der.ts';
+import { bytesEqual, DerReader, derTag, hexOf } from '../spiffe/der.ts';
 import { extensionOid, keyPurpose } from '../spiffe/extensions.ts';
-import { checkX509SvidLeaf } from '../spiffe/svid.ts';
+import { checkLeafCertificate } from '../spiffe/svid.ts';
 import type { SpiffeId } from '../spiffe/id.ts';
-import type { AuthorityCertificate } from './issuer.ts';
+import type { AuthorityCertificate, Issuer } from './issuer.ts';
 import type { PublicKey } from './public-key.ts';
+import { verifyBytes } from './signature.ts';
 
 /** What a leaf must say: what was prepared and recorded before it was signed. */
 export type ExpectedLeaf = {
@@ -17,21 +18,23 @@ export type ExpectedLeaf = {
   readonly notBefore: Date;
   readonly notAfter: Date;
   readonly publicKey: PublicKey;
-  /** SHA-256 of the TBSCertificate, lower-case hex. */
-  readonly tbsSha256: string;
+  /** The TBSCertificate whose hash was recorded. */
+  readonly tbs: Uint8Array;
 };
 
 /**
  * Reads a signed leaf back, with two parsers that share nothing with the writer, and demands that it is exactly the one
- * that was prepared: OpenSSL judges names, dates, key, purposes, issuer and signature; our strict reader judges the
- * X509-SVID profile, the criticality and set of extensions, and that the signed bytes are the recorded ones.
+ * that was prepared: OpenSSL judges names, dates, key, purposes and issuer; our strict reader judges the X509-SVID
+ * profile, the algorithm, the criticality and set of extensions, and that the signed bytes are the recorded ones. The
+ * signature over them is verified last.
  * @param der the leaf, DER
  * @throws MeshError `lint_failed`: the certificate must not leave the authority
  */
-export function lintLeaf(der: Uint8Array, expected: ExpectedLeaf, issuer: AuthorityCertificate): void {
+export function lintLeaf(der: Uint8Array, expected: ExpectedLeaf, issuer: Issuer): void {
   try {
-    lintWithOpenssl(der, expected, issuer);
+    lintWithOpenssl(der, expected, issuer.certificate);
     lintStrictly(der, expected, issuer);
+    lintSignature(der, issuer);
   } catch (cause) {
     if (cause instanceof MeshError && cause.code === 'lint_failed') throw cause;
     throw new MeshError('lint_failed', 'the new certificate cannot be read back', { cause });
@@ -56,12 +59,12 @@ function lintWithOpenssl(der: Uint8Array, expected: ExpectedLeaf, issuer: Author
   );
   demand(leaf.publicKey.equals(expected.publicKey.key), 'holds another key');
   demand(leaf.checkIssued(issuer.x509), 'does not chain to its issuer');
-  demand(leaf.verify(issuer.publicKey.key), 'has a signature that does not verify');
 }
 
-function lintStrictly(der: Uint8Array, expected: ExpectedLeaf, issuer: AuthorityCertificate): void {
-  const leaf = checkX509SvidLeaf(der);
-  const { tbs, spki, extensions, issuer: issuerName } = readCertificate(der);
+function lintStrictly(der: Uint8Array, expected: ExpectedLeaf, { hash, certificate: issuer }: Issuer): void {
+  const certificate = readCertificate(der);
+  const { tbs, spki, extensions, signatureAlgorithm, issuer: issuerName } = certificate;
+  const leaf = checkLeafCertificate(certificate);
   demand(leaf.id.equals(expected.id), 'has another SPIFFE ID');
   demand(
     issuer.trustDomain !== undefined && leaf.id.memberOf(issuer.trustDomain),
@@ -76,14 +79,26 @@ function lintStrictly(der: Uint8Array, expected: ExpectedLeaf, issuer: Authority
   demand(leaf.subjectKeyId === hexOf(expected.publicKey.keyId), 'names another key');
   demand(leaf.authorityKeyId === issuer.keyId, 'names another issuer key');
   demand(bytesEqual(issuerName, issuer.subject), 'names another issuer');
-  demand(
-    createHash('sha256').update(tbs).digest('hex') === expected.tbsSha256,
-    'is not the one that was prepared',
-  );
+  demand(hexOf(signatureAlgorithm) === signatureAlgorithms[hash], 'names another signature algorithm');
+  demand(bytesEqual(tbs, expected.tbs), 'is not the one that was prepared');
   for (const [oid, critical] of extensionProfile) {
     demand(extensions.get(oid)?.critical === critical, `has the extension ${oid} in another way`);
   }
   demand(extensions.size === extensionProfile.length, 'has an extension too many');
+}
+
+/**
+ * The signature over the bytes that the other two have read. A fault in the arithmetic of ECDSA can give the key away:
+ * a signature that does not verify must never be seen by anybody.
+ */
+function lintSignature(der: Uint8Array, { certificate, hash }: Issuer): void {
+  const fields = DerReader.over(der).enter(derTag.sequence);
+  const tbs = fields.element(derTag.sequence);
+  fields.element(derTag.sequence);
+  const { unusedBits, octets } = fields.bitString();
+  fields.finish();
+  const holds = unusedBits === 0 && verifyBytes(hash, tbs, certificate.publicKey.key, octets);
+  demand(holds, 'has a signature that does not verify');
 }
 
 function demand(holds: boolean, otherwise: string): asserts holds {
@@ -99,3 +114,9 @@ const extensionProfile = [
   [extensionOid.authorityKeyIdentifier, false],
   [extensionOid.subjectAltName, true],
 ] as const;
+
+/** ecdsa-with-SHA256 and -SHA384, without parameters. @see RFC 5758 section 3.2 */
+const signatureAlgorithms: Record<Issuer['hash'], string> = {
+  sha256: '300a06082a8648ce3d040302',
+  sha384: '300a06082a8648ce3d040303',
+};

@@ -1,13 +1,15 @@
-import { createHash, createPublicKey, type KeyObject } from 'node:crypto';
+import { createPublicKey, hash, type KeyObject } from 'node:crypto';
 import { MeshError } from '../errors.ts';
 import { DerReader, derTag, hexOf } from '../spiffe/der.ts';
+import { encodePem } from '../spiffe/pem.ts';
 
 /** The kinds of public key we certify. Envoy loads all of them. */
 export const publicKeyKinds = ['ecdsa-p256', 'ecdsa-p384', 'rsa-2048', 'rsa-3072', 'rsa-4096'] as const;
 export type PublicKeyKind = (typeof publicKeyKinds)[number];
 
-/** A public key whose form and size are proven. */
+/** A public key whose form and size are proven: only {@link readPublicKey} makes one. */
 export type PublicKey = {
+  readonly [proven]: true;
   readonly kind: PublicKeyKind;
   /** DER SubjectPublicKeyInfo. */
   readonly spki: Uint8Array;
@@ -29,16 +31,21 @@ export function readPublicKey(spki: Uint8Array): PublicKey {
   const own = new Uint8Array(spki);
   const { kind, bits } = orUnsupported(() => outline(own));
   // INVARIANT: the outline leaves no choice in any byte, so exporting this key gives `own` again.
-  const key = orUnsupported(() =>
-    createPublicKey({ key: Buffer.from(own.buffer), format: 'der', type: 'spki' }),
-  );
-  return {
+  // As text, because Node 24 spends as much time again on finding out what an object with DER in it is.
+  const key = orUnsupported(() => createPublicKey(encodePem('PUBLIC KEY', own)));
+  return Object.freeze({
+    [proven]: true as const,
     kind,
     spki: own,
-    keyId: new Uint8Array(createHash('sha256').update(bits).digest().subarray(0, 20)),
-    spkiSha256: createHash('sha256').update(own).digest('hex'),
+    keyId: new Uint8Array(hash('sha256', bits, 'buffer').subarray(0, 20)),
+    spkiSha256: hash('sha256', own, 'hex'),
     key,
-  };
+  });
+}
+
+/** A key that was read already, or bytes, which are read now. @throws MeshError `public_key_unsupported` */
+export function asPublicKey(key: PublicKey | Uint8Array): PublicKey {
+  return key instanceof Uint8Array ? readPublicKey(key) : key;
 }
 
 /** The kind of key a SubjectPublicKeyInfo holds, from its bytes alone, and the octets of its BIT STRING. */
@@ -98,6 +105,7 @@ function refuse(why: string): never {
   throw new MeshError('public_key_unsupported', `the public key ${why}`, { fix });
 }
 
+const proven = Symbol('proven');
 const fix = 'make an ECDSA P-256 key';
 const maxSpkiBytes = 1_024;
 const ecPublicKeyOid = '1.2.840.10045.2.1';

@@ -1,0 +1,373 @@
+import {
+  type Evidence,
+  type Laggard,
+  presenters,
+  publishedRoots,
+  type RotationState,
+  signerOf,
+  type Slot,
+  type SlotKind,
+  type SlotState,
+  unconfirmed,
+} from './slot.ts';
+
+export type RotationEvent =
+  /** Somebody asks for new keys: an intermediate, or a root with its intermediate. */
+  | { readonly kind: 'rotate'; readonly scope: SlotKind }
+  /** The keys of a `make` effect exist and are sealed on disk. */
+  | { readonly kind: 'made'; readonly keys: readonly MadeKey[] }
+  /** Somebody asks to sign under the prepared root. */
+  | { readonly kind: 'activate'; readonly evidence: Evidence; readonly force: boolean }
+  /** Somebody asks to take retiring roots out of the bundle. */
+  | { readonly kind: 'retire'; readonly evidence: Evidence; readonly force: boolean }
+  | { readonly kind: 'taint'; readonly keyId: string }
+  /** Time has passed, or certificates have: does what is due. */
+  | { readonly kind: 'tick'; readonly evidence: Evidence };
+
+/** A key that was made, before it has a slot. */
+export type MadeKey = Pick<Slot, 'kind' | 'keyId' | 'rootKeyId' | 'notBefore' | 'notAfter'>;
+
+export type RotationEffect =
+  /** Make an intermediate under a root, or (null) a root and an intermediate under it; then say `made`. */
+  | { readonly kind: 'make'; readonly rootKeyId: string | null }
+  /** The bundle has changed: give it to every proxy. */
+  | { readonly kind: 'publish'; readonly sequence: number }
+  /** From now on this intermediate signs. */
+  | { readonly kind: 'sign_with'; readonly keyId: string }
+  /** Replace every certificate these issuers signed, spread over time. */
+  | { readonly kind: 'reissue'; readonly issuerKeyIds: readonly string[] }
+  /** Delete these private keys. */
+  | { readonly kind: 'forget'; readonly keyIds: readonly string[] }
+  | {
+      readonly kind: 'record';
+      readonly action: RecordedAction;
+      readonly keyId: string;
+      readonly forced: boolean;
+      /** Empty, or what the step was permitted on. */
+      readonly evidence: string;
+    }
+  /** The step was not taken: the only effect then, and the state is the same. */
+  | { readonly kind: 'refuse'; readonly refusal: RotationRefusal };
+
+export type RecordedAction = 'created' | 'prepared' | 'activated' | 'retired' | 'tainted' | 'forced';
+
+export type RotationRefusal =
+  | { readonly code: 'rotation_unproven'; readonly why: string; readonly laggards: readonly Laggard[] }
+  | { readonly code: 'rotation_out_of_order'; readonly why: string; readonly fix: string }
+  | { readonly code: 'authority_not_found'; readonly why: string };
+
+/** The most roots in a bundle: they pile up only by mistake, and a proxy tries them all. */
+export const maxPublishedRoots = 8;
+
+type Step = readonly [RotationState, readonly RotationEffect[]];
+
+/**
+ * The rotation of a CA's keys, as a pure reducer. Whoever runs it stores the new state, with the recorded events, before
+ * it carries out any other effect; keys are sealed on disk before `made`.
+ *
+ * INVARIANTS, after every step:
+ * - at most one intermediate is active, exactly one once there was a first; its root is active too
+ * - nothing signs whose root is not in the bundle in force; without `force`, whose root is not in the bundle that every
+ *   holder of an unexpired certificate has confirmed
+ * - a root leaves the bundle only when nobody can present a certificate under it any more, or when it never signed, or
+ *   by `force`
+ * - the bundle is never empty once it was not, and its sequence grows by one whenever its roots change
+ * - `retired` is final
+ */
+export function rotate(state: RotationState, event: RotationEvent, now: Date): Step {
+  switch (event.kind) {
+    case 'rotate':
+      return onRotate(state, event.scope);
+    case 'made':
+      return onMade(state, event.keys);
+    case 'activate':
+      return onActivate(state, event, now);
+    case 'retire':
+      return onRetire(state, event, now);
+    case 'taint':
+      return onTaint(state, event.keyId);
+    case 'tick':
+      return onTick(state, event.evidence, now);
+    default:
+      return event satisfies never;
+  }
+}
+
+function onRotate(state: RotationState, scope: SlotKind): Step {
+  const root = activeRoot(state);
+  if (scope === 'intermediate' && root !== undefined) return [state, [make(root.keyId)]];
+  if (preparedRoot(state) !== undefined) {
+    return outOfOrder(state, 'a new root is prepared already', 'use `countersign ca activate` first');
+  }
+  if (publishedRoots(state).length >= maxPublishedRoots) {
+    return outOfOrder(
+      state,
+      `${maxPublishedRoots} roots are published`,
+      'use `countersign ca retire` on the old ones first',
+    );
+  }
+  return [state, [make(null)]];
+}
+
+function onMade(state: RotationState, keys: readonly MadeKey[]): Step {
+  // A repeated event is no second key.
+  const news = keys.filter(({ keyId }) => slotOf(state, keyId) === undefined);
+  if (news.length === 0) return [state, []];
+  const first = activeRoot(state) === undefined;
+  const publishes = news.some(({ kind }) => kind === 'root');
+  const misfit = publishes
+    ? preparedRoot(state) !== undefined
+    : news.some(({ rootKeyId }) => !growing.has(slotOf(state, rootKeyId)?.state ?? 'retired'));
+  if (misfit) {
+    return outOfOrder(state, 'the keys were made for a state that is over', 'see `countersign ca status`');
+  }
+  const sequence = publishes ? state.sequence + 1 : state.sequence;
+  const slots = news.map((key): Slot => ({
+    ...key,
+    state: 'prepared',
+    tainted: false,
+    publishedIn: key.kind === 'root' ? sequence : 0,
+  }));
+  const grown = { slots: [...state.slots, ...slots], sequence };
+  const effects = slots.map(({ keyId }) => record(first ? 'created' : 'prepared', keyId));
+  if (publishes) effects.push({ kind: 'publish', sequence });
+  const signer = slots.find(({ kind }) => kind === 'intermediate');
+  if (signer === undefined) return [grown, effects];
+  if (first || slotOf(grown, signer.rootKeyId)?.state === 'active') {
+    // The root is trusted already, or nobody trusts anything yet: there is nothing to wait for.
+    const [after, more] = signWith(grown, signer, first ? null : { forced: false, evidence: sameRoot });
+    return [after, [...effects, ...more]];
+  }
+  const replaced = state.slots.filter(
+    ({ kind, rootKeyId, state: at }) =>
+      kind === 'intermediate' && rootKeyId === signer.rootKeyId && at === 'prepared',
+  );
+  return withdraw(grown, replaced, effects, 'a newer one was prepared in its place');
+}
+
+function onActivate(
+  state: RotationState,
+  { evidence, force }: Extract<RotationEvent, { kind: 'activate' }>,
+  now: Date,
+): Step {
+  const root = preparedRoot(state);
+  const signer = preparedSigner(state, root);
+  if (root === undefined || signer === undefined) {
+    return outOfOrder(state, 'no new root is prepared', 'use `countersign ca rotate --root` first');
+  }
+  if (signer.notAfter <= now || signer.notBefore > now) {
+    return outOfOrder(
+      state,
+      'the prepared intermediate is not valid now',
+      "check this machine's clock, then use `countersign ca rotate --root`",
+    );
+  }
+  const laggards = unconfirmed(evidence, root.publishedIn, now);
+  if (!force) {
+    const why = evidence.doubt ?? 'not everybody trusts the new root yet';
+    if (evidence.doubt !== null || laggards.length > 0) return unproven(state, why, laggards);
+  }
+  return signWith(state, signer, { forced: force, evidence: summary(evidence, laggards) });
+}
+
+function onRetire(
+  state: RotationState,
+  { evidence, force }: Extract<RotationEvent, { kind: 'retire' }>,
+  now: Date,
+): Step {
+  const roots = state.slots.filter(({ kind, state: at }) => kind === 'root' && at === 'retiring');
+  const root = activeRoot(state);
+  if (roots.length === 0 || root === undefined) {
+    return outOfOrder(
+      state,
+      'no old root is left to retire',
+      'use `countersign ca activate` on a new one first',
+    );
+  }
+  const old = new Set(roots.map(({ keyId }) => keyId));
+  const issuers = state.slots.filter(({ rootKeyId }) => old.has(rootKeyId));
+  const laggards = [
+    ...presenters(evidence, new Set(issuers.map(({ keyId }) => keyId)), now),
+    ...unconfirmed(evidence, root.publishedIn, now),
+  ];
+  if (!force) {
+    const why = evidence.doubt ?? 'the old root is still needed';
+    if (evidence.doubt !== null || laggards.length > 0) return unproven(state, why, laggards);
+  }
+  return withdraw(state, issuers, [], summary(evidence, laggards), force);
+}
+
+function onTaint(state: RotationState, keyId: string): Step {
+  const slot = slotOf(state, keyId);
+  if (slot === undefined) {
+    const refusal = { code: 'authority_not_found', why: 'no CA of ours has this key id' } as const;
+    return [state, [{ kind: 'refuse', refusal }]];
+  }
+  if (slot.state === 'retired') {
+    return outOfOrder(state, 'that CA is retired: nobody trusts it any more', 'see `countersign ca status`');
+  }
+  if (slot.tainted) return [state, replacement(state)];
+  const tainted = change(state, [slot], { tainted: true });
+  const effects = [record('tainted', keyId)];
+  // What never signed can go at once; what is needed is replaced first.
+  if (slot.state === 'prepared') {
+    const under = state.slots.filter(
+      ({ keyId: own, rootKeyId, state: at }) => (own === keyId || rootKeyId === keyId) && at === 'prepared',
+    );
+    const [after, more] = withdraw(tainted, under, effects, 'it never signed');
+    return [after, [...more, ...replacement(after)]];
+  }
+  if (slot.kind === 'intermediate' && slot.state === 'retiring') effects.push(reissue([keyId]));
+  return [tainted, [...effects, ...replacement(tainted)]];
+}
+
+function onTick(state: RotationState, evidence: Evidence, now: Date): Step {
+  // INVARIANT: a clock that was moved rotates nothing by itself.
+  if (evidence.doubt !== null) return [state, []];
+  const over = state.slots.filter(
+    ({ kind, state: at, keyId }) =>
+      kind === 'intermediate' &&
+      at === 'retiring' &&
+      presenters(evidence, new Set([keyId]), now).length === 0,
+  );
+  const [rested, effects] = withdraw(state, over, [], 'nobody has a certificate of it any more');
+  const due = replacement(rested);
+  return [rested, [...effects, ...(due.length > 0 ? due : scheduled(rested, now))]];
+}
+
+/** What a tainted or missing key makes necessary; at most one thing, for the next tick sees to the next. */
+function replacement(state: RotationState): RotationEffect[] {
+  const [root, prepared, signer] = [activeRoot(state), preparedRoot(state), signerOf(state)];
+  if (root === undefined) return [];
+  if (signer?.tainted === true) return [make(root.keyId)];
+  if (root.tainted && prepared === undefined) return [make(null)];
+  if (prepared !== undefined && preparedSigner(state, prepared) === undefined) return [make(prepared.keyId)];
+  return [];
+}
+
+/** What is due by the calendar. A new root is only prepared: activating it waits for evidence, and for somebody. */
+function scheduled(state: RotationState, now: Date): RotationEffect[] {
+  const [root, prepared, signer] = [activeRoot(state), preparedRoot(state), signerOf(state)];
+  if (root === undefined || signer === undefined) return [];
+  // One that ends with its root gains nothing from a successor.
+  if (lifeLeft(signer, now) <= 1 / 3 && root.notAfter > signer.notAfter) return [make(root.keyId)];
+  if (lifeLeft(root, now) < 1 / 4 && prepared === undefined) return [make(null)];
+  const waiting = preparedSigner(state, prepared);
+  if (prepared !== undefined && waiting !== undefined && lifeLeft(waiting, now) <= 1 / 3) {
+    return prepared.notAfter > waiting.notAfter ? [make(prepared.keyId)] : [];
+  }
+  return [];
+}
+
+/** Makes an intermediate the one that signs, and its root the one it signs under. @param grant null on the first start */
+function signWith(
+  state: RotationState,
+  signer: Slot,
+  grant: { readonly forced: boolean; readonly evidence: string } | null,
+): Step {
+  const [oldSigner, oldRoot] = [signerOf(state), activeRoot(state)];
+  const newRoot = oldRoot?.keyId !== signer.rootKeyId;
+  const retiring = [oldSigner, newRoot ? oldRoot : undefined].filter((slot) => slot !== undefined);
+  const activated = state.slots.filter(
+    ({ keyId }) => keyId === signer.keyId || (newRoot && keyId === signer.rootKeyId),
+  );
+  const after = change(change(state, retiring, { state: 'retiring' }), activated, { state: 'active' });
+  const effects: RotationEffect[] =
+    grant === null
+      ? []
+      : activated.map(({ keyId }) =>
+          record(grant.forced ? 'forced' : 'activated', keyId, grant.forced, grant.evidence),
+        );
+  effects.push({ kind: 'sign_with', keyId: signer.keyId });
+  // Under the same root old certificates do no harm, unless somebody else can make them too.
+  const outdated = state.slots.filter(
+    ({ kind, keyId, rootKeyId, state: at }) =>
+      kind === 'intermediate' &&
+      at !== 'retired' &&
+      (newRoot ? rootKeyId === oldRoot?.keyId : keyId === oldSigner?.keyId && oldSigner.tainted),
+  );
+  if (outdated.length > 0) effects.push(reissue(outdated.map(({ keyId }) => keyId)));
+  return [after, effects];
+}
+
+/** Retires slots for good. Those of roots change the bundle. */
+function withdraw(
+  state: RotationState,
+  slots: readonly Slot[],
+  before: readonly RotationEffect[],
+  evidence: string,
+  forced = false,
+): Step {
+  const gone = slots.filter(({ state: at }) => at !== 'retired');
+  if (gone.length === 0) return [state, before];
+  const publishes = gone.some(({ kind }) => kind === 'root');
+  const sequence = publishes ? state.sequence + 1 : state.sequence;
+  const effects: RotationEffect[] = [
+    ...before,
+    ...gone.map(({ keyId }) => record(forced ? 'forced' : 'retired', keyId, forced, evidence)),
+    ...(publishes ? [{ kind: 'publish', sequence } as const] : []),
+    { kind: 'forget', keyIds: gone.map(({ keyId }) => keyId) },
+  ];
+  return [{ ...change(state, gone, { state: 'retired' }), sequence }, effects];
+}
+
+function change(
+  state: RotationState,
+  slots: readonly Slot[],
+  to: { readonly state?: SlotState; readonly tainted?: true },
+): RotationState {
+  const ids = new Set(slots.map(({ keyId }) => keyId));
+  return { ...state, slots: state.slots.map((slot) => (ids.has(slot.keyId) ? { ...slot, ...to } : slot)) };
+}
+
+function slotOf({ slots }: RotationState, keyId: string): Slot | undefined {
+  return slots.find((slot) => slot.keyId === keyId);
+}
+
+function activeRoot({ slots }: RotationState): Slot | undefined {
+  return slots.find(({ kind, state }) => kind === 'root' && state === 'active');
+}
+
+function preparedRoot({ slots }: RotationState): Slot | undefined {
+  return slots.find(({ kind, state }) => kind === 'root' && state === 'prepared');
+}
+
+function preparedSigner({ slots }: RotationState, root: Slot | undefined): Slot | undefined {
+  return slots.find(
+    ({ kind, state, rootKeyId, tainted }) =>
+      kind === 'intermediate' && state === 'prepared' && rootKeyId === root?.keyId && !tainted,
+  );
+}
+
+/** 0 to 1. */
+function lifeLeft({ notBefore, notAfter }: Slot, now: Date): number {
+  return (notAfter.getTime() - now.getTime()) / (notAfter.getTime() - notBefore.getTime());
+}
+
+function summary({ holders, doubt }: Evidence, laggards: readonly Laggard[]): string {
+  const counted = `${holders.length} holders of certificates, ${laggards.length} in the way`;
+  return doubt === null ? counted : `${counted}; ${doubt}`;
+}
+
+function make(rootKeyId: string | null): RotationEffect {
+  return { kind: 'make', rootKeyId };
+}
+
+function reissue(issuerKeyIds: readonly string[]): RotationEffect {
+  return { kind: 'reissue', issuerKeyIds };
+}
+
+function record(action: RecordedAction, keyId: string, forced = false, evidence = ''): RotationEffect {
+  return { kind: 'record', action, keyId, forced, evidence };
+}
+
+function unproven(state: RotationState, why: string, laggards: readonly Laggard[]): Step {
+  return [state, [{ kind: 'refuse', refusal: { code: 'rotation_unproven', why, laggards } }]];
+}
+
+function outOfOrder(state: RotationState, why: string, fix: string): Step {
+  return [state, [{ kind: 'refuse', refusal: { code: 'rotation_out_of_order', why, fix } }]];
+}
+
+const growing: ReadonlySet<SlotState> = new Set(['prepared', 'active']);
+const sameRoot = 'its root is trusted already';
