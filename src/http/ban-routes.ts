@@ -1,0 +1,69 @@
+import type { FastifyInstance } from 'fastify';
+import { z } from 'zod';
+import type { Actor } from '../audit/event.ts';
+import type { Clock } from '../clock.ts';
+import type { Administration, DescribedBan } from '../identity/administration.ts';
+import { type Ban, type BanKind, isInForce } from '../identity/ban.ts';
+import { callerOf } from './caller.ts';
+import { parseInput } from './input.ts';
+import { pageOf, pageQuery } from './page.ts';
+import { addRoute } from './route.ts';
+
+/** What bans need of the house. */
+export type BanPorts = { readonly administration: Administration; readonly clock: Clock };
+
+/** A ban as JSON; times are RFC 3339. */
+export type BanView = {
+  readonly kind: BanKind;
+  readonly value: string;
+  readonly reason: string;
+  /** Null: until it is lifted. */
+  readonly until: string | null;
+  /** False once it has run out. */
+  readonly inForce: boolean;
+  readonly createdAt: string;
+  readonly actor: Actor;
+  readonly revision: number;
+  /** Of a SPIFFE ID: until when a certificate already issued to it stays valid; null when none is. */
+  readonly certificatesValidUntil: string | null;
+};
+
+/** Bans: made, listed and lifted. */
+export function addBanRoutes(app: FastifyInstance, { administration, clock }: BanPorts): void {
+  addRoute(app, 'GET /v1/bans', async (request) => {
+    const { revision } = administration.current();
+    const page = pageOf(administration.bans(), parseInput(pageQuery, request.query, 'query_invalid'));
+    const described = await administration.describeBans(page.items);
+    return { items: described.map((ban) => banView(ban, clock.now())), next: page.next, revision };
+  });
+  addRoute(app, 'POST /v1/bans', async (request, reply) => {
+    const { until, ...body } = parseInput(banBody, request.body, 'body_invalid');
+    const banned = await administration.ban({ ...body, until: until ?? null }, callerOf(request).actor);
+    return reply.code(201).send(banView(banned, clock.now()));
+  });
+  addRoute<{ kind: string; value: string }>(app, 'DELETE /v1/bans/:kind/:value', async (request) => {
+    const { kind, value } = request.params;
+    const ban = await administration.unban(kind, value, callerOf(request).actor);
+    const [lifted] = await administration.describeBans([ban]);
+    return banView(lifted ?? { ban, certificatesValidUntil: null }, clock.now());
+  });
+}
+
+function banView({ ban, certificatesValidUntil }: DescribedBan, now: Date): BanView {
+  const { kind, value, reason, until, createdAt, actor, revision }: Ban = ban;
+  return {
+    kind,
+    value,
+    reason,
+    until: until?.toISOString() ?? null,
+    inForce: isInForce(ban, now),
+    createdAt: createdAt.toISOString(),
+    actor,
+    revision,
+    certificatesValidUntil: certificatesValidUntil?.toISOString() ?? null,
+  };
+}
+
+// Bounds here only keep absurd input short; identity/ decides what a ban may be.
+const text = z.string().max(4_096);
+const banBody = z.strictObject({ kind: text, value: text, reason: text, until: text.nullable().optional() });
