@@ -14,6 +14,8 @@ export type Authority = {
   readonly apply: (documents: string) => Promise<void>;
   readonly deletePolicy: (key: string) => Promise<void>;
   readonly deleteEntry: (id: string) => Promise<void>;
+  readonly ban: (kind: string, value: string) => Promise<void>;
+  readonly unban: (kind: string, value: string) => Promise<void>;
   /** Events of the audit log, oldest first, for example `type=decision&verdict=deny`. */
   readonly audit: (query: string) => Promise<readonly Record<string, unknown>[]>;
   /** SIGKILL: no draining, no goodbye. */
@@ -55,6 +57,12 @@ export async function startAuthority(scope: Scope, options: AuthorityOptions): P
     },
     deletePolicy: async (key) => void (await admin('DELETE', `/v1/policies/${key}`)),
     deleteEntry: async (id) => void (await admin('DELETE', `/v1/entries/${id}`)),
+    ban: async (kind, value) => {
+      await admin('POST', '/v1/bans', JSON.stringify({ kind, value, reason: 'test' }));
+    },
+    unban: async (kind, value) => {
+      await admin('DELETE', `/v1/bans/${kind}/${encodeURIComponent(value)}`);
+    },
     audit: async (query) => {
       const { items } = JSON.parse(await admin('GET', `/v1/audit?order=oldest&limit=1000&${query}`)) as {
         items: { event: Record<string, unknown> }[];

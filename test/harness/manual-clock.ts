@@ -4,11 +4,15 @@ import type { Clock } from '../../src/clock.ts';
 export type ManualClock = Clock & {
   /** Moves time forward step by step, letting whoever wakes run before the next one wakes. */
   readonly advance: (ms: number) => Promise<void>;
+  /** Sets the wall clock forward or back; who sleeps goes on sleeping as long as before. */
+  readonly jump: (ms: number) => void;
+  /** How many sleep. */
+  readonly sleepers: () => number;
 };
 
 export function manualClock(start = new Date('2026-01-01T00:00:00.000Z')): ManualClock {
   let nowMs = start.getTime();
-  const sleepers = new Set<{ readonly at: number; readonly wake: () => void }>();
+  const sleepers = new Set<{ at: number; readonly wake: () => void }>();
   return {
     now: () => new Date(nowMs),
     sleep: (ms, signal) =>
@@ -25,6 +29,11 @@ export function manualClock(start = new Date('2026-01-01T00:00:00.000Z')): Manua
         signal?.addEventListener('abort', sleeper.wake, { once: true });
         return undefined;
       }),
+    sleepers: () => sleepers.size,
+    jump: (ms) => {
+      nowMs += ms;
+      for (const sleeper of sleepers) sleeper.at += ms;
+    },
     advance: async (ms) => {
       const until = nowMs + ms;
       await settle();

@@ -1,0 +1,121 @@
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { noBans } from '../../src/identity/ban-list.ts';
+import { parseEntry } from '../../src/identity/entry-parse.ts';
+import { createKeeper, type Keeper } from '../../src/identity/keeper.ts';
+import { TrustDomain } from '../../src/spiffe/id.ts';
+import { type ManualClock, manualClock, settle } from '../harness/manual-clock.ts';
+
+const attestation = { selectors: [], caller: { pid: 1, uid: 1, gid: 1 } };
+
+let clock: ManualClock;
+let keeper: Keeper;
+let signer: string;
+let issued: { readonly id: string; readonly by: string; readonly atMs: number }[];
+let draw: () => number;
+/** Runs while a certificate is being made. */
+let meanwhile: () => void;
+
+beforeEach(() => {
+  clock = manualClock();
+  signer = 'old';
+  issued = [];
+  draw = () => 0.5;
+  meanwhile = () => undefined;
+  const startMs = clock.now().getTime();
+  keeper = createKeeper({
+    issue: async ({ entry: { id, ttlSeconds } }) => {
+      const issuerKeyId = signer;
+      const now = clock.now();
+      issued.push({ id, by: issuerKeyId, atMs: now.getTime() - startMs });
+      meanwhile();
+      return {
+        certificates: [new Uint8Array([issued.length])],
+        serial: `${issued.length}`,
+        issuerKeyId,
+        notBefore: now,
+        notAfter: new Date(now.getTime() + ttlSeconds * 1_000),
+      };
+    },
+    generateKeyPair: async () => ({ publicKey: new Uint8Array(1), privateKey: new Uint8Array(1) }),
+    bans: () => noBans,
+    onChange: () => () => undefined,
+    clock,
+    random: () => draw(),
+    onFailure: (_, error) => {
+      throw error;
+    },
+  });
+});
+
+afterEach(() => keeper.close());
+
+function hold(id: string, ttlSeconds: number) {
+  const trustDomain = TrustDomain.parse('mesh.test');
+  const input = { id, spiffeId: `spiffe://mesh.test/${id}`, selectors: ['unix:uid:1'], ttlSeconds };
+  return keeper.hold(parseEntry(input, { trustDomain, ttlSeconds }, 1), attestation, () => undefined);
+}
+
+function replace(): void {
+  signer = 'new';
+  keeper.reissue(['old']);
+}
+
+test.each<[string, number, number, number]>([
+  ['a long life: within a minute', 3_600, 1, 60_000],
+  ['a long life, early in the minute', 3_600, 0.1, 6_000],
+  ['a short life: within a tenth of it', 100, 1, 10_000],
+  ['at once', 100, 0, 0],
+])('%s', async (_, ttlSeconds, drawn, atMs) => {
+  hold('web', ttlSeconds);
+  await settle();
+  draw = () => drawn;
+  replace();
+  await settle();
+  await clock.advance(60_000);
+  expect(issued[1]).toEqual({ id: 'web', by: 'new', atMs });
+});
+
+test('a certificate that was signed while its CA was replaced is replaced too', async () => {
+  meanwhile = () => {
+    meanwhile = () => undefined;
+    replace();
+  };
+  hold('web', 100);
+  await settle();
+  await clock.advance(10_000);
+  expect(issued.map(({ by }) => by)).toEqual(['old', 'new']);
+});
+
+test('one of another CA is left alone', async () => {
+  signer = 'other';
+  hold('web', 100);
+  await settle();
+  replace();
+  await clock.advance(20_000);
+  expect(issued.map(({ by }) => by)).toEqual(['other']);
+});
+
+test('one that nobody holds is not given to anybody again', async () => {
+  const lease = hold('web', 100);
+  await settle();
+  lease.release();
+  await settle();
+  replace();
+  const again = hold('web', 100);
+  expect(again.svid()).toBeUndefined();
+  await settle();
+  expect(again.svid()?.issuerKeyId).toBe('new');
+});
+
+test('many are spread, and all are replaced within the minute', async () => {
+  let draws = 0;
+  draw = () => (draws++ % 10) / 10;
+  for (let i = 0; i < 100; i++) hold(`w${i}`, 3_600);
+  await settle();
+  replace();
+  await clock.advance(30_000);
+  expect(issued.filter(({ by }) => by === 'new').length).toBeGreaterThan(30);
+  expect(issued.filter(({ by }) => by === 'new').length).toBeLessThan(70);
+  await clock.advance(30_000);
+  expect(issued.filter(({ by }) => by === 'new')).toHaveLength(100);
+});
