@@ -8,7 +8,7 @@ const closingLine: Reporter = {
     const count = (state: string) => tests.flat().filter((one) => one === state).length;
     // A file that could not be set up fails without any of its tests having failed.
     const unready = modules.filter(
-      (module, index) => module.state() === 'failed' && tests[index]?.includes('failed') !== true,
+      (module, index) => module.state() === 'failed' && !(tests[index] ?? []).includes('failed'),
     );
     const broken = errors.length + unready.length;
     const skipped = count('skipped') + count('pending');

@@ -21,7 +21,8 @@ async function run(): Promise<number> {
   const print = createPrinter();
   const scope = createScope();
   const interrupted = new Promise<'interrupted'>((resolve) => {
-    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => resolve('interrupted'));
+    // Not once: npm passes a Ctrl-C on that the terminal has sent already, and the second must not cut the cleaning up.
+    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => resolve('interrupted'));
   });
   try {
     const outcome = await Promise.race([tell(print), interrupted]);

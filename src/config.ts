@@ -135,7 +135,8 @@ export function configOptions(
 /** Where data lives when nothing says otherwise. */
 export function defaultDataDirectory(sources: Pick<ConfigSources, 'isRoot' | 'environment'>): string {
   if (sources.isRoot) return '/var/lib/countersign';
-  return join(sources.environment['XDG_STATE_HOME'] ?? join(homedir(), '.local', 'state'), 'countersign');
+  const state = xdgDirectory(sources.environment['XDG_STATE_HOME']) ?? join(homedir(), '.local', 'state');
+  return join(state, 'countersign');
 }
 
 /**
@@ -148,8 +149,13 @@ export function defaultRunDirectory(
 ): string {
   if (resolve(dataDir) !== resolve(defaultDataDirectory(sources))) return `${resolve(dataDir)}.run`;
   if (sources.isRoot) return '/run/countersign';
-  const runtime = sources.environment['XDG_RUNTIME_DIR'];
+  const runtime = xdgDirectory(sources.environment['XDG_RUNTIME_DIR']);
   return runtime === undefined ? `${resolve(dataDir)}.run` : join(runtime, 'countersign');
+}
+
+/** An empty or relative path is to be ignored (XDG Base Directory Specification): it would move with the caller. */
+function xdgDirectory(path: string | undefined): string | undefined {
+  return path?.startsWith('/') === true ? path : undefined;
 }
 
 type Sourced = { readonly text: string; readonly source: string };

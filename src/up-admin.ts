@@ -1,5 +1,5 @@
-import { mkdirSync } from 'node:fs';
 import { dirname } from 'node:path';
+import { denyDecision } from './authz/decide.ts';
 import { explainCall } from './authz/judge.ts';
 import type { Config } from './config.ts';
 import { publicError } from './errors.ts';
@@ -12,10 +12,12 @@ import type { RegistrationEntry } from './identity/entry.ts';
 import type { Attestation } from './identity/evidence.ts';
 import { reservedIds, reservedPath } from './identity/entry-parse.ts';
 import type { Keeper } from './identity/keeper.ts';
+import { findStandingDenial } from './identity/standing-denial.ts';
 import type { Log } from './log.ts';
 import { bundlePem } from './spiffe/bundle.ts';
 import { SpiffeId, type TrustDomain } from './spiffe/id.ts';
 import { encodePem } from './spiffe/pem.ts';
+import { makeDirectory } from './store/key-files.ts';
 import type { Store } from './store/store.ts';
 import type { KeptAuthority } from './up-authority.ts';
 
@@ -31,7 +33,7 @@ export const serverEntryId = `${reservedIds}server`;
 
 export type AdminDoorParts = Pick<
   AdminPorts,
-  'administration' | 'status' | 'readiness' | 'metricsText' | 'clock' | 'randomBytes'
+  'administration' | 'ca' | 'status' | 'readiness' | 'metricsText' | 'clock' | 'randomBytes'
 > & {
   readonly config: Config;
   readonly trustDomain: TrustDomain;
@@ -54,11 +56,16 @@ export async function openAdminDoors(parts: AdminDoorParts): Promise<AdminDoors>
     listTokens: store.listTokens,
     createToken: (token, event) => store.createToken(token, [event]),
     revokeToken: (id, event) => store.revokeToken(id, [event]),
-    checkAuthz: ({ host, ...call }) => explainCall(holder.current().snapshot, { ...call, authority: host }),
-    trustBundlePem: () => bundlePem(authority.current().bundle),
+    checkAuthz: ({ host, ...call }) => {
+      const { snapshot, bans } = holder.current();
+      const banned = findStandingDenial(bans, { id: call.source }, call.destination, parts.clock.now());
+      const standing = banned === undefined ? undefined : denyDecision('banned', banned, snapshot.revision);
+      return explainCall(snapshot, { ...call, authority: host }, standing);
+    },
+    trustBundlePem: () => bundlePem(authority.bundle()),
     reportFailure: (errorId, error) => log.error({ errorId, err: error }, 'request failed'),
   };
-  mkdirSync(dirname(config.adminSocket), { recursive: true, mode: 0o755 });
+  makeDirectory(dirname(config.adminSocket), 0o755);
   const unix = await listenUnix(
     await createAdminApp(ports, await openUnixDoor(config.adminUids)),
     config.adminSocket,
@@ -85,9 +92,11 @@ async function openTls(
 ): Promise<{ readonly url: string } & Pick<AdminListener, 'close'>> {
   const entry = serverEntry(trustDomain);
   let renew: (svid: X509Svid) => void = () => undefined;
-  const svid = await new Promise<X509Svid>((resolve) => {
+  const svid = await new Promise<X509Svid>((resolve, reject) => {
     const lease = keeper.hold(entry, ownAttestation(), () => {
-      const current = lease.svid();
+      const [current, failure] = [lease.svid(), lease.failure()];
+      // Settles once: what fails later is tried again while the last one serves.
+      if (failure !== undefined) reject(failure);
       if (current === undefined) return;
       resolve(current);
       renew(current);

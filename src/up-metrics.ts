@@ -64,6 +64,11 @@ export function createInstruments(parts: {
   metrics.gauge('countersign_entries', 'Registration entries.', () => holder.current().mesh.entries.size);
   metrics.gauge('countersign_policies', 'Policies.', () => holder.current().mesh.policies.size);
   metrics.gauge(
+    'countersign_bans',
+    'Bans, those that have run out included.',
+    () => holder.current().bans.size,
+  );
+  metrics.gauge(
     'countersign_certificates_kept',
     'Live certificates held for proxies.',
     () => keeper.kept().length,

@@ -1,6 +1,5 @@
 import { generateKeyPair, randomBytes as cryptoRandomBytes } from 'node:crypto';
-import { mkdirSync } from 'node:fs';
-import { basename, dirname, join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import { createUnixAttestor, describeUnixAbilities } from './attest/unix.ts';
 import type { AuditEvent } from './audit/event.ts';
@@ -14,17 +13,26 @@ import { startGrpcListener } from './grpc/listener.ts';
 import type { StatusReport } from './http/status-report.ts';
 import { createAdministration } from './identity/administration.ts';
 import { compileStoredMesh, createMeshHolder } from './identity/current-mesh.ts';
-import { createIssuer } from './identity/issuer.ts';
-import { createKeeper, type GenerateKeyPair } from './identity/keeper.ts';
+import { createIssuer, type IssueX509 } from './identity/issuer.ts';
+import { createKeeper, type GenerateKeyPair, type Keeper } from './identity/keeper.ts';
 import { createWatch } from './identity/watch.ts';
 import type { Log } from './log.ts';
+import type { SdsObserver } from './sds/observer.ts';
+import { createRefusals } from './sds/refusals.ts';
 import { createSdsService } from './sds/service.ts';
+import { createSigningService } from './signing/service.ts';
 import { TrustDomain } from './spiffe/id.ts';
-import { ensureKeyEncryptionKey, ensurePrivateDirectory, readKeyFile } from './store/key-files.ts';
+import {
+  ensureKeyEncryptionKey,
+  ensurePrivateDirectory,
+  makeDirectory,
+  readPrivateFile,
+} from './store/key-files.ts';
 import { openStore, type Store } from './store/store.ts';
-import { openAdminDoors, serverEntryId } from './up-admin.ts';
-import { type KeptAuthority, openAuthority } from './up-authority.ts';
+import { type AdminDoors, openAdminDoors, serverEntryId } from './up-admin.ts';
+import type { Failpoint } from './up-authority.ts';
 import { createInstruments } from './up-metrics.ts';
+import { openRotation, type Rotation } from './up-rotation.ts';
 import { version } from './version.ts';
 
 /** A running authority, in one process with the agent. */
@@ -39,15 +47,29 @@ export type Running = {
  * doors. When any part cannot be opened, those before it are closed again.
  * @throws MeshError of whichever part could not be opened
  */
-export async function startUp(config: Config, log: Log, clock: Clock = systemClock): Promise<Running> {
+export async function startUp(
+  config: Config,
+  log: Log,
+  clock: Clock = systemClock,
+  hooks: { readonly failpoint?: (name: Failpoint) => void } = {},
+): Promise<Running> {
   const opened: (() => Promise<void> | void)[] = [];
   const closeAll = async () => {
-    for (const close of opened.splice(0).reverse()) await close();
+    const failures: unknown[] = [];
+    // Each is closed whatever becomes of those before it: a store thread left open would keep the process for ever.
+    for (const close of opened.splice(0).reverse()) {
+      try {
+        await close();
+      } catch (error) {
+        failures.push(error);
+      }
+    }
+    if (failures.length > 0) throw failures[0];
   };
   try {
-    return await open(config, log, clock, opened, closeAll);
+    return await open(config, log, clock, hooks, opened, closeAll);
   } catch (error) {
-    await closeAll();
+    await closeAll().catch((failure: unknown) => log.warn(publicError(failure), 'not closed in order'));
     throw error;
   }
 }
@@ -56,6 +78,7 @@ async function open(
   config: Config,
   log: Log,
   clock: Clock,
+  hooks: { readonly failpoint?: (name: Failpoint) => void },
   opened: (() => Promise<void> | void)[],
   closeAll: () => Promise<void>,
 ): Promise<Running> {
@@ -66,7 +89,8 @@ async function open(
   const trustDomain = await settleTrustDomain(config, store);
   const keyDir = join(config.dataDir, 'keys');
   ensurePrivateDirectory(keyDir);
-  const authority = await openAuthority({
+  let reissue: Keeper['reissue'] = () => undefined;
+  const rotation = await openRotation({
     store,
     keyDir,
     trustDomain,
@@ -74,7 +98,13 @@ async function open(
     passphrase: readPassphrase(config, keyDir),
     clock,
     randomBytes,
+    log,
+    ownEntries: new Set([serverEntryId]),
+    reissue: (issuerKeyIds) => reissue(issuerKeyIds),
+    ...hooks,
   });
+  opened.push(rotation.close);
+  const { authority } = rotation;
   const settings = { trustDomain, rootNamespace: config.rootNamespace, ttlSeconds: config.leafTtlSeconds };
   const holder = createMeshHolder(compileStoredMesh(await store.loadMesh(), settings));
   const administration = createAdministration({
@@ -82,28 +112,30 @@ async function open(
     settings,
     commit: store.commitMesh,
     latestExpiry: store.latestExpiry,
+    latestExpiries: store.latestExpiries,
     clock,
   });
   await recordLifecycle(store, clock, 'started');
   opened.push(() => recordLifecycle(store, clock, 'stopped'));
-  const stop = new AbortController();
-  opened.push(() => stop.abort());
-  void renewAuthority(authority, clock, log, stop.signal);
-
   const issue = createIssuer({
     authority: authority.current,
+    mayStillSign: authority.mayStillSign,
     record: store.recordEvents,
     clock,
     isCurrent: (entry) =>
       entry.id === serverEntryId || holder.current().registry.entry(entry.id)?.revision === entry.revision,
+    bans: () => holder.current().bans,
   });
+  const counted: IssueX509 = async (request) => {
+    const issued = await issue(request);
+    instruments.issuances.add('ok');
+    return issued;
+  };
   const keeper = createKeeper({
-    issue: async (request) => {
-      const issued = await issue(request);
-      instruments.issuances.add('ok');
-      return issued;
-    },
+    issue: counted,
     generateKeyPair: generateP256,
+    bans: () => holder.current().bans,
+    onChange: holder.onChange,
     clock,
     random: Math.random,
     onFailure: (entry, error) => {
@@ -111,6 +143,7 @@ async function open(
       log.error({ entry: entry.id, ...publicError(error) }, 'certificate could not be made');
     },
   });
+  reissue = keeper.reissue;
   opened.push(() => keeper.close());
   const attest = createUnixAttestor({ warn: (message) => log.warn(message) });
   const recordQuietly = (events: readonly AuditEvent[]) => {
@@ -138,14 +171,18 @@ async function open(
     watch: createWatch({
       trustDomain,
       registry: () => holder.current().registry,
-      bundles: () => new Map([[trustDomain.name, authority.current().bundle]]),
+      bans: () => holder.current().bans,
+      bundles: () => new Map([[trustDomain.name, authority.bundle()]]),
       keeper,
       clock,
-      onChange: holder.onChange,
+      onChange: (listener) => {
+        const both = [holder.onChange(listener), authority.onChange(listener)];
+        return () => both.forEach((unsubscribe) => unsubscribe());
+      },
     }),
     recordRefusal: (event) => recordQuietly([event]),
     clock,
-    observer: instruments.sds,
+    observer: observeBoth(instruments.sds, rotation.observer),
     log: (level, message, detail) => log[level](detail, message),
   });
   const extAuthz = createExtAuthzService({
@@ -156,21 +193,36 @@ async function open(
         .registry.match(selectors, clock.now())
         .map(({ spiffeId }) => spiffeId),
     snapshot: () => holder.current().snapshot,
+    bans: () => holder.current().bans,
     record: decisions.push,
     clock,
     newDecisionId: () => cryptoRandomBytes(12).toString('hex'),
     observer: instruments.checks,
   });
-  makeRunDirectory(config.workloadSocket);
+  const refusals = createRefusals((event) => recordQuietly([event]), clock, undefined, 'issue');
+  opened.push(() => refusals.close());
+  const signing = createSigningService({
+    attest,
+    entitled: ({ selectors }) => holder.current().registry.match(selectors, clock.now()),
+    issue: counted,
+    bundle: authority.bundle,
+    recordRefusal: refusals.add,
+    clock,
+    report: (error) => log.error(publicError(error), 'certificate could not be made'),
+  });
+  // Others must be able to reach the sockets in it; who may use one is the socket's own affair.
+  makeDirectory(dirname(config.workloadSocket), 0o755);
   const workload = await startGrpcListener({
     path: config.workloadSocket,
     mode: 0o666,
-    services: [sds, { ...extAuthz, requestBytes: 262_144 }],
+    services: [sds, signing, { ...extAuthz, requestBytes: 262_144 }],
     log: (message, detail) => log.warn(detail, message),
   });
   opened.push(() => workload.close(config.shutdownGraceSeconds * 1_000));
 
   const abilities = describeUnixAbilities();
+  // The Unix door may be asked before the TLS one is open.
+  let doors: AdminDoors | undefined;
   const status = async (): Promise<StatusReport> => {
     const { mesh } = holder.current();
     const { ready, causes } = readinessOf(store);
@@ -183,7 +235,7 @@ async function open(
       dataDir: config.dataDir,
       workloadSocket: config.workloadSocket,
       adminSocket: config.adminSocket,
-      adminUrl: doors.url(),
+      adminUrl: doors?.url() ?? null,
       custody: custodyOf(config),
       attestation: abilities.pathOfOtherUsers
         ? 'unix:path works for every process'
@@ -196,7 +248,7 @@ async function open(
       authorities: authority.stored().map(({ kind, keyId, notAfter }) => ({ kind, keyId, notAfter })),
     };
   };
-  const doors = await openAdminDoors({
+  doors = await openAdminDoors({
     config,
     trustDomain,
     store,
@@ -204,6 +256,7 @@ async function open(
     holder,
     authority,
     keeper,
+    ca: rotation.ca,
     clock,
     log,
     randomBytes,
@@ -214,6 +267,17 @@ async function open(
   opened.push(doors.close);
   let closing: Promise<void> | undefined;
   return { status, close: () => (closing ??= closeAll()) };
+}
+
+function observeBoth(counts: SdsObserver, rotation: Rotation['observer']): SdsObserver {
+  return {
+    ...counts,
+    delivering: rotation.delivering,
+    acknowledged: (acknowledgement) => {
+      counts.acknowledged?.(acknowledgement);
+      rotation.acknowledged(acknowledgement);
+    },
+  };
 }
 
 /** The trust domain is fixed by the first start: certificates of two would be strangers to each other. */
@@ -234,20 +298,16 @@ async function settleTrustDomain(config: Config, store: Store): Promise<TrustDom
   return TrustDomain.parse(stored);
 }
 
-/** Others must be able to reach the sockets in it; who may use one is the socket's own affair. */
-function makeRunDirectory(socket: string): void {
-  mkdirSync(dirname(socket), { recursive: true, mode: 0o755 });
-}
-
 function readPassphrase(config: Config, keyDir: string): Uint8Array {
   if (config.passphraseFile === null) return ensureKeyEncryptionKey(keyDir);
-  const text = readKeyFile(dirname(config.passphraseFile), basename(config.passphraseFile));
-  // An editor's last line break is no part of a passphrase.
+  const bytes = readPrivateFile(config.passphraseFile);
+  // An editor's last line break is no part of a passphrase. Latin-1 keeps every byte: read as UTF-8, random ones would
+  // collapse into U+FFFD.
   return Buffer.from(
-    Buffer.from(text)
-      .toString('utf8')
+    Buffer.from(bytes)
+      .toString('latin1')
       .replace(/\r?\n$/, ''),
-    'utf8',
+    'latin1',
   );
 }
 
@@ -255,24 +315,6 @@ function custodyOf({ passphraseFile }: Config): string {
   return passphraseFile === null
     ? 'CA keys are sealed with a key file on this same machine: fit for one machine, not for a fleet'
     : 'CA keys are sealed with your passphrase';
-}
-
-/** Looks once an hour; a renewal that fails is tried again then, long before the old intermediate ends. */
-async function renewAuthority(
-  authority: KeptAuthority,
-  clock: Clock,
-  log: Log,
-  signal: AbortSignal,
-): Promise<void> {
-  while (!signal.aborted) {
-    await clock.sleep(3_600_000, signal);
-    if (signal.aborted) return;
-    try {
-      if (await authority.renewWhenDue()) log.warn('a new intermediate signs from now on');
-    } catch (error) {
-      log.error(publicError(error), 'the intermediate could not be renewed');
-    }
-  }
 }
 
 async function recordLifecycle(store: Store, clock: Clock, action: 'started' | 'stopped'): Promise<void> {

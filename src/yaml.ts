@@ -225,9 +225,9 @@ function describe(source: DocumentSource, part: Part): YamlDocument | undefined 
   return { file: source.file, apiVersion, kind, text, line: place.line, root };
 }
 
-/** True for the empty node between two `---`; an explicit `null` is content, of the wrong type. */
+/** True for the empty node between two `---`; an explicit `null` or `""` is content, of the wrong type. */
 function isBlank(contents: NonNullable<Document.Parsed['contents']>): boolean {
-  return 'source' in contents && contents.source === '';
+  return 'type' in contents && contents.type === 'PLAIN' && contents.source === '';
 }
 
 /** Drops the lines around a document that are not its own: `...` and blank ones before it, and its bare `---`. */

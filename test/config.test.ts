@@ -1,5 +1,5 @@
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { homedir, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { type ConfigSources, configOptions, loadConfig } from '../src/config.ts';
@@ -23,6 +23,13 @@ function file(spec: string): string {
   writeFileSync(path, `apiVersion: countersign.dev/v1\nkind: Configuration\nspec:\n${spec}`);
   return path;
 }
+
+test.each(['', 'relative/state'])('an XDG directory that is %j is ignored', (path) => {
+  const environment = { XDG_STATE_HOME: path, XDG_RUNTIME_DIR: path };
+  const { dataDir, workloadSocket } = loadConfig({ ...nothing, environment });
+  expect(dataDir).toBe(join(homedir(), '.local/state/countersign'));
+  expect(workloadSocket).toBe(`${dataDir}.run/workload.sock`);
+});
 
 test('without any configuration every option has a default', () => {
   expect(loadConfig(nothing)).toMatchObject({

@@ -12,7 +12,7 @@ const street: readonly (readonly string[])[] = [
   ['identity'],
   ['attest', 'store', 'grpc'],
   ['config', 'log', 'metrics', 'version'],
-  ['sds', 'workload-api', 'ext-authz', 'access-log', 'node', 'http'],
+  ['sds', 'signing', 'workload-api', 'ext-authz', 'access-log', 'node', 'http'],
   ['server', 'agent', 'up'],
   ['cli'],
 ];

@@ -2,6 +2,7 @@ import { chmodSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, wr
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
+import { type Clock, systemClock } from '../src/clock.ts';
 import { type Config, type ConfigText, loadConfig } from '../src/config.ts';
 import type { ErrorCode } from '../src/errors.ts';
 import { openLog } from '../src/log.ts';
@@ -153,7 +154,7 @@ test.each<{ what: string; flags: ConfigText; damage?: () => void; code: ErrorCod
 });
 
 test('a passphrase of a file opens the keys again, without the line break an editor leaves', async () => {
-  const passphraseFile = join(directory, 'passphrase');
+  const passphraseFile = join(directory, '.pass phrase');
   writeFileSync(passphraseFile, 'correct horse battery staple\n', { mode: 0o600 });
   const first = await start({ passphraseFile });
   expect((await first.status()).custody).toContain('passphrase');
@@ -164,6 +165,49 @@ test('a passphrase of a file opens the keys again, without the line break an edi
   await expect(start({ passphraseFile })).rejects.toThrow(
     expect.objectContaining({ code: 'key_passphrase_wrong' }) as Error,
   );
+});
+
+test('a passphrase is its bytes: two that differ outside UTF-8 are two', async () => {
+  const passphraseFile = join(directory, 'passphrase');
+  writeFileSync(passphraseFile, Buffer.alloc(32, 0xfe), { mode: 0o600 });
+  await (await start({ passphraseFile })).close();
+  writeFileSync(passphraseFile, Buffer.alloc(32, 0xff), { mode: 0o600 });
+  await expect(start({ passphraseFile })).rejects.toThrow(refused('key_passphrase_wrong'));
+});
+
+test('a part that does not close in order leaves none of the others open', async () => {
+  let broken = false;
+  const clock: Clock = {
+    ...systemClock,
+    now: () => {
+      if (broken) throw new Error('no time');
+      return new Date();
+    },
+  };
+  const one = await startUp(config(), log, clock);
+  broken = true;
+  await expect(one.close()).rejects.toThrow('no time');
+  expect((await (await start()).status()).ready).toBe(true);
+});
+
+test('a start that cannot certify its own TLS door ends, and says why', async () => {
+  await (await start()).close();
+  const clock: Clock = { ...systemClock, now: () => new Date(Date.now() - 86_400_000) };
+  await expect(startUp(config({ adminAddress: '127.0.0.1:0' }), log, clock)).rejects.toThrow(
+    expect.objectContaining({
+      code: 'issuer_expired',
+      fix: expect.stringContaining('clock') as string,
+    }) as Error,
+  );
+  expect(readdirSync(directory)).toEqual(['data']);
+});
+
+test.each<{ what: string; flags: ConfigText }>([
+  { what: 'a data directory below a file', flags: { dataDir: '/dev/null/data' } },
+  { what: 'a workload socket below a file', flags: { workloadSocket: '/dev/null/run/w.sock' } },
+  { what: 'an admin socket below a file', flags: { adminSocket: '/dev/null/run/a.sock' } },
+])('a start with $what is refused', async ({ flags }) => {
+  await expect(start(flags)).rejects.toThrow(refused('file_permissions'));
 });
 
 test('close is safe to call twice at once', async () => {

@@ -90,4 +90,5 @@ const personalFields: Record<AuditEventType, readonly string[]> = {
   authority: [],
   admin: ['sourceAddress'],
   lifecycle: [],
+  ban: [],
 };

@@ -4,11 +4,11 @@ import type { AuditEvent, AuditEventType } from './event.ts';
 export type AuditColumns = {
   readonly type: AuditEventType;
   readonly timeMs: number;
-  /** Caller of a decision, or owner of a certificate or an entry; null when there is none. */
+  /** Caller of a decision, owner of a certificate or an entry, or whom a ban names; null when there is none. */
   readonly source: string | null;
   readonly destination: string | null;
   readonly verdict: 'allow' | 'deny' | null;
-  /** Of the certificate that was issued, made an authority, or presented by the caller of a decision. */
+  /** Of the certificate that was issued, made an authority, banned, or presented by the caller of a decision. */
   readonly serial: string | null;
 };
 
@@ -17,6 +17,7 @@ export type CertificateColumns = {
   readonly serial: string;
   readonly spiffeId: string;
   readonly entryId: string;
+  readonly issuerKeyId: string;
   readonly notAfterMs: number;
 };
 
@@ -38,6 +39,12 @@ export function auditColumns(event: AuditEvent): AuditColumns {
       };
     case 'authority':
       return { ...common, serial: event.serial };
+    case 'ban':
+      return {
+        ...common,
+        source: event.kind === 'spiffe-id' ? event.value : null,
+        serial: event.kind === 'serial' ? event.value : null,
+      };
     case 'refusal':
     case 'policy_change':
     case 'loss':
@@ -56,6 +63,7 @@ export function certificateColumns(event: AuditEvent): CertificateColumns | null
     serial: event.serial,
     spiffeId: event.spiffeId,
     entryId: event.entryId,
+    issuerKeyId: event.issuerKeyId,
     notAfterMs: event.notAfter.getTime(),
   };
 }

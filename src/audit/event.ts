@@ -13,7 +13,8 @@ export type AuditEvent =
   | LossEvent
   | AuthorityEvent
   | AdminEvent
-  | LifecycleEvent;
+  | LifecycleEvent
+  | BanEvent;
 
 export type AuditEventType = AuditEvent['type'];
 
@@ -136,7 +137,12 @@ export type LossEvent = {
 export type AuthorityEvent = {
   readonly type: 'authority';
   readonly time: Date;
-  readonly action: 'created';
+  /** `forced`: activated or retired without the evidence it takes. */
+  readonly action: 'created' | 'prepared' | 'activated' | 'retired' | 'tainted' | 'forced';
+  /** Absent in events of the first version, which recorded only what the system created. */
+  readonly actor?: Actor;
+  /** What the step was permitted on, in words; empty when it needs none. */
+  readonly evidence?: string;
   readonly kind: 'root' | 'intermediate';
   readonly trustDomain: string;
   readonly serial: string;
@@ -165,6 +171,21 @@ export type LifecycleEvent = {
   readonly time: Date;
   readonly action: 'started' | 'stopped';
   readonly version: string;
+};
+
+/** A ban that was made (or made to last longer), or lifted. One that runs out has no event: `until` told of it. */
+export type BanEvent = {
+  readonly type: 'ban';
+  readonly time: Date;
+  readonly action: 'created' | 'lifted';
+  readonly kind: 'spiffe-id' | 'serial' | 'key';
+  /** A SPIFFE ID, a serial or the SHA-256 of a public key (SPKI); the latter two in lower-case hex. */
+  readonly value: string;
+  readonly reason: string;
+  /** Null for a ban that stands until it is lifted. */
+  readonly until: Date | null;
+  readonly revision: number;
+  readonly actor: Actor;
 };
 
 /**

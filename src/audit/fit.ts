@@ -14,6 +14,8 @@ export const fieldBytes: ReadonlyMap<string, number> = new Map([
   ['message', 2_048],
   ['detail', 2_048],
   ['why', 2_048],
+  ['reason', 2_048],
+  ['value', 2_048],
   ['method', 128],
   ['path', 8_192],
 ]);

@@ -38,6 +38,7 @@ export const auditEventTypes = [
   'authority',
   'admin',
   'lifecycle',
+  'ban',
 ] as const satisfies readonly AuditEventType[];
 
 /**

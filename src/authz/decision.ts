@@ -29,6 +29,7 @@ export const decisionReasons = [
   'request_invalid', // the request could not be understood
   'destination_forged', // the proxy spoke for an identity it is not entitled to
   'caller_unknown', // the proxy itself has no identity here
+  'banned', // the caller, its certificate or its key, or the destination is banned
   'engine_failed', // an error of ours; never an allow
 ] as const;
 export type DecisionReason = (typeof decisionReasons)[number];

@@ -53,15 +53,30 @@ export class Snapshot {
   readonly revision: number;
   readonly trustDomain: TrustDomain;
   readonly #attachment: Attachment;
-  readonly #firstOrdinals = new Map<Policy, number>();
-  readonly #rules = new Map<Policy, readonly CompiledRule[]>();
+  readonly #firstOrdinals: Map<Policy, number>;
+  readonly #rules: Map<Policy, readonly CompiledRule[]>;
   readonly #inherited: ReadonlyMap<string, Applied> | undefined;
-  readonly #byDestination = new Map<string, Applied>();
-  readonly #bySet = new Map<string, Applied>();
+  readonly #byDestination: Map<string, Applied>;
+  readonly #bySet: Map<string, Applied>;
 
-  constructor(input: SnapshotInput) {
+  constructor(input: SnapshotInput | { readonly revision: number; readonly unchanged: Snapshot }) {
     this.revision = input.revision;
+    if ('unchanged' in input) {
+      const { unchanged } = input;
+      this.trustDomain = unchanged.trustDomain;
+      this.#attachment = unchanged.#attachment;
+      this.#firstOrdinals = unchanged.#firstOrdinals;
+      this.#rules = unchanged.#rules;
+      this.#inherited = unchanged.#inherited;
+      this.#byDestination = unchanged.#byDestination;
+      this.#bySet = unchanged.#bySet;
+      return;
+    }
     this.trustDomain = input.trustDomain;
+    this.#firstOrdinals = new Map();
+    this.#rules = new Map();
+    this.#byDestination = new Map();
+    this.#bySet = new Map();
     const policies = [...input.policies].sort((a, b) => (a.key < b.key ? -1 : 1));
     let ordinal = 0;
     for (const [i, policy] of policies.entries()) {
@@ -76,6 +91,11 @@ export class Snapshot {
     }
     this.#inherited = input.previous === undefined ? undefined : input.previous.#bySet;
     this.#attachment = new Attachment(policies, input);
+  }
+
+  /** The same policies and workloads at another revision, at no cost: all that was worked out is shared. */
+  at(revision: number): Snapshot {
+    return new Snapshot({ revision, unchanged: this });
   }
 
   /** What applies to a destination of our trust domain; nothing applies to any other. */

@@ -1,4 +1,5 @@
 import { Command } from 'commander';
+import { MeshError, quote } from '../errors.ts';
 import type { ApplyResult } from '../identity/administration.ts';
 import { examples } from './help.ts';
 import { clientOf, print, readSources, type Session } from './session.ts';
@@ -23,6 +24,12 @@ export function applyCommand(session: Session): Command {
     .action(async ({ file, dryRun = false }: ApplyOptions, command: Command) => {
       const files = readSources(session, file);
       const result = await clientOf(session, command).post<ApplyResult>('/v1/apply', { files, dryRun });
+      // A pipeline that lost its input must not look like one that worked.
+      if (result.changes.length === 0) {
+        throw new MeshError('usage', `no document is in ${files.map((one) => quote(one.file)).join(', ')}`, {
+          fix: 'give files with entries and policies',
+        });
+      }
       print(session, command, { ...result, dryRun }, () => formatResult(result, dryRun));
     });
 }

@@ -5,14 +5,16 @@ export function repeated(value: string, before: readonly string[] = []): readonl
   return [...before, value];
 }
 
-/** Collects `key=value` pairs of an option that may be repeated. */
+/** Collects `key=value` pairs of an option that may be repeated; a key only once. */
 export function parseLabel(
   value: string,
   before: readonly (readonly [string, string])[] = [],
 ): readonly (readonly [string, string])[] {
   const at = value.indexOf('=');
   if (at < 1) throw new InvalidArgumentError('Write it as key=value.');
-  return [...before, [value.slice(0, at), value.slice(at + 1)]];
+  const key = value.slice(0, at);
+  if (before.some(([known]) => known === key)) throw new InvalidArgumentError('The key is given twice.');
+  return [...before, [key, value.slice(at + 1)]];
 }
 
 /** Parses a port, 1 to 65,535. */

@@ -59,6 +59,7 @@ export function auditCommand(session: Session): Command {
         ({ next, size } = page);
       } while (next !== null && items.length < limit);
       print(session, command, { items, next, size }, () => {
+        if (items.length === 0) session.say('no record matches\n');
         session.say(next === null ? '' : `more: --cursor ${next}\n`);
         return formatTable(['INDEX', 'TIME', 'TYPE', 'WHAT'], items.map(summarise));
       });

@@ -40,7 +40,16 @@ const descriptions: ReadonlyMap<string, Describe> = new Map<string, Describe>([
   ['loss', (field) => words(field('count'), field('what'), 'records lost:', field('cause'))],
   [
     'authority',
-    (field) => words(field('action'), field('kind'), 'CA of', field('trustDomain'), field('serial')),
+    (field) =>
+      words(
+        field('action'),
+        field('kind'),
+        'CA of',
+        field('trustDomain'),
+        field('serial'),
+        field('actor') === '' ? '' : `by ${field('actor')}`,
+        field('evidence'),
+      ),
   ],
   [
     'admin',
@@ -53,6 +62,19 @@ const descriptions: ReadonlyMap<string, Describe> = new Map<string, Describe>([
         'by',
         field('actor'),
         field('detail'),
+      ),
+  ],
+  [
+    'ban',
+    (field) =>
+      words(
+        'ban',
+        field('action'),
+        field('kind'),
+        field('value'),
+        'by',
+        `${field('actor')}:`,
+        field('reason'),
       ),
   ],
   ['lifecycle', (field) => words(field('action'), field('version'))],

@@ -91,12 +91,13 @@ async function checkFiles(
     isRoot: session.isRoot,
   });
   const settings = { trustDomain: destination.trustDomain, rootNamespace, ttlSeconds: leafTtlSeconds };
-  const nothing = { revision: 0, entries: new Map(), policies: new Map() };
+  const nothing = { revision: 0, entries: new Map(), policies: new Map(), bans: new Map() };
   const plan = planApply(compileMesh(nothing, new Map(), settings), files, settings);
   const mesh = {
     revision: 1,
     entries: new Map(plan.putEntries.map((entry) => [entry.id, entry])),
     policies: new Map(plan.putPolicies.map(({ document }) => [document.key, document])),
+    bans: new Map(),
   };
   const policies = new Map(plan.putPolicies.map(({ policy }) => [policy.key, policy]));
   const { snapshot } = compileMesh(mesh, policies, settings);

@@ -2,15 +2,20 @@ import { Command, Option } from 'commander';
 import { applyCommand } from './apply-command.ts';
 import { auditCommand } from './audit-command.ts';
 import { authzCommand } from './authz-command.ts';
+import { banCommand, unbanCommand } from './ban-command.ts';
+import { caCommand } from './ca-command.ts';
 import { entryCommand } from './entry-command.ts';
 import { envoyCommand } from './envoy-command.ts';
 import { examples } from './help.ts';
+import { inspectCommand } from './inspect-command.ts';
 import { policyCommand } from './policy-command.ts';
 import type { Session } from './session.ts';
 import { statusCommand } from './status-command.ts';
+import { svidCommand } from './svid-command.ts';
 import { tokenCommand } from './token-command.ts';
 import { trustBundleCommand } from './trust-bundle-command.ts';
 import { upCommand } from './up-command.ts';
+import { version } from '../version.ts';
 import { versionCommand } from './version-command.ts';
 
 /** The whole command line. Every command is added here and nowhere else. */
@@ -26,6 +31,7 @@ export function createProgram(session: Session): Command {
     .option('--server <url>', 'admin API over TLS instead of the socket (COUNTERSIGN_SERVER)')
     .option('--token-file <file>', 'bearer token for --server, mode 0600 (COUNTERSIGN_TOKEN_FILE)')
     .option('--ca-file <file>', 'PEM that --server must chain to (COUNTERSIGN_CA_FILE)')
+    .version(`countersign ${version}`, '-V, --version', 'print the version of this program')
     .addHelpText('after', examples('up', 'apply -f mesh.yaml', 'audit list --since 10m --verdict deny'))
     .exitOverride()
     .showSuggestionAfterError(true)
@@ -40,10 +46,15 @@ export function createProgram(session: Session): Command {
     applyCommand(session),
     policyCommand(session),
     authzCommand(session),
+    banCommand(session),
+    unbanCommand(session),
     auditCommand(session),
+    caCommand(session),
     tokenCommand(session),
     trustBundleCommand(session),
     envoyCommand(session),
+    svidCommand(session),
+    inspectCommand(session),
     versionCommand(session),
   ];
   for (const command of commands) {

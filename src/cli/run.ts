@@ -8,11 +8,24 @@ import type { Session } from './session.ts';
 export async function runCommandLine(host: NodeJS.Process): Promise<void> {
   const session = openSession(host);
   try {
+    checkNode(host.versions.node);
     await createProgram(session).parseAsync(host.argv);
     host.exitCode = session.exitCode;
   } catch (error) {
     host.exitCode = fail(session, host, error);
   }
+}
+
+/**
+ * Refuses a Node under the floor of package.json: there SQLite's native part ends the process with a segmentation fault.
+ * @throws MeshError `platform_unsupported`
+ */
+export function checkNode(version: string): void {
+  const [major = 0, minor = 0] = version.split('.').map(Number);
+  if (major > 22 || (major === 22 && minor >= 18)) return;
+  throw new MeshError('platform_unsupported', `this is Node ${version}, and 22.18 or newer is needed`, {
+    fix: 'install Node 24; a checkout brings its own with bin/countersign',
+  });
 }
 
 function openSession(host: NodeJS.Process): Session {
@@ -36,14 +49,23 @@ function openSession(host: NodeJS.Process): Session {
 
 function catchSignals(host: NodeJS.Process): AbortSignal {
   const stop = new AbortController();
+  let firstAt = 0;
   const onSignal = () => {
+    if (!stop.signal.aborted) {
+      firstAt = performance.now();
+      stop.abort();
+      return;
+    }
+    // One Ctrl-C comes twice under npm: from the terminal, and passed on by npm.
+    if (performance.now() - firstAt < sameSignalMs) return;
     // Whoever asks twice does not want to wait for the orderly end.
-    if (stop.signal.aborted) host.exit(exitCodes.negative);
-    stop.abort();
+    host.exit(exitCodes.negative);
   };
   host.on('SIGINT', onSignal).on('SIGTERM', onSignal);
   return stop.signal;
 }
+
+const sameSignalMs = 500;
 
 function fail(session: Session, host: NodeJS.Process, error: unknown): number {
   if (error instanceof CommanderError) {

@@ -37,9 +37,16 @@ export function formatStatus(status: StatusAnswer): string {
     ['keys', status.custody],
     ['attestation', status.attestation],
     ...status.authorities.map(({ kind, notAfter }) => [`${kind} CA`, `until ${notAfter}`] as const),
-    ['mesh', `revision ${status.revision}: ${status.entries} entries, ${status.policies} policies`],
+    [
+      'mesh',
+      `revision ${status.revision}: ${count(status.entries, 'entry', 'entries')}, ${count(status.policies, 'policy', 'policies')}`,
+    ],
     ['audit log', `${status.auditSize} records`],
     ['streams', `${status.streams}`],
     ['version', `${status.version}, up since ${status.startedAt}`],
   ]);
+}
+
+function count(number: number, one: string, many: string): string {
+  return `${number} ${number === 1 ? one : many}`;
 }

@@ -11,9 +11,9 @@ export function printableLines(text: string): string {
   return text.split('\n').map(printable).join('\n');
 }
 
-/** JSON, indented, in which the characters {@link printable} hides are escaped as JSON escapes. */
-export function printableJson(value: unknown): string {
-  return JSON.stringify(value, null, 2).replace(unprintableInJson, escaped);
+/** JSON, indented or on one line, in which the characters {@link printable} hides are escaped as JSON escapes. */
+export function printableJson(value: unknown, indent: 0 | 2 = 2): string {
+  return JSON.stringify(value, null, indent).replace(unprintableInJson, escaped);
 }
 
 /** Aligns rows under headings, two spaces apart. The last column is not padded. */

@@ -1,10 +1,14 @@
 import type { DecisionEvent, LossEvent, RecordEvents } from '../audit/event.ts';
 import type { Clock } from '../clock.ts';
 import { MeshError } from '../errors.ts';
+import { createStrangerLimit } from './stranger-limit.ts';
 
 /** The bounded queue between Check, which waits for nothing, and the log, which is on a disk. */
 export type DecisionLog = {
-  /** Takes an event in memory and returns at once; it never throws. A full or closed queue counts a loss instead. */
+  /**
+   * Takes an event in memory and returns at once; it never throws. A full or closed queue counts a loss instead, and so
+   * does a process without an identity that asks again and again.
+   */
   readonly push: (event: DecisionEvent) => void;
   /** Events waiting or being written, and events lost and not yet recorded as such. */
   readonly depth: () => { readonly queued: number; readonly lost: number };
@@ -20,6 +24,7 @@ export type DecisionLogOptions = {
   readonly maxQueued?: number;
   /** How long an event may wait for company, 1 to 60,000. */
   readonly flushEveryMs?: number;
+  /** Events written at once. Encoding them holds up every Check meanwhile, about 60 µs for each event. */
   readonly maxBatch?: number;
   /** A batch that was not written (it may be tried again), or, with `lost`, records that are gone for good. */
   readonly onError: (error: unknown, lost: number) => void;
@@ -38,7 +43,8 @@ export function createDecisionLog(options: DecisionLogOptions): DecisionLog {
   const { record, clock, onError } = options;
   const maxQueued = options.maxQueued ?? 20_000;
   const flushEveryMs = options.flushEveryMs ?? 50;
-  const maxBatch = options.maxBatch ?? 1_000;
+  const maxBatch = options.maxBatch ?? 250;
+  const hasOwnRecord = createStrangerLimit();
   let queue: DecisionEvent[] = [];
   let writing = 0;
   let tally: Tally | undefined;
@@ -52,7 +58,10 @@ export function createDecisionLog(options: DecisionLogOptions): DecisionLog {
   return {
     push: (event) => {
       if (closed) lose([event], 'closed');
-      else if (queue.length + writing >= maxQueued) lose([event], 'queue_full');
+      else if (!hasOwnRecord(event)) {
+        lose([event], 'repeated');
+        wake();
+      } else if (queue.length + writing >= maxQueued) lose([event], 'queue_full');
       else {
         queue.push(event);
         if (queue.length === 1) wake();
@@ -77,7 +86,9 @@ export function createDecisionLog(options: DecisionLogOptions): DecisionLog {
         });
         wake = () => {};
       }
-      await pause(Math.min(flushEveryMs * 2 ** Math.min(failures, 16), Math.max(maxBackOffMs, flushEveryMs)));
+      // Losses alone are no hurry: one record a second tells of them.
+      const everyMs = queue.length === 0 ? Math.max(lossesEveryMs, flushEveryMs) : flushEveryMs;
+      await pause(Math.min(everyMs * 2 ** Math.min(failures, 16), Math.max(maxBackOffMs, flushEveryMs)));
       await flush();
       if (closed && failures >= attemptsWhenClosing) return abandon();
     }
@@ -195,6 +206,7 @@ function lossEvent(tally: Tally, time: Date): LossEvent {
 }
 
 const maxBackOffMs = 2_000;
+const lossesEveryMs = 1_000;
 const backOffWhenClosingMs = 100;
 const attemptsWhenClosing = 5;
 const triesOfUnknown = 8;

@@ -17,6 +17,8 @@ export type Check = {
   readonly source: SpiffeId | null;
   /** Lower-case hex, or empty when the proxy does not send the certificate. */
   readonly sourceSerial: string;
+  /** SHA-256 of the caller's public key (SPKI), lower-case hex, or empty like the serial. */
+  readonly sourceKey: string;
   /** `address:port` or a path; for the record only. */
   readonly sourceAddress: string;
   /** `destination.principal`; empty when the proxy named none. */
@@ -62,14 +64,15 @@ export function readCheck(bytes: Uint8Array, readCertificate: ReadPeerCertificat
 function readSource(
   { source }: AttributeContext,
   readCertificate: ReadPeerCertificate,
-): Pick<Check, 'source' | 'sourceSerial' | 'rejection'> {
+): Pick<Check, 'source' | 'sourceSerial' | 'sourceKey' | 'rejection'> {
   const principal = source?.principal ?? '';
   const certificate = source?.certificate ?? '';
-  const refused = (why: string) => ({ source: null, sourceSerial: '', rejection: malformed(why) });
-  if (principal === '' && certificate === '') return { source: null, sourceSerial: '', rejection: null };
+  const unknown = { source: null, sourceSerial: '', sourceKey: '' };
+  const refused = (why: string) => ({ ...unknown, rejection: malformed(why) });
+  if (principal === '' && certificate === '') return { ...unknown, rejection: null };
   const id = parseWorkload(principal);
   if (id === undefined) return refused("the caller's certificate names no SPIFFE ID of a workload");
-  if (certificate === '') return { source: id, sourceSerial: '', rejection: null };
+  if (certificate === '') return { ...unknown, source: id, rejection: null };
   const names = readCertificate(certificate);
   if (names === undefined) return refused("the caller's certificate cannot be read");
   // X509-SVID section 2: exactly one URI SAN. With two, the proxy reports the first and others may use the second.
@@ -77,7 +80,7 @@ function readSource(
     return refused(`the caller's certificate has ${names.uriSans.length} URI names instead of one`);
   }
   if (names.uriSans[0] !== id.text) return refused("the caller's certificate and its principal differ");
-  return { source: id, sourceSerial: names.serial, rejection: null };
+  return { source: id, sourceSerial: names.serial, sourceKey: names.spkiSha256, rejection: null };
 }
 
 type HttpParts = Pick<Check, 'protocol' | 'method' | 'authority' | 'path' | 'foreignHeaders' | 'rejection'>;
@@ -178,6 +181,7 @@ const emptyCheck: Check = {
   protocol: 'tcp',
   source: null,
   sourceSerial: '',
+  sourceKey: '',
   sourceAddress: '',
   claimedDestination: '',
   method: '',

@@ -96,7 +96,12 @@ function holdByPidfd(kernel: Kernel, pidfd: number): Pick<PeerCredentials, 'isAl
       pollfd.writeInt32LE(pidfd, 0);
       pollfd.writeInt16LE(POLLIN, 4);
       pollfd.writeInt16LE(0, 6);
-      return kernel.poll(pollfd, 1, 0) === 0;
+      let ready = kernel.poll(pollfd, 1, 0);
+      // A signal that comes just then (a profiler sends a thousand a second) says nothing about the process.
+      for (let i = 0; ready < 0 && kernel.errno() === EINTR && i < maxInterruptions; i++) {
+        ready = kernel.poll(pollfd, 1, 0);
+      }
+      return ready === 0;
     },
     close: () => {
       if (open) closeSync(pidfd);
@@ -145,6 +150,8 @@ function unreadable(why: string): MeshError {
 const SOL_SOCKET = 1;
 const SO_PEERCRED = 17;
 const SO_PEERPIDFD = 77;
+const EINTR = 4;
 const ENOPROTOOPT = 92;
 const POLLIN = 1;
 const ucredBytes = 12;
+const maxInterruptions = 100;

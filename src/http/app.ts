@@ -1,5 +1,6 @@
-import { createServer as createHttpServer, type RequestListener, type Server } from 'node:http';
+import { createServer as createHttpServer, type RequestListener, type Server, STATUS_CODES } from 'node:http';
 import { createServer as createHttpsServer } from 'node:https';
+import type { Socket } from 'node:net';
 import { fastify, type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
 import type { RecordEvents } from '../audit/event.ts';
 import type { Clock } from '../clock.ts';
@@ -7,8 +8,10 @@ import { MeshError } from '../errors.ts';
 import { type Attempt, openAttemptLog } from './attempt-log.ts';
 import { addAuditRoutes, type AuditPorts } from './audit-routes.ts';
 import { addAuthzRoutes, type AuthzPorts } from './authz-routes.ts';
+import { addBanRoutes, type BanPorts } from './ban-routes.ts';
 import { admit, type Door, sourceAddress } from './authenticate.ts';
 import type { RandomBytes } from './bearer-token.ts';
+import { addCaRoutes, type CaPorts } from './ca-routes.ts';
 import { callerOf } from './caller.ts';
 import { addEntryRoutes, type EntryPorts } from './entry-routes.ts';
 import { maxBodyBytes, parseJsonBody } from './json-body.ts';
@@ -24,6 +27,8 @@ import { addTokenRoutes, type TokenPorts } from './token-routes.ts';
 export type AdminPorts = EntryPorts &
   AuditPorts &
   AuthzPorts &
+  CaPorts &
+  BanPorts &
   SystemPorts &
   TokenPorts & {
     readonly recordEvents: RecordEvents;
@@ -42,7 +47,9 @@ export async function createAdminApp(ports: AdminPorts, door: Door): Promise<Fas
     serverFactory: (handler) => createServer(door, handler),
     bodyLimit: maxBodyBytes,
     exposeHeadRoutes: false,
-    routerOptions: { maxParamLength: 256 },
+    // A SPIFFE ID of 2,048 bytes, each escaped.
+    routerOptions: { maxParamLength: 6_144 },
+    clientErrorHandler: (error, socket) => answerUnread(error, socket),
     // A URL that cannot be decoded never reaches the hooks, so it is answered before anybody is known.
     frameworkErrors: (error, _request, reply: FastifyReply) => {
       void reply
@@ -106,13 +113,33 @@ export async function createAdminApp(ports: AdminPorts, door: Door): Promise<Fas
   addEntryRoutes(app, ports);
   addPolicyRoutes(app, ports);
   addAuthzRoutes(app, ports);
+  addBanRoutes(app, ports);
   addAuditRoutes(app, ports, (request, detail) =>
     attempt(request, { action: 'audit_read', actor: callerOf(request).actor, code: '', detail }),
   );
+  addCaRoutes(app, ports);
   addTokenRoutes(app, ports, (request) => sourceAddress(request, door));
   await app.ready();
   return app;
 }
+
+/** Answers bytes that are no HTTP request: no request exists then, and nobody is known. */
+function answerUnread({ code }: Error & { readonly code?: string }, socket: Socket): void {
+  if (socket.destroyed || !socket.writable) return void socket.destroy();
+  const [status, detail] = unread.get(code ?? '') ?? [400, 'this is no HTTP request'];
+  const title = STATUS_CODES[status] ?? 'Error';
+  const body = JSON.stringify({ type: 'about:blank', title, status, code: 'body_invalid', detail });
+  const headers = { ...everyAnswer, 'content-type': problemMediaType, connection: 'close' };
+  const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`);
+  socket.end(
+    `HTTP/1.1 ${status} ${title}\r\n${lines.join('')}content-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
+  );
+}
+
+const unread: ReadonlyMap<string, readonly [status: number, detail: string]> = new Map([
+  ['HPE_HEADER_OVERFLOW', [431, 'the header is larger than 16 KiB']],
+  ['ERR_HTTP_REQUEST_TIMEOUT', [408, 'the request did not arrive in time']],
+]);
 
 type AttemptRest = Pick<Attempt, 'action' | 'actor' | 'code' | 'detail'>;
 

@@ -21,12 +21,12 @@ export type TlsListener = AdminListener & {
 };
 
 /**
- * Opens an app with a unix door on `path`, 0600.
+ * Opens an app with a unix door on `path`, 0600. An app that cannot be opened is closed.
  * @throws MeshError those of `bindSocket`
  */
 export async function listenUnix(app: FastifyInstance, path: string): Promise<AdminListener> {
   const { server } = app;
-  const bound = await bindSocket(server, path, 0o600);
+  const bound = await bindSocket(server, path, 0o600).catch((error: unknown) => abandon(app, error));
   return {
     address: path,
     close: async (graceMs) => {
@@ -37,7 +37,7 @@ export async function listenUnix(app: FastifyInstance, path: string): Promise<Ad
 }
 
 /**
- * Opens an app with a tls door.
+ * Opens an app with a tls door. An app that cannot be opened is closed.
  * @param at.port 0 chooses a free one
  * @throws MeshError `address_in_use`, `config_invalid` for an address this machine does not have
  */
@@ -54,7 +54,7 @@ export async function listenTls(
     });
   });
   const authority = at.host.includes(':') ? `[${at.host}]` : at.host;
-  if (error !== undefined) throw unusable(error, `${authority}:${at.port}`);
+  if (error !== undefined) return abandon(app, unusable(error, `${authority}:${at.port}`));
   const { port } = server.address() as AddressInfo;
   return {
     address: `https://${authority}:${port}`,
@@ -63,6 +63,12 @@ export async function listenTls(
     },
     close: (graceMs) => drain(app, server, graceMs),
   };
+}
+
+// An app that nobody can reach still counts attempts, and would keep the process from ending.
+async function abandon(app: FastifyInstance, error: unknown): Promise<never> {
+  await app.close();
+  throw error;
 }
 
 async function drain(app: FastifyInstance, server: Server | HttpsServer, graceMs: number): Promise<void> {

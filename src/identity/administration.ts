@@ -1,6 +1,7 @@
 import type { Actor } from '../audit/event.ts';
 import type { Clock } from '../clock.ts';
 import { MeshError, quote } from '../errors.ts';
+import { type Ban, type BanInput, banKey, lastsAsLong, parseBan, parseBanTarget, sameBan } from './ban.ts';
 import { compileMesh, type MeshHolder, type MeshSettings } from './current-mesh.ts';
 import type { EntryInput, RegistrationEntry } from './entry.ts';
 import { formatEntry, parseEntry, sameEntry } from './entry-parse.ts';
@@ -44,7 +45,22 @@ export type Administration = {
   ) => Promise<ApplyResult>;
   /** @param key `namespace/name`. @throws MeshError `policy_not_found` */
   readonly deletePolicy: (key: string, actor: Actor) => Promise<void>;
+  /**
+   * Bans; from the moment it resolves nothing is issued to whom it concerns, and their calls are denied. Banned again,
+   * the later end counts.
+   * @throws MeshError `ban_invalid`, `ban_exists` (a second ban would end earlier), `spiffe_id_*`
+   */
+  readonly ban: (input: BanInput, actor: Actor) => Promise<DescribedBan>;
+  /** Lifts a ban and answers what it was. @throws MeshError `ban_not_found` and those of a target */
+  readonly unban: (kind: string, value: string, actor: Actor) => Promise<Ban>;
+  /** All bans by their keys, those that have run out included. */
+  readonly bans: () => ReadonlyMap<string, Ban>;
+  /** What is to be said of these bans, in the same order. */
+  readonly describeBans: (bans: readonly Ban[]) => Promise<readonly DescribedBan[]>;
 };
+
+/** A ban, and until when a certificate issued to the SPIFFE ID it names stays valid (null: none is, or it names none). */
+export type DescribedBan = { readonly ban: Ban; readonly certificatesValidUntil: Date | null };
 
 export type AdministrationParts = {
   readonly holder: MeshHolder;
@@ -52,12 +68,15 @@ export type AdministrationParts = {
   readonly commit: CommitMesh;
   /** Until when a certificate issued under an entry is valid; null when none is. */
   readonly latestExpiry: (entryId: string, now: Date) => Promise<Date | null>;
+  /** The same for each of these SPIFFE IDs. */
+  readonly latestExpiries: (spiffeIds: readonly string[], now: Date) => Promise<readonly (Date | null)[]>;
   readonly clock: Clock;
 };
 
 // Beyond this a change takes long enough for callers to notice.
 const maxEntries = 100_000;
 const maxPolicies = 20_000;
+const maxBans = 10_000;
 
 /** Changes happen one after the other: each is planned on the state the one before it left. */
 export function createAdministration(parts: AdministrationParts): Administration {
@@ -77,6 +96,19 @@ export function createAdministration(parts: AdministrationParts): Administration
   };
   const parse = (input: EntryInput): RegistrationEntry =>
     parseEntry(input, settings, holder.current().mesh.revision + 1);
+  const describeBans: Administration['describeBans'] = async (bans) => {
+    const ids = [...new Set(bans.flatMap(({ kind, value }) => (kind === 'spiffe-id' ? value : [])))];
+    const expiries = ids.length === 0 ? [] : await parts.latestExpiries(ids, clock.now());
+    const expiryOf = new Map(ids.map((id, index) => [id, expiries[index] ?? null]));
+    return bans.map((ban) => ({
+      ban,
+      certificatesValidUntil: ban.kind === 'spiffe-id' ? (expiryOf.get(ban.value) ?? null) : null,
+    }));
+  };
+  const describeBan = async (ban: Ban): Promise<DescribedBan> => {
+    const [described] = await describeBans([ban]);
+    return described ?? { ban, certificatesValidUntil: null };
+  };
   return {
     current: () => holder.current().mesh,
     createEntry: (input, actor) =>
@@ -121,6 +153,37 @@ export function createAdministration(parts: AdministrationParts): Administration
         }
         await take(parts, { ...emptyPlan, deletePolicies: [key] }, actor);
       }),
+    ban: (input, actor) =>
+      inTurn(async () => {
+        const { mesh } = holder.current();
+        const now = clock.now();
+        const ban = parseBan(input, settings.trustDomain, { actor, revision: mesh.revision + 1, now });
+        const before = mesh.bans.get(banKey(ban));
+        if (before !== undefined && sameBan(before, ban)) return describeBan(before);
+        if (before !== undefined && !lastsAsLong(before, ban, now)) {
+          const end = before.until === null ? 'it is lifted' : before.until.toISOString();
+          throw new MeshError('ban_exists', `${quote(ban.value)} is banned already, until ${end}`, {
+            fix: 'name no earlier end, or lift that ban first with `countersign unban`',
+          });
+        }
+        await take(parts, { ...emptyPlan, putBans: [ban] }, actor);
+        // Asked afterwards: a certificate that was under way when the ban fell is counted too.
+        return describeBan(ban);
+      }),
+    unban: (kind, value, actor) =>
+      inTurn(async () => {
+        const target = parseBanTarget(kind, value);
+        const ban = holder.current().mesh.bans.get(banKey(target));
+        if (ban === undefined) {
+          throw new MeshError('ban_not_found', `the ${target.kind} ${quote(target.value)} is not banned`, {
+            fix: 'see `countersign ban list`',
+          });
+        }
+        await take(parts, { ...emptyPlan, deleteBans: [target] }, actor);
+        return ban;
+      }),
+    bans: () => holder.current().mesh.bans,
+    describeBans,
   };
 }
 
@@ -133,26 +196,52 @@ async function take(
 ): Promise<void> {
   const current = holder.current();
   const change = changeOf(plan, current, actor, clock.now());
-  const entries = new Map(current.mesh.entries);
-  for (const id of plan.deleteEntries) entries.delete(id);
-  for (const entry of plan.putEntries) entries.set(entry.id, entry);
-  const documents = new Map(current.mesh.policies);
-  const policies = new Map(current.policies);
-  for (const key of plan.deletePolicies) {
-    documents.delete(key);
-    policies.delete(key);
-  }
-  for (const { document, policy } of plan.putPolicies) {
-    documents.set(document.key, document);
-    policies.set(document.key, policy);
-  }
+  const { mesh } = current;
+  const entries = stepped(
+    mesh.entries,
+    plan.deleteEntries,
+    keyed(plan.putEntries, ({ id }) => id),
+  );
+  const documents = stepped(
+    mesh.policies,
+    plan.deletePolicies,
+    plan.putPolicies.map(({ document }) => [document.key, document]),
+  );
+  const policies = stepped(
+    current.policies,
+    plan.deletePolicies,
+    plan.putPolicies.map(({ document, policy }) => [document.key, policy]),
+  );
+  const bans = stepped(mesh.bans, plan.deleteBans.map(banKey), keyed(plan.putBans, banKey));
   if (entries.size > maxEntries) refuseSize(`${maxEntries} entries`);
   if (documents.size > maxPolicies) refuseSize(`${maxPolicies} policies`);
-  const mesh = { revision: change.revision, entries, policies: documents };
-  const next = compileMesh(mesh, policies, settings, current.snapshot);
+  if (bans.size > maxBans) refuseSize(`${maxBans} bans`);
+  const next = compileMesh(
+    { revision: change.revision, entries, policies: documents, bans },
+    policies,
+    settings,
+    current,
+  );
   if (dryRun) return;
   await commit(change);
   holder.replace(next);
+}
+
+/** What stays as it is stays the same object, so that it is not indexed again. */
+function stepped<T>(
+  before: ReadonlyMap<string, T>,
+  gone: readonly string[],
+  put: readonly (readonly [string, T])[],
+): ReadonlyMap<string, T> {
+  if (gone.length + put.length === 0) return before;
+  const after = new Map(before);
+  for (const key of gone) after.delete(key);
+  for (const [key, value] of put) after.set(key, value);
+  return after;
+}
+
+function keyed<T>(values: readonly T[], keyOf: (value: T) => string): (readonly [string, T])[] {
+  return values.map((value) => [keyOf(value), value]);
 }
 
 function refuseSize(limit: string): never {

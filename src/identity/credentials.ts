@@ -11,6 +11,8 @@ export type X509Svid = {
   readonly privateKey: Uint8Array;
   /** Lower-case hex. */
   readonly serial: string;
+  /** Subject key identifier of the CA that signed the leaf, lower-case hex. */
+  readonly issuerKeyId: string;
   readonly notBefore: Date;
   readonly notAfter: Date;
   readonly hint: string;
@@ -23,15 +25,19 @@ export type X509Svid = {
  */
 export type WorkloadCredentials = {
   readonly trustDomain: TrustDomain;
-  /** The default identity first. Empty when no entry matches the caller. */
+  /** The default identity first, unless it is banned. Empty when no entry matches the caller, or all are banned. */
   readonly svids: readonly X509Svid[];
-  /** By trust domain name, our own among them. Empty when no entry matches the caller. */
+  /** Identities that the caller would have were they not banned. */
+  readonly banned: readonly SpiffeId[];
+  /** Whether the default identity is banned: then none is the default, or a ban would make one workload another. */
+  readonly isDefaultBanned: boolean;
+  /** By trust domain name, our own among them. Empty when there is no SVID. */
   readonly bundles: ReadonlyMap<string, TrustBundle>;
 };
 
 /**
  * The live credentials of one attested caller: the current state at once, then a new full state after each change
- * (entry, renewal, bundle). Level-triggered: a slow reader sees only the newest state. Ends when `signal` aborts.
+ * (entry, renewal, bundle, ban). Level-triggered: a slow reader sees only the newest state. Ends when `signal` aborts.
  * The first state may be empty: a caller whose entry is made later gets its certificate on the same iteration.
  */
 export type WatchCredentials = (

@@ -4,6 +4,7 @@ import { compileSnapshot, type Snapshot } from '../authz/snapshot.ts';
 import { MeshError, quote } from '../errors.ts';
 import type { TrustDomain } from '../spiffe/id.ts';
 import { readDocuments } from '../yaml.ts';
+import { type BanList, indexBans } from './ban-list.ts';
 import type { Mesh, PolicyDocument } from './mesh.ts';
 import { createNotice } from './notice.ts';
 import { indexEntries, type Registry } from './registry.ts';
@@ -22,6 +23,7 @@ export type CurrentMesh = {
   readonly registry: Registry;
   readonly policies: ReadonlyMap<string, Policy>;
   readonly snapshot: Snapshot;
+  readonly bans: BanList;
 };
 
 /** Holds the current revision; a change swaps it in one assignment, so that no reader sees half of one. */
@@ -59,21 +61,25 @@ export function compileMesh(
   mesh: Mesh,
   policies: ReadonlyMap<string, Policy>,
   { trustDomain, rootNamespace }: MeshSettings,
-  previous?: Snapshot,
+  previous?: CurrentMesh,
 ): CurrentMesh {
-  const entries = [...mesh.entries.values()];
+  const sameEntries = previous?.mesh.entries === mesh.entries;
+  const unchanged = sameEntries && previous.policies === policies;
   return {
     mesh,
-    registry: indexEntries(entries),
+    registry: sameEntries ? previous.registry : indexEntries(mesh.entries.values()),
     policies,
-    snapshot: compileSnapshot({
-      revision: mesh.revision,
-      trustDomain,
-      rootNamespace,
-      policies: [...policies.values()],
-      workloads: entries.map(({ spiffeId, labels }) => ({ id: spiffeId, labels })),
-      ...(previous === undefined ? {} : { previous }),
-    }),
+    snapshot: unchanged
+      ? previous.snapshot.at(mesh.revision)
+      : compileSnapshot({
+          revision: mesh.revision,
+          trustDomain,
+          rootNamespace,
+          policies: [...policies.values()],
+          workloads: [...mesh.entries.values()].map(({ spiffeId, labels }) => ({ id: spiffeId, labels })),
+          ...(previous === undefined ? {} : { previous: previous.snapshot }),
+        }),
+    bans: indexBans(mesh.bans.values()),
   };
 }
 

@@ -181,6 +181,8 @@ function parseLabels(
 function parseHint(hint: string): string {
   if (Buffer.byteLength(hint) > maxHintBytes)
     refuse(`the hint is longer than ${maxHintBytes} bytes`, 'shorten it');
+  if (/[\u0000-\u001f\u007f-\u009f]/.test(hint))
+    refuse(`hint ${quote(hint)} has control characters`, 'remove them');
   return hint;
 }
 

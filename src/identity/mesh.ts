@@ -1,4 +1,5 @@
 import type { AuditEvent } from '../audit/event.ts';
+import type { Ban, BanTarget } from './ban.ts';
 import type { RegistrationEntry } from './entry.ts';
 
 /** A policy as its author wrote it; `authz/parse.ts` reads `source` again when the mesh is loaded. */
@@ -18,10 +19,12 @@ export type PolicyDocument = {
 
 /** All that is administered, at one revision. Immutable; a change makes the next one. */
 export type Mesh = {
-  /** Grows by one with every change to entries or policies. 0 for an empty mesh. */
+  /** Grows by one with every change to entries, policies or bans. 0 for an empty mesh. */
   readonly revision: number;
   readonly entries: ReadonlyMap<string, RegistrationEntry>;
   readonly policies: ReadonlyMap<string, PolicyDocument>;
+  /** By `banKey`; those that have run out stay until they are lifted. */
+  readonly bans: ReadonlyMap<string, Ban>;
 };
 
 /** One step from a revision to the next: all of it is stored with its events, or nothing is. */
@@ -33,6 +36,8 @@ export type MeshChange = {
   readonly deleteEntries: readonly string[];
   readonly putPolicies: readonly PolicyDocument[];
   readonly deletePolicies: readonly string[];
+  readonly putBans: readonly Ban[];
+  readonly deleteBans: readonly BanTarget[];
   readonly events: readonly AuditEvent[];
 };
 

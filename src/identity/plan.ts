@@ -4,6 +4,7 @@ import { parsePolicy } from '../authz/parse.ts';
 import type { Policy } from '../authz/policy.ts';
 import { MeshError, type Place, quote } from '../errors.ts';
 import { readDocuments, type YamlDocument } from '../yaml.ts';
+import { type Ban, banEvent, banKey, type BanTarget } from './ban.ts';
 import type { CurrentMesh, MeshSettings } from './current-mesh.ts';
 import type { RegistrationEntry } from './entry.ts';
 import { entryKind, readEntryDocument } from './entry-document.ts';
@@ -25,6 +26,8 @@ export type MeshPlan = {
   readonly deleteEntries: readonly string[];
   readonly putPolicies: readonly { readonly document: PolicyDocument; readonly policy: Policy }[];
   readonly deletePolicies: readonly string[];
+  readonly putBans: readonly Ban[];
+  readonly deleteBans: readonly BanTarget[];
   readonly changes: readonly AppliedChange[];
 };
 
@@ -34,6 +37,8 @@ export const emptyPlan: MeshPlan = {
   deleteEntries: [],
   putPolicies: [],
   deletePolicies: [],
+  putBans: [],
+  deleteBans: [],
   changes: [],
 };
 
@@ -125,11 +130,17 @@ export function changeOf(plan: MeshPlan, current: CurrentMesh, actor: Actor, tim
     deleteEntries: plan.deleteEntries,
     putPolicies: plan.putPolicies.map(({ document }) => document),
     deletePolicies: plan.deletePolicies,
+    putBans: plan.putBans,
+    deleteBans: plan.deleteBans,
     events: [
       ...plan.putEntries.map((entry) => entryEvent(entry.id, entry)),
       ...plan.deleteEntries.map((id) => entryEvent(id, undefined)),
       ...plan.putPolicies.map(({ document }) => policyEvent(document.key, document)),
       ...plan.deletePolicies.map((key) => policyEvent(key, undefined)),
+      ...plan.putBans.map((ban) => banEvent('created', ban, { time, revision, actor })),
+      ...plan.deleteBans
+        .flatMap((target) => mesh.bans.get(banKey(target)) ?? [])
+        .map((ban) => banEvent('lifted', ban, { time, revision, actor })),
     ],
   };
 }

@@ -1,9 +1,10 @@
 import type { Clock } from '../clock.ts';
 import type { TrustBundle } from '../spiffe/bundle.ts';
-import type { TrustDomain } from '../spiffe/id.ts';
+import type { SpiffeId, TrustDomain } from '../spiffe/id.ts';
 import type { WatchCredentials, WorkloadCredentials, X509Svid } from './credentials.ts';
 import type { RegistrationEntry } from './entry.ts';
 import type { Attestation } from './evidence.ts';
+import type { BanList } from './ban-list.ts';
 import type { Keeper, Lease } from './keeper.ts';
 import { createLatch, type Latch, latchOrSleep } from './notice.ts';
 import type { Registry } from './registry.ts';
@@ -11,11 +12,12 @@ import type { Registry } from './registry.ts';
 export type WatchParts = {
   readonly trustDomain: TrustDomain;
   readonly registry: () => Registry;
+  readonly bans: () => BanList;
   /** Every bundle a workload of ours may have, by trust domain name. */
   readonly bundles: () => ReadonlyMap<string, TrustBundle>;
   readonly keeper: Keeper;
   readonly clock: Clock;
-  /** Calls back when the registry or a bundle changed. */
+  /** Calls back when the registry, a ban or a bundle changed. */
   readonly onChange: (listener: () => void) => () => void;
 };
 
@@ -53,12 +55,16 @@ async function* watch(
 
 /** The full state now, or undefined while a certificate it needs is still being made. */
 function currentCredentials(
-  { trustDomain, registry, bundles, keeper, clock }: WatchParts,
+  { trustDomain, registry, bans, bundles, keeper, clock }: WatchParts,
   attestation: Attestation,
   leases: Map<string, HeldLease>,
   wake: () => void,
 ): WorkloadCredentials | undefined {
-  const entries = registry().match(attestation.selectors, clock.now());
+  const now = clock.now();
+  const entitled = registry().match(attestation.selectors, now);
+  const isBanned = ({ spiffeId }: RegistrationEntry) => bans().find({ id: spiffeId }, now) !== undefined;
+  // INVARIANT: nobody holds a certificate of a banned identity, so that none is made or renewed.
+  const entries = entitled.filter((entry) => !isBanned(entry));
   const matched = new Set(entries.map((entry) => entry.id));
   for (const [id, { lease }] of leases) {
     if (matched.has(id)) continue;
@@ -80,23 +86,36 @@ function currentCredentials(
     if (svid !== undefined && svid.id.equals(entry.spiffeId)) svids.push(svid);
   }
   if (svids.length < entries.length) return undefined;
-  return { trustDomain, svids, bundles: svids.length === 0 ? new Map() : bundles() };
+  const [first] = entitled;
+  return {
+    trustDomain,
+    svids,
+    banned: entitled.filter(isBanned).map(({ spiffeId }) => spiffeId),
+    isDefaultBanned: first !== undefined && isBanned(first),
+    bundles: svids.length === 0 ? new Map() : bundles(),
+  };
 }
 
 async function nextChange(
-  { registry, clock }: WatchParts,
+  { registry, bans, clock }: WatchParts,
   attestation: Attestation,
   latch: Latch,
   signal: AbortSignal,
 ): Promise<void> {
   const now = clock.now();
-  const expiry = registry().nextExpiry(attestation.selectors, now);
-  if (expiry === null) return latch.next(signal);
-  return latchOrSleep(latch, expiry.getTime() - now.getTime(), clock, signal);
+  const ids = registry()
+    .match(attestation.selectors, now)
+    .map(({ spiffeId }) => spiffeId);
+  const moments = [registry().nextExpiry(attestation.selectors, now), bans().nextEnd(ids, now)];
+  const nextMs = Math.min(...moments.map((moment) => moment?.getTime() ?? Number.POSITIVE_INFINITY));
+  if (nextMs === Number.POSITIVE_INFINITY) return latch.next(signal);
+  return latchOrSleep(latch, nextMs - now.getTime(), clock, signal);
 }
 
 function differ(a: WorkloadCredentials, b: WorkloadCredentials): boolean {
   if (a.svids.length !== b.svids.length || a.bundles.size !== b.bundles.size) return true;
+  if (a.isDefaultBanned !== b.isDefaultBanned || a.banned.length !== b.banned.length) return true;
+  if (a.banned.some((id, index) => !id.equals(b.banned[index] as SpiffeId))) return true;
   if (a.svids.some((svid, index) => svid !== b.svids[index])) return true;
   return [...b.bundles].some(([name, bundle]) => a.bundles.get(name) !== bundle);
 }

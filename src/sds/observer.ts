@@ -1,3 +1,4 @@
+import type { SecretContent } from '../identity/coverage.ts';
 import type { UnixPeer } from '../identity/evidence.ts';
 
 /** Which stream something happened on. `nodeId` is what the proxy calls itself: for the record, never for a decision. */
@@ -8,6 +9,14 @@ export type Acknowledgement = StreamIdentity & {
   readonly name: string;
   /** The version of this one resource: follows from its content. */
   readonly version: string;
+  readonly content?: SecretContent;
+  readonly at: Date;
+};
+
+/** A secret that is about to leave for a proxy. */
+export type Delivery = StreamIdentity & {
+  readonly name: string;
+  readonly content?: SecretContent;
   readonly at: Date;
 };
 
@@ -15,6 +24,8 @@ export type Acknowledgement = StreamIdentity & {
 export type SdsObserver = {
   readonly opened?: (peer: UnixPeer) => void;
   readonly closed?: (peer: UnixPeer) => void;
+  /** Before the first byte of it is written, so that what arrives was told of. */
+  readonly delivering?: (delivery: Delivery) => void;
   readonly pushed?: (
     push: StreamIdentity & { readonly names: readonly string[]; readonly version: string },
   ) => void;

@@ -8,7 +8,7 @@ import type { Attest, Attestation, UnixPeer } from '../identity/evidence.ts';
 import type { DiscoveryRequest, DiscoveryResponse } from '../wire/discovery.ts';
 import type { SdsObserver, StreamIdentity } from './observer.ts';
 import type { Refusals } from './refusals.ts';
-import { secretOf, secretTypeUrl, type SecretFormat } from './secret.ts';
+import { isBannedName, secretOf, secretTypeUrl, type SecretFormat, svidOf } from './secret.ts';
 import {
   type FindResource,
   next,
@@ -52,6 +52,10 @@ export type Pipe = {
 /**
  * Carries credentials from the watch to one stream, through the protocol's reducer. The caller is attested at its
  * first request, and again before each response that holds a key: if anything about it has changed the stream ends.
+ *
+ * A stream that was given an identity ends with `identity_banned` when that is banned, so that its client learns of it.
+ * SDS cannot take a secret back, and Envoy keeps it and opens the stream again: that one stays open with nothing to say,
+ * because a refused one would be retried with a growing delay, and would learn of the end of the ban that much later.
  * @param signal aborts when the call is over
  */
 export function openPipe(call: SecretCall, peer: UnixPeer, signal: AbortSignal, parts: PipeParts): Pipe {
@@ -61,6 +65,7 @@ export function openPipe(call: SecretCall, peer: UnixPeer, signal: AbortSignal, 
   let state = openStream(secretTypeUrl, randomBytes(8).toString('hex'));
   let identity: StreamIdentity = { peer, nodeId: '' };
   let attestation: Attestation | undefined;
+  let credentials: WorkloadCredentials | undefined;
   let answered = new AbortController();
 
   const end = (error?: unknown): void => {
@@ -86,8 +91,9 @@ export function openPipe(call: SecretCall, peer: UnixPeer, signal: AbortSignal, 
         return;
       case 'acknowledged':
         answered.abort();
-        for (const { name, version } of effect.response.resources) {
-          observer.acknowledged?.({ ...identity, name, version, at: clock.now() });
+        for (const { name, version, content } of effect.response.resources) {
+          const what = { name, version, ...(content === undefined ? {} : { content }) };
+          observer.acknowledged?.({ ...identity, ...what, at: clock.now() });
         }
         return;
       case 'rejected':
@@ -95,7 +101,10 @@ export function openPipe(call: SecretCall, peer: UnixPeer, signal: AbortSignal, 
         observer.rejected?.({ ...identity, names: namesOf(effect.response), message: effect.message });
         return;
       case 'withheld':
-        for (const name of effect.names) refuse('identity_none', 'no entry gives the caller this name', name);
+        for (const name of effect.names) {
+          if (credentials !== undefined && isBannedName(credentials, name)) refuseBanned(name);
+          else refuse('identity_none', 'no entry gives the caller this name', name);
+        }
         return;
       case 'fail':
         end(new MeshError(effect.code, effect.message));
@@ -107,11 +116,16 @@ export function openPipe(call: SecretCall, peer: UnixPeer, signal: AbortSignal, 
         effect satisfies never;
     }
   };
-  const refuse = (code: 'identity_none' | 'attestation_failed', message: string, resource: string): void => {
+  const refuse = (
+    code: 'identity_none' | 'identity_banned' | 'attestation_failed',
+    message: string,
+    resource: string,
+  ): void => {
     const caller = { pid: peer.pid, uid: peer.uid, gid: peer.gid };
     const selectors = (attestation?.selectors ?? []).map(({ text }) => text);
     parts.refusals.add({ code, message, resource, selectors, caller });
   };
+  const refuseBanned = (name: string): void => refuse('identity_banned', 'the identity is banned', name);
   const attest = async (): Promise<Attestation> => {
     try {
       return await parts.attest(peer);
@@ -126,14 +140,26 @@ export function openPipe(call: SecretCall, peer: UnixPeer, signal: AbortSignal, 
   const follow = async (format: SecretFormat): Promise<void> => {
     const found = await attest();
     attestation = found;
-    for await (const credentials of parts.watch(found, over.signal)) {
-      step({ kind: 'resources', find: remember(credentials, format) });
+    for await (const now of parts.watch(found, over.signal)) {
+      const lost = bannedOf(state.sent, credentials, now);
+      credentials = now;
+      if (lost !== undefined) {
+        refuseBanned(lost);
+        throw new MeshError('identity_banned', 'the identity is banned', {
+          fix: 'ask an operator, who sees why with `countersign ban list`',
+        });
+      }
+      step({ kind: 'resources', find: remember(now, format) });
     }
     end();
   };
   const send = async (response: SentResponse): Promise<void> => {
     if (response.resources.some(({ holdsKey }) => holdsKey)) await confirm();
     if (over.signal.aborted) return;
+    for (const { name, content } of response.resources) {
+      const what = { name, ...(content === undefined ? {} : { content }) };
+      observer.delivering?.({ ...identity, ...what, at: clock.now() });
+    }
     const written = new AbortController();
     call.write(toWire(response), () => written.abort());
     observer.pushed?.({ ...identity, names: namesOf(response), version: response.version });
@@ -186,6 +212,20 @@ export function openPipe(call: SecretCall, peer: UnixPeer, signal: AbortSignal, 
   });
   void expectFirst(first.signal);
   return { finished: finish.promise, shutDown: () => step({ kind: 'shutdown' }) };
+}
+
+/** The name under which a stream was given an identity that has been banned since. */
+function bannedOf(
+  sent: SentResponse | undefined,
+  before: WorkloadCredentials | undefined,
+  { banned }: WorkloadCredentials,
+): string | undefined {
+  if (sent === undefined || before === undefined || banned.length === 0) return undefined;
+  const isBanned = ({ name, holdsKey }: Resource): boolean => {
+    const given = holdsKey ? svidOf(before, name) : undefined;
+    return given !== undefined && banned.some((id) => id.equals(given.id));
+  };
+  return sent.resources.find(isBanned)?.name;
 }
 
 /** Makes each secret once for one state of the credentials, however often the reducer asks. */

@@ -29,7 +29,12 @@ export type Refusals = {
  * 4,096: what a caller asks for beyond that is counted under the resource `*`, so that nobody can flood the log with
  * invented names; beyond 5,120 kinds of all uids nothing is kept until the window ends.
  */
-export function createRefusals(record: RecordRefusal, clock: Clock, windowMs = 60_000): Refusals {
+export function createRefusals(
+  record: RecordRefusal,
+  clock: Clock,
+  windowMs = 60_000,
+  door: RefusalEvent['door'] = 'sds',
+): Refusals {
   const stop = new AbortController();
   let open = new Map<string, { readonly refusal: Refusal; repeats: number }>();
   let perUid = new Map<number, number>();
@@ -39,7 +44,7 @@ export function createRefusals(record: RecordRefusal, clock: Clock, windowMs = 6
     record({
       type: 'refusal',
       time: clock.now(),
-      door: 'sds',
+      door,
       code,
       message,
       resource,

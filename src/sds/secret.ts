@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import type { WorkloadCredentials, X509Svid } from '../identity/credentials.ts';
 import type { TrustBundle } from '../spiffe/bundle.ts';
+import type { TrustDomain } from '../spiffe/id.ts';
 import { encodePem } from '../spiffe/pem.ts';
 import type { DataSource } from '../wire/core.ts';
 import { type CertificateValidationContext, Secret, SPIFFECertValidatorConfig } from '../wire/tls.ts';
@@ -45,11 +46,26 @@ export function secretOf(
   const bundles = bundlesOf(credentials, name).filter((bundle) => bundle.x509Authorities.length > 0);
   // INVARIANT: a validation context is never empty; Envoy would take it, and trust nobody or everybody.
   if (bundles.length === 0) return undefined;
-  return bundleResource(name, bundles, format.plainTrustedCa && name !== allBundlesName);
+  return bundleResource(
+    name,
+    bundles,
+    format.plainTrustedCa && name !== allBundlesName,
+    credentials.trustDomain,
+  );
 }
 
-function svidOf({ svids }: WorkloadCredentials, name: string): X509Svid | undefined {
-  return name === defaultSvidName ? svids[0] : svids.find((svid) => svid.id.text === name);
+/** The SVID of a name, or undefined when these credentials do not hold it. */
+export function svidOf({ svids, isDefaultBanned }: WorkloadCredentials, name: string): X509Svid | undefined {
+  // INVARIANT: while the default is banned no other identity passes for it.
+  if (name === defaultSvidName) return isDefaultBanned ? undefined : svids[0];
+  return svids.find((svid) => svid.id.text === name);
+}
+
+/** Whether a name is withheld because of a ban, and would have a secret without it. */
+export function isBannedName({ svids, banned, isDefaultBanned }: WorkloadCredentials, name: string): boolean {
+  if (name === defaultSvidName) return isDefaultBanned;
+  // Without any identity there are no bundles either.
+  return banned.some(({ text }) => text === name) || (svids.length === 0 && banned.length > 0);
 }
 
 function bundlesOf({ bundles, trustDomain }: WorkloadCredentials, name: string): readonly TrustBundle[] {
@@ -76,15 +92,34 @@ function certificateResource(name: string, svid: X509Svid): Resource {
     version: digest('certificate', svid.certificates),
     holdsKey: true,
     value: encode({ name, type: { $case: 'tlsCertificate', tlsCertificate } }),
+    content: {
+      kind: 'svid',
+      spiffeId: svid.id.text,
+      serial: svid.serial,
+      issuerKeyId: svid.issuerKeyId,
+      notAfter: svid.notAfter,
+    },
   };
 }
 
-function bundleResource(name: string, bundles: readonly TrustBundle[], plain: boolean): Resource {
+function bundleResource(
+  name: string,
+  bundles: readonly TrustBundle[],
+  plain: boolean,
+  trustDomain: TrustDomain,
+): Resource {
   const validationContext = plain
     ? { ...emptyContext, trustedCa: inline(authoritiesOf(bundles)) }
     : { ...emptyContext, customValidatorConfig: spiffeValidator(bundles) };
   const value = encode({ name, type: { $case: 'validationContext', validationContext } });
-  return { name, version: digest('bundle', [value]), holdsKey: false, value };
+  const own = bundles.find((bundle) => bundle.trustDomain.equals(trustDomain));
+  return {
+    name,
+    version: digest('bundle', [value]),
+    holdsKey: false,
+    value,
+    ...(own === undefined ? {} : { content: { kind: 'bundle', sequence: own.sequence } }),
+  };
 }
 
 function spiffeValidator(

@@ -55,8 +55,8 @@ export type SdsService = {
  * alone, never by anything the request says. Every stream is a caller of its own: it sees what its process may have.
  *
  * Streams fail with `message_invalid` (another type_url), `resource_names_exceeded`, `attestation_failed`,
- * `stream_limit`, `stream_stalled` (no first request, or a response unanswered while a newer one waits) and
- * `shutting_down`.
+ * `identity_banned`, `stream_limit`, `stream_stalled` (no first request, or a response unanswered while a newer one
+ * waits) and `shutting_down`.
  */
 export function createSdsService(options: SdsOptions): SdsService {
   const { clock, log = () => undefined } = options;

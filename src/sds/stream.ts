@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import { type ErrorCode, MeshError, quote } from '../errors.ts';
+import type { SecretContent } from '../identity/coverage.ts';
 
 /** The most names one stream may ask for, and the most bytes of each. */
 export const maxNames = 100;
@@ -14,6 +15,8 @@ export type Resource = {
   readonly holdsKey: boolean;
   /** The encoded resource. */
   readonly value: Buffer;
+  /** What a rotation of the CA has to know of it; absent when it is nothing of ours. */
+  readonly content?: SecretContent;
 };
 
 /** What the caller may have now, by name. Pure: the same name always finds the same resource. */

@@ -24,7 +24,7 @@ export function createAppender(db: Database): AuditAppender {
     'INSERT INTO audit_personal (idx, field, salt, value) VALUES (?, ?, ?, ?)',
   );
   const insertCertificate = db.prepare(
-    'INSERT INTO certificates (serial, spiffe_id, entry_id, not_after_ms) VALUES (?, ?, ?, ?)',
+    'INSERT INTO certificates (serial, spiffe_id, entry_id, issuer_key_id, not_after_ms) VALUES (?, ?, ?, ?, ?)',
   );
   const widenBlock = db.prepare(
     `INSERT INTO audit_blocks (block, min_ms, max_ms) VALUES (?, ?, ?)
@@ -42,8 +42,8 @@ export function createAppender(db: Database): AuditAppender {
         insertPersonal.run(idx, field, Buffer.from(salt, 'hex'), value);
       }
       if (certificate !== null) {
-        const { spiffeId, entryId, notAfterMs } = certificate;
-        insertCertificate.run(certificate.serial, spiffeId, entryId, notAfterMs);
+        const { spiffeId, entryId, issuerKeyId, notAfterMs } = certificate;
+        insertCertificate.run(certificate.serial, spiffeId, entryId, issuerKeyId, notAfterMs);
       }
     }
     for (const [block, span] of blockSpans(first, leaves)) widenBlock.run(block, span.minMs, span.maxMs);

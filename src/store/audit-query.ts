@@ -86,8 +86,13 @@ function search(
   };
 }
 
+// Only decisions have a verdict: looking for others would walk through all of them to find none.
+function asksForNothing({ verdict, types }: AuditQuery): boolean {
+  return verdict !== null && types.length > 0 && !types.includes('decision');
+}
+
 function findIndexes(db: Database, query: AuditQuery, range: IndexRange): readonly number[] {
-  if (range.first > range.last) return [];
+  if (range.first > range.last || asksForNothing(query)) return [];
   const found = planSearches(query, range).flatMap(
     ({ sql, values }) =>
       db

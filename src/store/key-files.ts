@@ -27,7 +27,7 @@ export const maxKeyFileBytes = 65_536;
  * @throws MeshError `file_permissions`
  */
 export function ensurePrivateDirectory(dir: string): void {
-  const made = mkdirSync(dir, { recursive: true, mode: 0o700 });
+  const made = makeDirectory(dir, 0o700);
   // Opened without following a link: what is checked is what was made.
   const fd = openAs(dir, constants.O_RDONLY | constants.O_DIRECTORY, 'a directory');
   try {
@@ -45,11 +45,30 @@ export function ensurePrivateDirectory(dir: string): void {
 }
 
 /**
+ * Makes a directory with its parents.
+ * @returns the first that had to be made; undefined when it was there
+ * @throws MeshError `file_permissions` when something else is in its way, or it may not be made
+ */
+export function makeDirectory(dir: string, mode: number): string | undefined {
+  try {
+    return mkdirSync(dir, { recursive: true, mode });
+  } catch (error) {
+    // ENOENT: a link that leads nowhere.
+    if (hasCode(error, 'EEXIST', 'ENOTDIR', 'ENOENT', 'ELOOP'))
+      return refuse(dir, 'is not a directory', 'choose another path');
+    if (hasCode(error, 'EACCES', 'EPERM', 'EROFS')) {
+      return refuse(dir, 'cannot be made', 'choose another path, or make it for the user that runs this');
+    }
+    throw error;
+  }
+}
+
+/**
  * Checks an open file: regular, ours or root's, and of mode 0600 or narrower.
  * @throws MeshError `file_permissions`
  */
 export function checkPrivateFile(path: string, stats: Stats): void {
-  if (!stats.isFile()) refuse(path, 'is no regular file', `remove ${path}`);
+  if (!stats.isFile()) refuse(path, 'is no regular file', 'put a regular file in its place');
   checkOwner(path, stats);
   if ((stats.mode & 0o177) !== 0) refuse(path, 'is open to other users', `chmod 600 ${path}`);
 }
@@ -73,12 +92,32 @@ export function writeKeyFile(dir: string, name: string, bytes: Uint8Array): void
 }
 
 /**
+ * Deletes a key file for good; one that is not there is no error. What a disk or a backup keeps of it stays sealed.
+ * @param name a file name, no path
+ */
+export function removeKeyFile(dir: string, name: string): void {
+  checkName(name);
+  try {
+    unlinkSync(join(dir, name));
+  } catch (error) {
+    if (hasCode(error, 'ENOENT')) return;
+    throw error;
+  }
+  syncDirectory(dir);
+}
+
+/**
  * Reads a key file of at most 65,536 bytes. Links are not followed.
+ * @param name a file name, no path
  * @throws MeshError `file_missing`, `file_permissions` with the command that mends it
  */
 export function readKeyFile(dir: string, name: string): Uint8Array {
   checkName(name);
-  const path = join(dir, name);
+  return readPrivateFile(join(dir, name));
+}
+
+/** Reads a file as {@link readKeyFile} does, wherever an operator has put it and whatever it is called. */
+export function readPrivateFile(path: string): Uint8Array {
   // Without O_NONBLOCK a FIFO put in its place would hang us.
   const fd = openAs(path, constants.O_RDONLY | constants.O_NONBLOCK, 'a regular file');
   try {

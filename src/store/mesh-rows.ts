@@ -1,9 +1,11 @@
 import { MeshError } from '../errors.ts';
+import type { Actor } from '../audit/event.ts';
+import { type Ban, banKey, parseBanTarget } from '../identity/ban.ts';
 import type { RegistrationEntry } from '../identity/entry.ts';
 import type { Mesh } from '../identity/mesh.ts';
 import { parseSelector } from '../identity/selector.ts';
 import { SpiffeId } from '../spiffe/id.ts';
-import type { EntryRow, StoredMesh } from './protocol.ts';
+import type { BanRow, EntryRow, StoredMesh } from './protocol.ts';
 
 /** A registration entry as plain data. */
 export function entryRowOf(entry: RegistrationEntry): EntryRow {
@@ -12,6 +14,11 @@ export function entryRowOf(entry: RegistrationEntry): EntryRow {
     spiffeId: entry.spiffeId.text,
     selectors: entry.selectors.map(({ text }) => text),
   };
+}
+
+/** A ban as plain data. */
+export function banRowOf(ban: Ban): BanRow {
+  return { ...ban, actor: JSON.stringify(ban.actor) };
 }
 
 /**
@@ -23,6 +30,7 @@ export function meshOf(stored: StoredMesh): Mesh {
     revision: stored.revision,
     entries: new Map(stored.entries.map((row) => [row.id, entryOf(row)])),
     policies: new Map(stored.policies.map((policy) => [policy.key, policy])),
+    bans: new Map(stored.bans.map(banOf).map((ban) => [banKey(ban), ban])),
   };
 }
 
@@ -34,9 +42,24 @@ function entryOf(row: EntryRow): RegistrationEntry {
       selectors: row.selectors.map(parseSelector),
     };
   } catch (error) {
-    throw new MeshError('store_corrupt', 'a stored registration entry cannot be read', {
-      fix: 'restore the data directory from a backup',
-      cause: error,
-    });
+    throw unreadable('a stored registration entry', error);
   }
+}
+
+// INVARIANT: a ban that cannot be read stops the start: to leave it out would open a door.
+function banOf(row: BanRow): Ban {
+  try {
+    const target = parseBanTarget(row.kind, row.value);
+    if (target.value !== row.value) throw new MeshError('ban_invalid', 'the stored ban is in another form');
+    return { ...row, ...target, actor: JSON.parse(row.actor) as Actor };
+  } catch (error) {
+    throw unreadable('a stored ban', error);
+  }
+}
+
+function unreadable(what: string, cause: unknown): MeshError {
+  return new MeshError('store_corrupt', `${what} cannot be read`, {
+    fix: 'restore the data directory from a backup',
+    cause,
+  });
 }

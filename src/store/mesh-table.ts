@@ -1,7 +1,7 @@
 import { MeshError } from '../errors.ts';
 import type { PolicyDocument } from '../identity/mesh.ts';
 import type { Database } from './database.ts';
-import type { EntryRow, StoreChange, StoredMesh } from './protocol.ts';
+import type { BanRow, EntryRow, StoreChange, StoredMesh } from './protocol.ts';
 
 /**
  * Stores one step of the mesh, inside the caller's transaction.
@@ -32,9 +32,18 @@ export function storeMesh(db: Database, change: Extract<StoreChange, { kind: 'me
      VALUES (@key, @source, @file, @line, @sha256, @revision)`,
   );
   for (const policy of change.putPolicies) putPolicy.run(policy);
+  const deleteBan = db.prepare('DELETE FROM bans WHERE kind = ? AND value = ?');
+  for (const { kind, value } of change.deleteBans) deleteBan.run(kind, value);
+  const putBan = db.prepare(
+    `INSERT OR REPLACE INTO bans (kind, value, reason, until_ms, created_at_ms, actor, revision)
+     VALUES (?, ?, ?, ?, ?, ?, ?)`,
+  );
+  for (const { kind, value, reason, until, createdAt, actor, revision } of change.putBans) {
+    putBan.run(kind, value, reason, until?.getTime() ?? null, createdAt.getTime(), actor, revision);
+  }
 }
 
-/** Reads the mesh, entries and policies in the order of their keys. */
+/** Reads the mesh, all in the order of their keys. */
 export function readMesh(db: Database): StoredMesh {
   return db.transaction(() => ({
     revision: Number(db.prepare('SELECT revision FROM mesh WHERE id = 1').pluck().get()),
@@ -44,6 +53,7 @@ export function readMesh(db: Database): StoredMesh {
         'SELECT key, source, file, line, sha256, revision FROM policies ORDER BY key',
       )
       .all(),
+    bans: db.prepare<[], StoredBan>('SELECT * FROM bans ORDER BY kind, value').all().map(banRow),
   }))();
 }
 
@@ -57,6 +67,11 @@ type StoredEntry = {
   hint: string;
   expires_at_ms: number | null;
   revision: number;
+};
+
+type StoredBan = Omit<BanRow, 'until' | 'createdAt'> & {
+  until_ms: number | null;
+  created_at_ms: number;
 };
 
 function putEntry(db: Database, entry: EntryRow): void {
@@ -92,4 +107,8 @@ function entryRow(row: StoredEntry): EntryRow {
     expiresAt: row.expires_at_ms === null ? null : new Date(row.expires_at_ms),
     revision: row.revision,
   };
+}
+
+function banRow({ until_ms: untilMs, created_at_ms: createdAtMs, ...row }: StoredBan): BanRow {
+  return { ...row, until: untilMs === null ? null : new Date(untilMs), createdAt: new Date(createdAtMs) };
 }

@@ -1,11 +1,13 @@
 import type SqliteDatabase from 'better-sqlite3';
 import { foundation } from './migrations/0001-foundation.ts';
+import { bans } from './migrations/0002-bans.ts';
+import { rotation } from './migrations/0003-rotation.ts';
 
 /**
  * Each takes the schema one version further. INVARIANT: one that was released is never changed; what it did wrong the
  * next one mends.
  */
-const migrations: readonly string[] = [foundation];
+const migrations: readonly string[] = [foundation, bans, rotation];
 
 /** The version of the schema this program writes; `PRAGMA user_version` of the file. */
 export const schemaVersion = migrations.length;

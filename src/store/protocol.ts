@@ -4,6 +4,8 @@ import type { AuditPage, AuditQuery } from '../audit/query.ts';
 import type { StoredAuthority } from '../ca/stored.ts';
 import { type ErrorCode, MeshError } from '../errors.ts';
 import type { AdminToken } from '../identity/admin-token.ts';
+import type { BanTarget } from '../identity/ban.ts';
+import type { CoverageChange, CoverageRow, IssuedCertificate } from '../identity/coverage.ts';
 import type { PolicyDocument } from '../identity/mesh.ts';
 
 // What travels between the store and its threads. Structured clones: plain data, no classes of ours.
@@ -32,6 +34,17 @@ export type EntryRow = {
   readonly revision: number;
 };
 
+/** A ban as its row; the actor is JSON. */
+export type BanRow = {
+  readonly kind: string;
+  readonly value: string;
+  readonly reason: string;
+  readonly until: Date | null;
+  readonly createdAt: Date;
+  readonly actor: string;
+  readonly revision: number;
+};
+
 /** What a write changes besides the log. */
 export type StoreChange =
   | { readonly kind: 'none' }
@@ -43,8 +56,15 @@ export type StoreChange =
       readonly deleteEntries: readonly string[];
       readonly putPolicies: readonly PolicyDocument[];
       readonly deletePolicies: readonly string[];
+      readonly putBans: readonly BanRow[];
+      readonly deleteBans: readonly BanTarget[];
     }
-  | { readonly kind: 'authorities'; readonly authorities: readonly StoredAuthority[] }
+  | {
+      readonly kind: 'authorities';
+      readonly authorities: readonly StoredAuthority[];
+      readonly bundleSequence: number;
+    }
+  | ({ readonly kind: 'coverage' } & CoverageChange)
   | { readonly kind: 'meta'; readonly key: string; readonly value: string }
   | { readonly kind: 'token_created'; readonly token: AdminToken }
   | { readonly kind: 'token_revoked'; readonly id: string };
@@ -62,16 +82,23 @@ export type StoredMesh = {
   readonly revision: number;
   readonly entries: readonly EntryRow[];
   readonly policies: readonly PolicyDocument[];
+  readonly bans: readonly BanRow[];
 };
 
 /** Questions to the reader and their answers. */
 export type Questions = {
   mesh: { ask: null; answer: StoredMesh };
   authorities: { ask: null; answer: readonly StoredAuthority[] };
+  coverage: { ask: null; answer: readonly CoverageRow[] };
+  unexpired: { ask: number; answer: readonly IssuedCertificate[] };
   meta: { ask: string; answer: string | null };
   tokens: { ask: null; answer: readonly AdminToken[] };
   token: { ask: string; answer: AdminToken | null };
   latestExpiry: { ask: { readonly entryId: string; readonly nowMs: number }; answer: number | null };
+  latestExpiries: {
+    ask: { readonly spiffeIds: readonly string[]; readonly nowMs: number };
+    answer: readonly (number | null)[];
+  };
   auditPage: { ask: AuditQuery; answer: AuditPage };
   auditSize: { ask: null; answer: number };
 };

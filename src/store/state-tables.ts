@@ -1,39 +1,6 @@
-import type { StoredAuthority } from '../ca/stored.ts';
 import { MeshError, quote } from '../errors.ts';
 import type { AdminToken } from '../identity/admin-token.ts';
 import type { Database } from './database.ts';
-
-/** Stores authorities by key ID, new ones and changed ones; others stay. Inside the caller's transaction. */
-export function storeAuthorities(db: Database, authorities: readonly StoredAuthority[]): void {
-  const put = db.prepare(
-    `INSERT OR REPLACE INTO authorities (key_id, kind, certificate, not_before_ms, not_after_ms, state)
-     VALUES (?, ?, ?, ?, ?, ?)`,
-  );
-  for (const { keyId, kind, certificate, notBefore, notAfter, state } of authorities) {
-    put.run(keyId, kind, certificate, notBefore.getTime(), notAfter.getTime(), state);
-  }
-}
-
-/** All authorities, the oldest first. */
-export function readAuthorities(db: Database): readonly StoredAuthority[] {
-  type Row = Pick<StoredAuthority, 'kind' | 'state'> & {
-    key_id: string;
-    certificate: Buffer;
-    not_before_ms: number;
-    not_after_ms: number;
-  };
-  return db
-    .prepare<[], Row>('SELECT * FROM authorities ORDER BY not_before_ms, kind DESC, key_id')
-    .all()
-    .map((row) => ({
-      kind: row.kind,
-      keyId: row.key_id,
-      certificate: new Uint8Array(row.certificate),
-      notBefore: new Date(row.not_before_ms),
-      notAfter: new Date(row.not_after_ms),
-      state: row.state,
-    }));
-}
 
 /** Stores a named value, inside the caller's transaction. */
 export function storeMeta(db: Database, key: string, value: string): void {
@@ -93,6 +60,20 @@ export function readLatestExpiry(db: Database, entryId: string, nowMs: number): 
     .pluck()
     .get(entryId, nowMs);
   return latest ?? null;
+}
+
+/** The same for each SPIFFE ID, whichever entry its certificates were issued under. */
+export function readLatestExpiries(
+  db: Database,
+  spiffeIds: readonly string[],
+  nowMs: number,
+): readonly (number | null)[] {
+  const latest = db
+    .prepare<[string, number], number | null>(
+      'SELECT max(not_after_ms) FROM certificates WHERE spiffe_id = ? AND not_after_ms > ?',
+    )
+    .pluck();
+  return spiffeIds.map((id) => latest.get(id, nowMs) ?? null);
 }
 
 /** Removes a few certificates that expired before `beforeMs` from the projection; the log keeps them all. */

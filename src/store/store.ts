@@ -7,15 +7,16 @@ import type { StoredAuthority } from '../ca/stored.ts';
 import type { Clock } from '../clock.ts';
 import { MeshError } from '../errors.ts';
 import type { AdminToken } from '../identity/admin-token.ts';
+import type { CoverageChange, CoverageRow, IssuedCertificate } from '../identity/coverage.ts';
 import type { CommitMesh, LoadMesh } from '../identity/mesh.ts';
 import { type DirectoryLock, lockDataDirectory } from './lock.ts';
-import { entryRowOf, meshOf } from './mesh-rows.ts';
+import { banRowOf, entryRowOf, meshOf } from './mesh-rows.ts';
 import type { LeafRecord, Question, QuestionKind, Questions, StoreChange, WriteAnswer } from './protocol.ts';
 import { startThread } from './thread.ts';
 import { createWriteQueue } from './write-queue.ts';
 
 /** What the store remembers by name, besides its tables. */
-export type MetaKey = 'trust_domain';
+export type MetaKey = 'trust_domain' | 'bundle_sequence';
 
 /** Whether the store can write; once it cannot, it never will again in this process. */
 export type StoreHealth = { readonly ok: true } | { readonly ok: false; readonly cause: string };
@@ -31,13 +32,21 @@ export type Store = {
   readonly commitMesh: CommitMesh;
   /** When the last certificate issued under an entry and still valid at `now` runs out; null when none is. */
   readonly latestExpiry: (entryId: string, now: Date) => Promise<Date | null>;
+  /** The same for each of these SPIFFE IDs, in their order. */
+  readonly latestExpiries: (spiffeIds: readonly string[], now: Date) => Promise<readonly (Date | null)[]>;
   /** The oldest first. */
   readonly loadAuthorities: () => Promise<readonly StoredAuthority[]>;
-  /** Puts authorities by key ID; those not named stay as they are. */
+  /** Puts authorities by key ID; those not named stay as they are. The sequence is that of the bundle they make. */
   readonly commitAuthorities: (
     authorities: readonly StoredAuthority[],
+    bundleSequence: number,
     events: readonly AuditEvent[],
   ) => Promise<void>;
+  /** What proxies have confirmed, as it was last committed. */
+  readonly loadCoverage: () => Promise<readonly CoverageRow[]>;
+  readonly commitCoverage: (change: CoverageChange) => Promise<void>;
+  /** Every certificate that was recorded as issued and is valid at `now`, signed or not. */
+  readonly unexpiredCertificates: (now: Date) => Promise<readonly IssuedCertificate[]>;
   readonly readMeta: (key: MetaKey) => Promise<string | null>;
   readonly commitMeta: (key: MetaKey, value: string, events: readonly AuditEvent[]) => Promise<void>;
   /** @throws MeshError `audit_cursor_invalid` */
@@ -143,17 +152,27 @@ async function openLocked(
       return events.map((_, at) => first + at);
     },
     loadMesh: async () => meshOf(await ask('mesh', null)),
-    commitMesh: async ({ events, putEntries, ...step }) => {
-      await write({ ...step, kind: 'mesh', putEntries: putEntries.map(entryRowOf) }, events);
+    commitMesh: async ({ events, putEntries, putBans, ...step }) => {
+      const rows = { putEntries: putEntries.map(entryRowOf), putBans: putBans.map(banRowOf) };
+      await write({ ...step, ...rows, kind: 'mesh' }, events);
     },
     latestExpiry: async (entryId, now) => {
       const expiryMs = await ask('latestExpiry', { entryId, nowMs: now.getTime() });
       return expiryMs === null ? null : new Date(expiryMs);
     },
-    loadAuthorities: () => ask('authorities', null),
-    commitAuthorities: async (authorities, events) => {
-      await write({ kind: 'authorities', authorities }, events);
+    latestExpiries: async (spiffeIds, now) => {
+      const expiries = await ask('latestExpiries', { spiffeIds, nowMs: now.getTime() });
+      return expiries.map((expiryMs) => (expiryMs === null ? null : new Date(expiryMs)));
     },
+    loadAuthorities: () => ask('authorities', null),
+    commitAuthorities: async (authorities, bundleSequence, events) => {
+      await write({ kind: 'authorities', authorities, bundleSequence }, events);
+    },
+    loadCoverage: () => ask('coverage', null),
+    commitCoverage: async (change) => {
+      await write({ kind: 'coverage', ...change }, []);
+    },
+    unexpiredCertificates: (now) => ask('unexpired', now.getTime()),
     readMeta: (key) => ask('meta', key),
     commitMeta: async (key, value, events) => {
       await write({ kind: 'meta', key, value }, events);

@@ -13,7 +13,8 @@ import {
   type WriteAnswer,
   type WriteBatch,
 } from './protocol.ts';
-import { readAuthorities, readLatestExpiry, readMeta, readToken, readTokens } from './state-tables.ts';
+import { readAuthorities, readCoverage, readUnexpired } from './rotation-tables.ts';
+import { readLatestExpiries, readLatestExpiry, readMeta, readToken, readTokens } from './state-tables.ts';
 import { type BatchWriter, createBatchWriter } from './writer.ts';
 
 // A thread of the store: it opens the database, says so as call 0, and answers calls one after the other. All SQL runs
@@ -83,6 +84,10 @@ function read(db: Database, question: Question): unknown {
       return readMesh(db);
     case 'authorities':
       return readAuthorities(db);
+    case 'coverage':
+      return readCoverage(db);
+    case 'unexpired':
+      return readUnexpired(db, question.ask);
     case 'meta':
       return readMeta(db, question.ask);
     case 'tokens':
@@ -91,6 +96,8 @@ function read(db: Database, question: Question): unknown {
       return readToken(db, question.ask);
     case 'latestExpiry':
       return readLatestExpiry(db, question.ask.entryId, question.ask.nowMs);
+    case 'latestExpiries':
+      return readLatestExpiries(db, question.ask.spiffeIds, question.ask.nowMs);
     case 'auditPage':
       return readAuditPage(db, question.ask);
     case 'auditSize':

@@ -8,7 +8,8 @@ import {
   type WriteBatch,
   type WriteRequest,
 } from './protocol.ts';
-import { removeExpired, removeToken, storeAuthorities, storeMeta, storeToken } from './state-tables.ts';
+import { storeAuthorities, storeCoverage } from './rotation-tables.ts';
+import { removeExpired, removeToken, storeMeta, storeToken } from './state-tables.ts';
 
 /**
  * Commits batches of requests, each batch in one transaction, each request all or nothing within it.
@@ -60,6 +61,10 @@ function applyChange(db: Database, change: StoreChange): void {
       return;
     case 'authorities':
       storeAuthorities(db, change.authorities);
+      storeMeta(db, 'bundle_sequence', `${change.bundleSequence}`);
+      return;
+    case 'coverage':
+      storeCoverage(db, change);
       return;
     case 'meta':
       storeMeta(db, change.key, change.value);

@@ -204,9 +204,12 @@ describe('vectors', () => {
 type LeafVector = { name: string; event: object; salts: string[]; leaf: string; leafHash: string };
 
 function revive(event: object): AuditEvent {
-  const times = new Set(['time', 'notBefore', 'notAfter', 'from', 'to']);
+  const times = new Set(['time', 'notBefore', 'notAfter', 'from', 'to', 'until']);
   return Object.fromEntries(
-    Object.entries(event).map(([name, value]) => [name, times.has(name) ? new Date(value) : value]),
+    Object.entries(event).map(([name, value]) => [
+      name,
+      times.has(name) && value !== null ? new Date(value) : value,
+    ]),
   ) as AuditEvent;
 }
 

@@ -110,6 +110,17 @@ export const oneOfEach: readonly AuditEvent[] = [
     sourceAddress: { personal: '192.0.2.7:1234' },
   },
   { type: 'lifecycle', time: noon, action: 'started', version: '0.1.0' },
+  {
+    type: 'ban',
+    time: noon,
+    action: 'created',
+    kind: 'spiffe-id',
+    value: 'spiffe://example.org/ns/shop/sa/web',
+    reason: 'host taken over',
+    until: new Date('2026-02-01T12:00:00.000Z'),
+    revision: 4,
+    actor: { kind: 'uid', uid: 0, role: 'admin' },
+  },
 ];
 
 const hostileText = fc.oneof(

@@ -1,5 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
+import type { AuditEvent } from '../../src/audit/event.ts';
 import { auditColumns, certificateColumns } from '../../src/audit/columns.ts';
 import { formatCursor, parseCursor } from '../../src/audit/cursor.ts';
 import { parseMoment } from '../../src/audit/moment.ts';
@@ -201,9 +202,19 @@ describe('columns', () => {
     ['authority', { serial: '01' }],
     ['admin', {}],
     ['lifecycle', {}],
+    ['ban', { source: web }],
   ])('%s', (type, expected) => {
     const event = oneOfEach.find((one) => one.type === type)!;
     expect(auditColumns(event)).toEqual({ ...columns, type, ...expected });
+  });
+
+  test.each([
+    ['serial', { serial: '40ab' }],
+    ['key', {}],
+  ] as const)('a ban of a %s', (kind, expected) => {
+    const ban = oneOfEach.find((one) => one.type === 'ban')!;
+    const event: AuditEvent = { ...ban, kind, value: '40ab' };
+    expect(auditColumns(event)).toEqual({ ...columns, type: 'ban', ...expected });
   });
 
   test('an empty source is none', () => {
@@ -214,7 +225,7 @@ describe('columns', () => {
   test('only an issuance announces a certificate', () => {
     expect(oneOfEach.map((event) => certificateColumns(event)?.entryId)).toEqual([
       'web',
-      ...Array(8).fill(undefined),
+      ...Array(9).fill(undefined),
     ]);
   });
 });

@@ -282,6 +282,40 @@ describe('against a running server', () => {
       expect([outcome.code, outcome.err.includes('as root')]).toEqual([77, true]);
   });
 
+  test.each([
+    ['an empty file', '', 'usage', 64],
+    ['bytes that are not UTF-8', Buffer.from([0x61, 0xff, 0xfe]), 'input_unreadable', 2],
+  ])('apply refuses %s', async (_what, bytes, code, exitCode) => {
+    await writeFile(join(dir, 'odd.yaml'), bytes);
+    const outcome = await cli('apply', '-f', 'odd.yaml');
+    expect([outcome.code, outcome.err]).toEqual([exitCode, expect.stringContaining(`error[${code}]`)]);
+  });
+
+  test('a label given twice is refused', async () => {
+    const labels = ['--label', 'app=a', '--label', 'app=b'];
+    const outcome = await cli(
+      'entry',
+      'create',
+      'x',
+      '--spiffe-id',
+      web,
+      '--selector',
+      'unix:uid:1',
+      ...labels,
+    );
+    expect([outcome.code, outcome.err]).toEqual([64, expect.stringContaining('given twice')]);
+  });
+
+  test('no record is said to match, where a result would not show it', async () => {
+    const { code, out, err } = await cli('audit', 'list', '--serial', '00');
+    expect([code, out, err]).toEqual([0, 'INDEX  TIME  TYPE  WHAT\n', 'no record matches\n']);
+  });
+
+  test('--version prints what the command does', async () => {
+    const { code, out } = await runCli(['--version']);
+    expect([code, out]).toEqual([0, expect.stringMatching(/^countersign \d+\.\d+\.\d+\n$/)]);
+  });
+
   test('version needs no server', async () => {
     expect((await runCli(['version', '-o', 'json'])).out).toMatch(/"version": "\d+\.\d+\.\d+"/);
   });
@@ -302,7 +336,21 @@ describe('stopping', () => {
     expect((await cli('up', ...args)).err).toContain(`error[${code}]`);
   });
 
-  test('a signal drains and exits 0; the socket is gone and commands say so', async () => {
+  test('a start that finds its port taken ends by itself', async () => {
+    const port = /https:\/\/localhost:(\d+)/.exec(server.output())?.[1] ?? '';
+    const second = ['up', '--data-dir', join(dir, 'second'), '--admin-address', `127.0.0.1:${port}`];
+    const outcome = await runCli(second);
+    expect([outcome.code, outcome.err]).toEqual([2, expect.stringContaining('error[address_in_use]')]);
+  });
+
+  test('a file is no data directory', async () => {
+    const outcome = await runCli(['up', '--data-dir', join(dir, 'mesh.yaml')]);
+    expect([outcome.code, outcome.err]).toEqual([77, expect.stringContaining('is not a directory')]);
+  });
+
+  test('a signal drains and exits 0, also when npm passes it on a second time; the socket is gone and commands say so', async () => {
+    server.kill('SIGINT');
+    await new Promise((resolve) => setTimeout(resolve, 5));
     server.kill('SIGINT');
     expect(await server.exited).toBe(0);
     const { code, err } = await cli('status');

@@ -38,12 +38,26 @@ const entry = {
   expiresAt: null,
   revision: 1,
 };
+const ban = {
+  kind: evil,
+  value: evil,
+  reason: evil,
+  until: evil,
+  inForce: true,
+  createdAt: evil,
+  actor: { kind: evil, tokenId: evil, role: evil },
+  revision: 1,
+  certificatesValidUntil: evil,
+};
 const event = { type: 'decision', time: evil, verdict: evil, source: evil, destination: evil, why: evil };
 
 test.each([
   [['entry', 'list'], 200, page(entry)],
   [['entry', 'show', 'x'], 200, JSON.stringify(entry)],
   [['entry', 'show', 'x', '-o', 'json'], 200, JSON.stringify(entry)],
+  [['ban', 'list'], 200, page(ban)],
+  [['ban', 'serial', 'ff', '--reason', 'x'], 200, JSON.stringify(ban)],
+  [['unban', 'serial', 'ff'], 200, JSON.stringify(ban)],
   [['policy', 'show', 'a/b'], 200, JSON.stringify({ source: evil })],
   [['audit', 'list'], 200, page({ index: 0, leafHash: evil, personal: { path: evil }, event })],
   [['audit', 'list'], 200, page({ index: 0, leafHash: '', personal: {}, event: { type: { kind: evil } } })],

@@ -1,5 +1,6 @@
 import { PassThrough } from 'node:stream';
 import fc from 'fast-check';
+import { checkNode } from '../../src/cli/run.ts';
 import { describe, expect, test } from 'vitest';
 import { exitCodeOf, formatFailure, formatFailureJson } from '../../src/cli/failure.ts';
 import { formatTable, printable, printableJson, printableLines } from '../../src/cli/text.ts';
@@ -104,4 +105,16 @@ describe('failures', () => {
   ])('%s exits with %i', (thrown, code) => {
     expect(exitCodeOf(thrown)).toBe(code);
   });
+});
+
+test.each([
+  ['20.20.2', false],
+  ['22.17.9', false],
+  ['22.18.0', true],
+  ['23.0.0', true],
+  ['24.21.0', true],
+])('Node %s is new enough: %s', (version, isEnough) => {
+  const check = () => checkNode(version);
+  if (isEnough) expect(check).not.toThrow();
+  else expect(check).toThrow(expect.objectContaining({ code: 'platform_unsupported' }));
 });

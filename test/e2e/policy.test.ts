@@ -122,6 +122,18 @@ describe('a policy', () => {
     expect(app.seen.length).toBe(before);
   });
 
+  test.each([
+    ['/orders//1', '/orders/1'],
+    ['/orders/a/../2', '/orders/2'],
+    ['/orders/a//../admin', '/orders/a/admin'],
+    ['/admin/..\\orders/3', '/orders/3'],
+    ['/orders/%2e/4', '/orders/4'],
+    ['/%6frders/5?a=/../b', '/orders/5?a=/../b'],
+  ])('judges %s as the application receives it', async (path, received) => {
+    expect((await ask({ to: toOrders, path })).status).toBe(200);
+    expect(app.seen.at(-1)?.path).toBe(received);
+  });
+
   test('that is edited takes effect on the next calls of a live connection', async () => {
     const post = () => ask({ to: toOrders, path: '/orders/1', method: 'POST' });
     expect((await post()).status).toBe(403);

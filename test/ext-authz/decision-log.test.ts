@@ -14,6 +14,40 @@ describe('the queue of decisions', () => {
     expect(ids(batches)).toEqual(range(0, 25));
   });
 
+  test('a batch is small enough not to hold up checks while it is encoded', async () => {
+    const { log, batches } = start({});
+    for (let i = 0; i < 1_000; i++) log.push(event(i));
+    await log.close();
+    expect(ids(batches)).toEqual(range(0, 1_000));
+    expect(Math.max(...batches.map((batch) => batch.length))).toBeLessThanOrEqual(250);
+  });
+
+  test.each(['caller_unknown', 'destination_forged'] as const)(
+    'a flood of %s is counted, not written',
+    async (reason) => {
+      const { log, batches } = start({});
+      for (let i = 0; i < 5_000; i++) log.push({ ...event(i), verdict: 'deny', reason });
+      for (let i = 5_000; i < 5_010; i++) log.push(event(i));
+      await log.close();
+      const written = ids(batches);
+      expect(written.slice(-10)).toEqual(range(5_000, 5_010));
+      expect(written.length).toBeLessThan(120);
+      const lost = losses(batches).reduce((sum, { count }) => sum + count, 0);
+      expect(written.length + lost).toBe(5_010);
+      expect(losses(batches).every(({ cause }) => cause === 'repeated')).toBe(true);
+    },
+  );
+
+  test('a flood that has ended is told of without another decision', async () => {
+    const { log, batches } = start({});
+    for (let i = 0; i < 200; i++) log.push({ ...event(i), verdict: 'deny', reason: 'caller_unknown' });
+    await until(() => losses(batches).length === 1);
+    log.push({ ...event(200), time: now, verdict: 'deny', reason: 'caller_unknown' });
+    await until(() => losses(batches).length === 2);
+    expect(losses(batches).at(-1)).toMatchObject({ count: 1, cause: 'repeated' });
+    await log.close();
+  });
+
   test('an event alone is written after the flush time', async () => {
     const { log, batches } = start({});
     log.push(event(1));

@@ -33,6 +33,7 @@ describe('a check that can be judged', () => {
       protocol: 'http',
       source: { text: web },
       sourceSerial: '',
+      sourceKey: '',
       sourceAddress: '10.0.0.1:40000',
       claimedDestination: orders,
       method: 'GET',
@@ -71,6 +72,7 @@ describe('a check that can be judged', () => {
   test('with the certificate of the principal, whose serial it gives', () => {
     const check = read({ principal: web, certificate: certificates.web });
     expect(check).toMatchObject({ source: { text: web }, sourceSerial: '0102', rejection: null });
+    expect(check.sourceKey).toMatch(/^[0-9a-f]{64}$/);
   });
 
   test('without a port when the destination is a Unix socket or names none', () => {

@@ -1,3 +1,5 @@
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { Client, credentials } from '@grpc/grpc-js';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { createUnixAttestor } from '../../src/attest/unix.ts';
@@ -10,6 +12,7 @@ import { MeshError } from '../../src/errors.ts';
 import { readAsEnvoy } from '../../src/ext-authz/response.ts';
 import { createExtAuthzService, type ExtAuthzOptions } from '../../src/ext-authz/service.ts';
 import { type GrpcListener, startGrpcListener } from '../../src/grpc/listener.ts';
+import { noBans } from '../../src/identity/ban-list.ts';
 import type { Attestation } from '../../src/identity/evidence.ts';
 import { SpiffeId, TrustDomain } from '../../src/spiffe/id.ts';
 import { CheckResponse } from '../../src/wire/authz.ts';
@@ -68,6 +71,7 @@ async function serve(
     attest: createUnixAttestor({}),
     entitledIds: () => [orders],
     snapshot: () => snapshot,
+    bans: () => noBans,
     record: (event) => seen.records.push(event),
     clock: systemClock,
     newDecisionId: () => `d-${++decisions}`,
@@ -124,6 +128,22 @@ describe('a check over a real socket', () => {
       },
     ]);
     expect(seen.decisions.map(({ reason }) => reason)).toEqual(['allow_rule']);
+  });
+
+  test('leaves nothing of its query in memory with its record', async () => {
+    setFlagsFromString('--expose-gc');
+    const collect = runInNewContext('gc') as () => void;
+    await serve();
+    const kept = async (count: number): Promise<number> => {
+      collect();
+      const before = process.memoryUsage().heapUsed;
+      for (let i = 0; i < count; i++)
+        await check({ path: `/orders/long-enough-to-be-a-slice?${'q'.repeat(50_000)}` });
+      collect();
+      return (process.memoryUsage().heapUsed - before) / count;
+    };
+    await kept(20);
+    expect(await kept(100)).toBeLessThan(25_000);
   });
 
   test('without a destination is about the default identity of the proxy', async () => {
@@ -236,6 +256,7 @@ describe('a failure of ours never lets a call pass', () => {
   const cases: [string, Partial<ExtAuthzOptions>][] = [
     ['the registry', { entitledIds: broken }],
     ['the snapshot', { snapshot: broken }],
+    ['the bans', { bans: broken }],
     ['the decision id', { newDecisionId: broken }],
     ['the record', { record: broken }],
     ['the clock of the record', { clock: { ...systemClock, now: broken } }],

@@ -1,5 +1,6 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { chmodSync, readdirSync, readlinkSync } from 'node:fs';
+import { Session } from 'node:inspector';
 import { createServer, connect, type Server, Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -80,6 +81,23 @@ test.skipIf(process.getuid?.() !== 0)('names the other user', async () => {
 test('a socket without a file descriptor names nobody', async () => {
   const read = await openPeerCredentials();
   expect(() => read(new Socket())).toThrow(expect.objectContaining({ code: 'attestation_failed' }));
+});
+
+test('a signal in the middle does not make the process look ended', async () => {
+  const { credentials, end } = await acceptOwn(true);
+  const session = new Session();
+  session.connect();
+  // The sampling profiler interrupts this thread by signals.
+  session.post('Profiler.enable');
+  session.post('Profiler.setSamplingInterval', { interval: 50 });
+  session.post('Profiler.start');
+  const until = Date.now() + 500;
+  let dead = 0;
+  while (Date.now() < until) if (!credentials.isAlive()) dead += 1;
+  session.post('Profiler.stop');
+  session.disconnect();
+  end();
+  expect(dead).toBe(0);
 });
 
 test('the hold on the process is closed with the connection', async () => {

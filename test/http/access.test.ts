@@ -13,7 +13,12 @@ const guarded = [...routeAccess]
   .filter(([, access]) => access !== 'public')
   .map(([route, access]) => {
     const [method = '', pattern = ''] = route.split(' ');
-    const path = pattern.replace(':namespace', 'shop').replace(':name', 'web').replace(':id', 'web');
+    const path = pattern
+      .replace(':namespace', 'shop')
+      .replace(':name', 'web')
+      .replace(':id', 'web')
+      .replace(':kind', 'serial')
+      .replace(':value', '40ab');
     return { route, method, pattern, path, access };
   });
 const above = guarded.filter(({ access }) => access !== 'viewer');

@@ -6,6 +6,9 @@ import { afterEach, describe, expect, test } from 'vitest';
 import { MeshError } from '../../src/errors.ts';
 import { type Attempt, openAttemptLog } from '../../src/http/attempt-log.ts';
 import type { AuditEvent } from '../../src/audit/event.ts';
+import { createAdminApp } from '../../src/http/app.ts';
+import { listenTls, listenUnix } from '../../src/http/listener.ts';
+import { openUnixDoor } from '../../src/http/unix-door.ts';
 import { type Harness, handClock, rawUnix, startHarness } from './harness.ts';
 
 let harness: Harness | undefined;
@@ -29,6 +32,37 @@ test('an unknown error leaves only its id', async () => {
     errorId: expect.stringMatching(/^[0-9a-f]{16}$/),
   });
   expect(harness.failures).toHaveLength(1);
+});
+
+test('an app whose address is taken is closed: nothing of it keeps the process', async () => {
+  harness = await startHarness();
+  const door = { ...(await harness.issueServerCertificate()), allowedHosts: new Set(['localhost']) };
+  const overTls = await createAdminApp(harness.ports, { kind: 'tls', ...door });
+  const overUnix = await createAdminApp(harness.ports, await openUnixDoor([]));
+  const port = Number(harness.tls.address.split(':').at(-1));
+  await expect(listenTls(overTls, { host: '127.0.0.1', port })).rejects.toMatchObject({
+    code: 'address_in_use',
+  });
+  await expect(listenUnix(overUnix, harness.unix.address)).rejects.toMatchObject({ code: 'socket_in_use' });
+  for (const app of [overTls, overUnix]) {
+    await expect(app.inject('/healthz')).rejects.toMatchObject({ code: expect.stringContaining('CLOSE') });
+  }
+});
+
+test.each([
+  ['no HTTP', 'hello\r\n\r\n', 400],
+  [
+    'two lengths',
+    'POST /v1/entries HTTP/1.1\r\nhost: localhost\r\ncontent-length: 4\r\ncontent-length: 5\r\n\r\nabcde',
+    400,
+  ],
+  ['a header over 16 KiB', `GET / HTTP/1.1\r\nx: ${'a'.repeat(20_000)}\r\n\r\n`, 431],
+])('%s is answered with a problem', async (_what, text, status) => {
+  harness = await startHarness();
+  const [head = '', body = ''] = (await rawUnix(harness.unix.address, text)).split('\r\n\r\n');
+  expect(head).toContain(`HTTP/1.1 ${status} `);
+  expect(head).toContain('content-type: application/problem+json');
+  expect(JSON.parse(body)).toMatchObject({ status, code: 'body_invalid' });
 });
 
 test('not ready answers 503 with causes', async () => {

@@ -14,8 +14,10 @@ import { createAuthority } from '../../src/ca/authority.ts';
 import { parseProfile } from '../../src/ca/profile.ts';
 import { createIntermediate, createRoot } from '../../src/ca/x509.ts';
 import type { Clock } from '../../src/clock.ts';
+import { type ErrorCode, MeshError } from '../../src/errors.ts';
 import { type AdminPorts, createAdminApp } from '../../src/http/app.ts';
 import { mintToken } from '../../src/http/bearer-token.ts';
+import type { CaPort } from '../../src/http/ca-report.ts';
 import { type AdminListener, listenTls, listenUnix, type TlsListener } from '../../src/http/listener.ts';
 import type { StatusReport } from '../../src/http/status-report.ts';
 import { openUnixDoor } from '../../src/http/unix-door.ts';
@@ -65,6 +67,29 @@ export type Harness = {
   readonly close: () => Promise<void>;
 };
 
+/** A CA in the middle of a rotation that nothing moves: every step is refused with its own code. */
+function refusingCa(clock: Clock): CaPort {
+  const refuse = (code: ErrorCode) => async (): Promise<never> => {
+    throw new MeshError(code, 'not now', { fix: 'wait' });
+  };
+  const at = clock.now();
+  return {
+    report: async () => ({
+      bundleSequence: 2,
+      authorities: [],
+      coverage: { sequence: 2, confirmed: 1, holders: 2 },
+      next: { step: 'activate', safe: false },
+      laggards: [{ spiffeId: 'spiffe://example.org/web', node: 'n', lastSeen: at, why: 'late', until: at }],
+      moreLaggards: 0,
+      doubt: null,
+    }),
+    rotate: refuse('rotation_out_of_order'),
+    activate: refuse('rotation_unproven'),
+    retire: refuse('rotation_unproven'),
+    taint: refuse('authority_not_found'),
+  };
+}
+
 export const trustDomain = TrustDomain.parse('example.org');
 
 /** The admin API on a real store, a real administration and real sockets. */
@@ -82,6 +107,7 @@ export async function startHarness(changes: Partial<AdminPorts> = {}): Promise<H
       settings,
       commit: store.commitMesh,
       latestExpiry: store.latestExpiry,
+      latestExpiries: store.latestExpiries,
       clock,
     }),
     recordEvents: store.recordEvents,
@@ -95,6 +121,7 @@ export async function startHarness(changes: Partial<AdminPorts> = {}): Promise<H
     readiness: () => ({ ready: true, causes: [] }),
     metricsText: () => '# nothing\n',
     trustBundlePem: () => bundlePem(authority.bundle),
+    ca: refusingCa(clock),
     clock,
     randomBytes,
     reportFailure: (_id, error) => failures.push(error),

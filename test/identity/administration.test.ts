@@ -3,11 +3,11 @@ import { randomBytes } from 'node:crypto';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import type { Actor } from '../../src/audit/event.ts';
+import type { Actor, AuditEvent } from '../../src/audit/event.ts';
 import type { ErrorCode } from '../../src/errors.ts';
 import { type Administration, createAdministration } from '../../src/identity/administration.ts';
 import { compileStoredMesh, createMeshHolder, type MeshHolder } from '../../src/identity/current-mesh.ts';
-import { TrustDomain } from '../../src/spiffe/id.ts';
+import { SpiffeId, TrustDomain } from '../../src/spiffe/id.ts';
 import { openStore, type Store } from '../../src/store/store.ts';
 import { manualClock } from '../harness/manual-clock.ts';
 
@@ -46,6 +46,7 @@ async function open(): Promise<void> {
     settings,
     commit: store.commitMesh,
     latestExpiry: store.latestExpiry,
+    latestExpiries: store.latestExpiries,
     clock,
   });
 }
@@ -82,11 +83,13 @@ async function checkInvariants(): Promise<void> {
   expect(holder.current().snapshot.revision).toBe(stored.revision);
   expect(holder.current().registry.size).toBe(stored.entries.size);
   expect(holder.current().policies.size).toBe(stored.policies.size);
+  expect(new Map(current.bans)).toEqual(new Map(stored.bans));
+  expect(holder.current().bans.size).toBe(stored.bans.size);
 }
 
 async function events(): Promise<string[]> {
   const { rows } = await store.queryAudit({
-    types: ['entry_change', 'policy_change'],
+    types: ['entry_change', 'policy_change', 'ban'],
     since: null,
     until: null,
     source: null,
@@ -99,7 +102,7 @@ async function events(): Promise<string[]> {
   });
   return rows.map(({ leaf }) => {
     const event = JSON.parse(leaf) as Record<string, unknown>;
-    return `${String(event['action'])} ${String(event['entryId'] ?? event['policy'])} r${String(event['revision'])}`;
+    return `${String(event['action'])} ${String(event['entryId'] ?? event['policy'] ?? event['value'])} r${String(event['revision'])}`;
   });
 }
 
@@ -203,7 +206,72 @@ test('changes at the same moment follow one another, and none is lost', async ()
   await checkInvariants();
 });
 
+const webId = 'spiffe://mesh.test/ns/shop/sa/web';
+const banned = (change: object = {}) =>
+  mesh.ban({ kind: 'spiffe-id', value: webId, reason: 'x', ...change }, actor);
+
+test('a scenario of bans: each step is whole, stored, and told', async () => {
+  await apply(entry('web'));
+  const { registry, snapshot } = holder.current();
+  const applied = snapshot.appliedTo(SpiffeId.parse(webId));
+  expect(await banned({ until: '1h' })).toMatchObject({
+    ban: { revision: 2, until: expect.any(Date) as Date },
+  });
+  await checkInvariants();
+  await expect(banned({ until: '30m' })).rejects.toMatchObject({ code: 'ban_exists' });
+  await checkInvariants();
+  await banned();
+  await checkInvariants();
+  expect(await banned()).toMatchObject({ ban: { revision: 3 } });
+  await expect(banned({ until: '30d' })).rejects.toMatchObject({ code: 'ban_exists' });
+  await banned({ reason: 'y' });
+  await checkInvariants();
+  await mesh.ban({ kind: 'serial', value: '40:AB', reason: 'z', until: '1s' }, actor);
+  await checkInvariants();
+  // A ban costs no new index of entries and policies, however many there are.
+  expect(holder.current().registry).toBe(registry);
+  expect(holder.current().snapshot.appliedTo(SpiffeId.parse(webId))).toBe(applied);
+  await apply(policy('orders'));
+  expect(holder.current().snapshot.appliedTo(SpiffeId.parse(webId)).policies).toHaveLength(1);
+  await mesh.deletePolicy('shop/orders', actor);
+  await checkInvariants();
+  await clock.advance(1_000);
+  expect(mesh.bans().size).toBe(2);
+  const before = new Map(mesh.bans());
+  await store.close();
+  await open();
+  await checkInvariants();
+  expect(new Map(mesh.bans())).toEqual(before);
+  expect(await mesh.unban('serial', '40ab', actor)).toMatchObject({ reason: 'z', revision: 5 });
+  await checkInvariants();
+  expect(await mesh.unban('spiffe-id', webId, actor)).toMatchObject({ reason: 'y' });
+  await checkInvariants();
+  expect(await events()).toEqual([
+    'created web r1',
+    `created ${webId} r2`,
+    `created ${webId} r3`,
+    `created ${webId} r4`,
+    'created 40ab r5',
+    'created shop/orders r6',
+    'deleted shop/orders r7',
+    'lifted 40ab r8',
+    `lifted ${webId} r9`,
+  ]);
+});
+
+test('bans and changes at the same moment follow one another, and none is lost', async () => {
+  const ids = Array.from({ length: 20 }, (_, index) => `spiffe://mesh.test/w${index}`);
+  await Promise.all(ids.flatMap((value, index) => [banned({ value }), apply(entry(`w${index}`))]));
+  expect([mesh.bans().size, mesh.current().entries.size, mesh.current().revision]).toEqual([20, 20, 40]);
+  await checkInvariants();
+});
+
 test.each<[string, () => Promise<unknown>, ErrorCode]>([
+  ['ban without a reason', () => banned({ reason: '' }), 'ban_invalid'],
+  ['ban what is no ID', () => banned({ value: 'web' }), 'spiffe_id_scheme'],
+  ['lift a ban that is not there', () => mesh.unban('serial', '40ab', actor), 'ban_not_found'],
+  ['lift a ban of nothing', () => mesh.unban('serial', 'x', actor), 'ban_invalid'],
+  ['lift a ban of no kind', () => mesh.unban('node', 'x', actor), 'ban_invalid'],
   ['update an entry that is not there', () => mesh.updateEntry('none', {}, actor), 'entry_not_found'],
   ['delete an entry that is not there', () => mesh.deleteEntry('none', actor), 'entry_not_found'],
   ['delete a policy that is not there', () => mesh.deletePolicy('shop/none', actor), 'policy_not_found'],
@@ -234,6 +302,41 @@ test('deleting an entry tells how long its certificates stay valid', async () =>
     },
   ]);
   expect(await mesh.deleteEntry('web', actor)).toMatchObject({ certificatesValidUntil: notAfter });
+});
+
+test('a ban tells how long certificates already issued to the identity stay valid', async () => {
+  const expiry = (ms: number) => new Date(clock.now().getTime() + ms);
+  const issuance = (serial: string, notAfter: Date, spiffeId = webId): AuditEvent => ({
+    type: 'issuance',
+    time: clock.now(),
+    profile: 'x509-svid',
+    spiffeId,
+    serial,
+    notBefore: clock.now(),
+    notAfter,
+    tbsSha256: '',
+    spkiSha256: '',
+    issuerKeyId: '',
+    entryId: serial,
+    entryRevision: 1,
+    selectors: [],
+    caller: { pid: 1, uid: 1, gid: 1 },
+  });
+  await store.recordEvents([
+    issuance('7f', expiry(60_000)),
+    issuance('7e', expiry(30_000)),
+    issuance('7d', expiry(90_000), 'spiffe://mesh.test/other'),
+  ]);
+  expect(await banned()).toMatchObject({ certificatesValidUntil: expiry(60_000) });
+  const { ban } = await mesh.ban({ kind: 'serial', value: '7f', reason: 'x' }, actor);
+  const described = await mesh.describeBans([ban, ...mesh.bans().values()]);
+  expect(described.map(({ certificatesValidUntil }) => certificatesValidUntil)).toEqual([
+    null,
+    expiry(60_000),
+    null,
+  ]);
+  await clock.advance(60_000);
+  expect((await mesh.describeBans([...mesh.bans().values()]))[0]?.certificatesValidUntil).toBeNull();
 });
 
 test('a stored policy that cannot be read stops the start and is named', async () => {

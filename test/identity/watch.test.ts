@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { MeshError } from '../../src/errors.ts';
+import { noBans } from '../../src/identity/ban-list.ts';
 import type { WorkloadCredentials } from '../../src/identity/credentials.ts';
 import type { RegistrationEntry } from '../../src/identity/entry.ts';
 import type { Attestation } from '../../src/identity/evidence.ts';
@@ -22,20 +23,28 @@ let keeper: Keeper;
 let entries: RegistrationEntry[];
 let issued: { entryId: string; pid: number; at: Date }[];
 let failing: boolean;
+let signer: string;
 let failures: unknown[];
+let aheadMs: number;
+let atOnce: number;
+let mostAtOnce: number;
 let stop: AbortController;
 const changed = createNotice();
 
 const issue: IssueX509 = async ({ entry: { id, ttlSeconds }, attestation }) => {
-  await Promise.resolve();
+  atOnce += 1;
+  mostAtOnce = Math.max(mostAtOnce, atOnce);
+  await new Promise((resolve) => setImmediate(resolve));
+  atOnce -= 1;
   if (failing) throw new MeshError('store_unavailable', 'the disk is full');
   const now = clock.now();
   issued.push({ entryId: id, pid: attestation.caller.pid, at: now });
   return {
     certificates: [new Uint8Array([issued.length])],
     serial: `${issued.length}`,
-    notBefore: now,
-    notAfter: new Date(now.getTime() + ttlSeconds * 1_000),
+    issuerKeyId: signer,
+    notBefore: new Date(now.getTime() + aheadMs),
+    notAfter: new Date(now.getTime() + aheadMs + ttlSeconds * 1_000),
   };
 };
 
@@ -44,11 +53,15 @@ beforeEach(() => {
   entries = [];
   issued = [];
   failing = false;
+  signer = 'aa';
   failures = [];
+  [aheadMs, atOnce, mostAtOnce] = [0, 0, 0];
   stop = new AbortController();
   keeper = createKeeper({
     issue,
     generateKeyPair: async () => ({ publicKey: new Uint8Array(1), privateKey: new Uint8Array(1) }),
+    bans: () => noBans,
+    onChange: changed.subscribe,
     clock,
     random: () => 0.5,
     onFailure: (_, error) => failures.push(error),
@@ -84,6 +97,7 @@ function follow(uid: number, signal = stop.signal, pid = 1): WorkloadCredentials
   const watch = createWatch({
     trustDomain,
     registry: () => indexEntries(entries),
+    bans: () => noBans,
     bundles: () => new Map([['mesh.test', bundle]]),
     keeper,
     clock,
@@ -207,4 +221,76 @@ test('the evidence in an issuance is that of a caller who is still there', async
   first.abort();
   await clock.advance(60_000);
   expect(issued.map(({ pid }) => pid)).toEqual([7, 8]);
+});
+
+test.each([
+  { what: 'ahead of its end', jumpMs: 10_000_000 },
+  { what: 'before its beginning', jumpMs: -10_000_000 },
+])('a clock that jumps $what has a certificate replaced once, within a minute', async ({ jumpMs }) => {
+  entries = [entry('web', ['unix:uid:1'], { ttlSeconds: 3_600 })];
+  const seen = follow(1);
+  await settle();
+  clock.jump(jumpMs);
+  await clock.advance(60_000);
+  expect(seen.at(-1)?.svids.map(({ serial }) => serial)).toEqual(['2']);
+  await clock.advance(600_000);
+  expect(issued).toHaveLength(2);
+});
+
+test('an issuer whose clock is an hour ahead does not make renewals spin', async () => {
+  aheadMs = 3_600_000;
+  entries = [entry('web', ['unix:uid:1'], { ttlSeconds: 3_600 })];
+  follow(1);
+  await clock.advance(600_000);
+  expect(issued).toHaveLength(1);
+});
+
+test('a first certificate that cannot be made says why, and is tried again', async () => {
+  failing = true;
+  const told: unknown[] = [];
+  const lease = keeper.hold(entry('web', ['unix:uid:1']), attested(1), () => told.push(lease.failure()));
+  await settle();
+  expect(told).toEqual([expect.objectContaining({ code: 'store_unavailable' })]);
+  failing = false;
+  await clock.advance(1_000);
+  expect([lease.svid()?.serial, lease.failure()]).toEqual(['1', undefined]);
+});
+
+test('of 200 entries at once no more than 16 are being issued', async () => {
+  entries = Array.from({ length: 200 }, (_, index) => entry(`e${index}`, [`unix:uid:${index}`]));
+  const seen = entries.map((_, index) => follow(index));
+  await settle();
+  await settle();
+  expect(seen.every((states) => states.length === 1)).toBe(true);
+  expect(mostAtOnce).toBe(16);
+});
+
+test('ten thousand watches leave nothing behind', async () => {
+  entries = [entry('web', ['unix:uid:1'])];
+  let listeners = 0;
+  const watch = createWatch({
+    trustDomain,
+    registry: () => indexEntries(entries),
+    bans: () => noBans,
+    bundles: () => new Map([['mesh.test', bundle]]),
+    keeper,
+    clock,
+    onChange: (listener) => {
+      listeners += 1;
+      const end = changed.subscribe(listener);
+      return () => {
+        listeners -= 1;
+        end();
+      };
+    },
+  });
+  for (let round = 0; round < 10_000; round++) {
+    for await (const { svids } of watch(attested(1), stop.signal)) {
+      expect(svids).toHaveLength(1);
+      break;
+    }
+  }
+  expect([listeners, issued.length, keeper.kept().length]).toEqual([0, 1, 1]);
+  await clock.advance(60_000);
+  expect([keeper.kept().length, clock.sleepers()]).toEqual([0, 0]);
 });

@@ -52,6 +52,7 @@ export async function createAuthority(domain: string): Promise<TestAuthority> {
         certificates: [leaf, intermediateCertificate].map(({ rawData }) => new Uint8Array(rawData)),
         privateKey: key.pkcs8,
         serial: leaf.serialNumber,
+        issuerKeyId: 'aa'.repeat(20),
         notBefore,
         notAfter,
         hint: '',
@@ -68,12 +69,12 @@ export function credentialsOf(
   foreign: readonly TrustBundle[] = [],
 ): WorkloadCredentials {
   const bundles = new Map([bundle, ...foreign].map((one) => [one.trustDomain.name, one]));
-  return { trustDomain, svids, bundles };
+  return { trustDomain, svids, banned: [], isDefaultBanned: false, bundles };
 }
 
 /** What a caller has whom no entry matches. */
 export function nothingOf({ trustDomain }: TestAuthority): WorkloadCredentials {
-  return { trustDomain, svids: [], bundles: new Map() };
+  return { trustDomain, svids: [], banned: [], isDefaultBanned: false, bundles: new Map() };
 }
 
 type Keys = {

@@ -19,10 +19,10 @@ describe('events', () => {
   test('get indexes in order, without a gap, one of each type', async () => {
     const store = await openTestStore();
     expect(await store.recordEvents([])).toEqual([]);
-    expect(await store.recordEvents(oneOfEach)).toEqual([0, 1, 2, 3, 4, 5, 6, 7, 8]);
-    expect(await store.recordEvents([numbered(9)])).toEqual([9]);
+    expect(await store.recordEvents(oneOfEach)).toEqual([0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+    expect(await store.recordEvents([numbered(10)])).toEqual([10]);
     const rows = await checkedLog(store);
-    expect(rows.map(({ leaf }) => JSON.parse(leaf).type).slice(0, 9)).toEqual(
+    expect(rows.map(({ leaf }) => JSON.parse(leaf).type).slice(0, 10)).toEqual(
       oneOfEach.map(({ type }) => type),
     );
     expect(rows[4]?.personal).toEqual({ path: '/accounts/7', sourceAddress: '127.0.0.1:40000' });
@@ -114,7 +114,12 @@ describe('a request refused among others of its transaction', () => {
 describe('the mesh', () => {
   test('is empty at revision 0', async () => {
     const store = await openTestStore();
-    expect(await store.loadMesh()).toEqual({ revision: 0, entries: new Map(), policies: new Map() });
+    expect(await store.loadMesh()).toEqual({
+      revision: 0,
+      entries: new Map(),
+      policies: new Map(),
+      bans: new Map(),
+    });
   });
 
   test('comes back as it was put, by another process too', async () => {
@@ -128,6 +133,7 @@ describe('the mesh', () => {
       revision: 2,
       entries: new Map([['web', { ...web, hint: 'new', revision: 2 }]]),
       policies: new Map([[policy.key, policy]]),
+      bans: new Map(),
     };
     expect(await store.loadMesh()).toEqual(expected);
     await store.close();
@@ -210,10 +216,37 @@ describe('the rest of the state', () => {
     }
   });
 
+  test('two active CAs of one kind are refused, and nothing of the change is kept', async () => {
+    const store = await openTestStore();
+    await store.commitAuthorities([root, intermediate], 1, []);
+    const second = { ...intermediate, keyId: 'cc' };
+    await expect(store.commitAuthorities([second], 2, [lifecycle])).rejects.toThrow(code('internal'));
+    expect(await store.loadAuthorities()).toEqual([root, intermediate]);
+    expect(await store.readMeta('bundle_sequence')).toBe('1');
+    expect(await store.auditSize()).toBe(0);
+    const stepped = { ...intermediate, state: 'retiring' } as const;
+    await store.commitAuthorities([second, stepped], 2, [lifecycle]);
+    expect(await store.loadAuthorities()).toEqual([root, stepped, second]);
+    expect(await store.readMeta('bundle_sequence')).toBe('2');
+  });
+
+  test('coverage is put and removed by key; certificates are known with their issuer until they expire', async () => {
+    const store = await openTestStore();
+    await store.commitCoverage({ put: [{ key: 'a', record: '1' }], remove: [] });
+    await store.commitCoverage({ put: [{ key: 'b', record: '2' }], remove: ['a', 'none'] });
+    expect(await store.loadCoverage()).toEqual([{ key: 'b', record: '2' }]);
+    const { serial, spiffeId, entryId, issuerKeyId, notAfter } = issuance();
+    await store.recordEvents([issuance()]);
+    expect(await store.unexpiredCertificates(noon)).toEqual([
+      { serial, spiffeId, entryId, issuerKeyId, notAfter },
+    ]);
+    expect(await store.unexpiredCertificates(notAfter)).toEqual([]);
+  });
+
   test('authorities are put by key, with their events', async () => {
     const store = await openTestStore();
-    await store.commitAuthorities([root, intermediate], [oneOfEach[6]!]);
-    await store.commitAuthorities([{ ...intermediate, state: 'retired' }], [lifecycle]);
+    await store.commitAuthorities([root, intermediate], 1, [oneOfEach[6]!]);
+    await store.commitAuthorities([{ ...intermediate, state: 'retired' }], 1, [lifecycle]);
     expect(await store.loadAuthorities()).toEqual([root, { ...intermediate, state: 'retired' }]);
     expect(await store.auditSize()).toBe(2);
   });
@@ -282,6 +315,9 @@ const policy: PolicyDocument = {
 const root: StoredAuthority = {
   kind: 'root',
   keyId: 'aa',
+  rootKeyId: 'aa',
+  tainted: false,
+  publishedIn: 1,
   certificate: new Uint8Array([0x30, 0x00]),
   notBefore: noon,
   notAfter: new Date('2036-01-31T12:00:00.000Z'),
@@ -307,6 +343,8 @@ function step(from: number, change: Partial<MeshChange> = {}): MeshChange {
     deleteEntries: [],
     putPolicies: [],
     deletePolicies: [],
+    putBans: [],
+    deleteBans: [],
     events: [],
     ...change,
   };

@@ -58,6 +58,7 @@ describe('what a text may not have', () => {
     ['600,000 line breaks', '\n'.repeat(600_000), 'document_too_large', 'f.yaml:300001:1'],
     ['a list at the root', '- a\n', 'document_field_type', 'f.yaml:1:1'],
     ['text at the root', 'abc\n', 'document_field_type', 'f.yaml:1:1'],
+    ['empty text at the root', '--- ""\n', 'document_field_type', 'f.yaml:1:5'],
     ['null at the root', '--- ~\n', 'document_field_type', 'f.yaml:1:5'],
     ['no kind', 'apiVersion: v1\n', 'document_field_missing', 'f.yaml:1:1'],
     ['no apiVersion', 'kind: Thing\n', 'document_field_missing', 'f.yaml:1:1'],
