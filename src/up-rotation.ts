@@ -48,7 +48,8 @@ export async function openRotation(parts: RotationParts): Promise<Rotation> {
     evidence,
     doubt: clockWatch,
     report: ({ action, kind, keyId, evidence: why = '' }) =>
-      log.warn({ kind, keyId, evidence: why }, `CA key ${action}`),
+      // The first keys are no news: the status tells of them.
+      log[action === 'created' ? 'info' : 'warn']({ kind, keyId, evidence: why }, `CA key ${action}`),
   });
   const flush = async (): Promise<void> => {
     const change = coverage.takeChange(clock.now());
