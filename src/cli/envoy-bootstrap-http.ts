@@ -15,10 +15,15 @@ export function inboundHttp(plan: EnvoyPlan, cluster: string): Json {
       skip_xff_append: true,
       http_filters: [extAuthz(plan), router],
     },
+    // Envoy never looks at a peer's certificate again while a connection lives: this bounds what it misses.
+    { max_connection_duration: `${plan.maxConnectionSeconds}s` },
   );
 }
 
-/** HTTP from the workload itself to one peer. */
+/**
+ * HTTP from the workload itself to one peer. Its own connections live as long as it likes: they prove nothing that could
+ * run out, and to end one under a client that is about to send would cost that client a request.
+ */
 export function outboundHttp(plan: EnvoyPlan, name: string, cluster: string): Json {
   // Only what has not reached the peer is sent again.
   const retry_policy = { retry_on: 'connect-failure,refused-stream,reset-before-request', num_retries: 2 };
@@ -82,7 +87,13 @@ export function accessLog(plan: EnvoyPlan, listener: string, of: 'connection' | 
   };
 }
 
-function connectionManager(plan: EnvoyPlan, name: string, route: Json, more: Record<string, Json>): Json {
+function connectionManager(
+  plan: EnvoyPlan,
+  name: string,
+  route: Json,
+  more: Record<string, Json>,
+  connections: Record<string, Json> = {},
+): Json {
   return {
     name: 'envoy.filters.network.http_connection_manager',
     typed_config: typed('extensions.filters.network.http_connection_manager.v3.HttpConnectionManager', {
@@ -94,8 +105,7 @@ function connectionManager(plan: EnvoyPlan, name: string, route: Json, more: Rec
       common_http_protocol_options: {
         headers_with_underscores_action: 'REJECT_REQUEST',
         idle_timeout: '300s',
-        // Envoy never looks at a peer's certificate again while a connection lives: this bounds what it misses.
-        max_connection_duration: `${plan.maxConnectionSeconds}s`,
+        ...connections,
       },
       http2_protocol_options: {
         max_concurrent_streams: 100,

@@ -128,7 +128,7 @@ describe('what the bootstrap must say', () => {
     ['path_with_escaped_slashes_action', 'REJECT_REQUEST', 3],
     ['merge_slashes', true, 3],
     ['normalize_path', true, 3],
-    ['max_connection_duration', '900s', 5],
+    ['max_connection_duration', '900s', 3],
     ['max_downstream_connection_duration', '900s', 3],
     ['mode', 0o600, 1],
   ])('%s is always %j', (key, value, times) => {

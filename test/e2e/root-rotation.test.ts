@@ -56,7 +56,7 @@ beforeAll(async () => {
 
 test('a root is rotated from prepare to retire under load, and not one request fails', async () => {
   const [old] = rootsOf(await report());
-  const load: Load = startLoad(scope, outbound, 220, '/load');
+  const load: Load = startLoad(scope, outbound, 260, '/load');
   const calm = () => new Promise((resolve) => setTimeout(resolve, 11_000));
   await calm();
   await ca('rotate', { scope: 'root' });
