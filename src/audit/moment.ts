@@ -31,7 +31,8 @@ function parseTimestamp(text: string): Date | undefined {
 const timestamp =
   /^(?<date>[0-9]{4}-[0-9]{2}-[0-9]{2})(?<time>[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2}))?$/;
 
-const unitMs: ReadonlyMap<string, number> = new Map([
+/** The units of relative times, `10m` and the like, in milliseconds. */
+export const unitMs: ReadonlyMap<string, number> = new Map([
   ['s', 1_000],
   ['m', 60_000],
   ['h', 3_600_000],

@@ -2,25 +2,12 @@ import { Command } from 'commander';
 import { loadConfig } from '../config.ts';
 import { repeated } from './arguments.ts';
 import { renderEnvoyBootstrap } from './envoy-bootstrap.ts';
+import type { EnvoyBootstrapOptions } from './envoy-bootstrap-options.ts';
 import { examples } from './help.ts';
 import { globalOptions } from './global-options.ts';
 import { type Session } from './session.ts';
 
-type BootstrapOptions = {
-  readonly workload: string;
-  readonly workloadSocket?: string;
-  readonly inbound?: string;
-  readonly app?: string;
-  readonly inboundTcp?: readonly string[];
-  readonly inboundTcpOpen?: readonly string[];
-  readonly outbound?: readonly string[];
-  readonly outboundTcp?: readonly string[];
-  readonly admin?: string;
-  readonly accessLog?: string;
-  readonly maxConnectionDuration?: string;
-  readonly decisionTimeout?: string;
-  readonly nodeId?: string;
-};
+type BootstrapOptions = Omit<EnvoyBootstrapOptions, 'socket'> & { readonly workloadSocket?: string };
 
 /** `countersign envoy bootstrap`. */
 export function envoyCommand(session: Session): Command {

@@ -1,6 +1,6 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { Actor, BanEvent } from '../audit/event.ts';
-import { parseMoment } from '../audit/moment.ts';
+import { parseMoment, unitMs } from '../audit/moment.ts';
 import { MeshError, quote } from '../errors.ts';
 import { SpiffeId, type TrustDomain } from '../spiffe/id.ts';
 import { reservedPath } from './entry-parse.ts';
@@ -181,10 +181,3 @@ const maxHexLength = 128;
 // A date alone does not say whether its day is in or out.
 const dateLength = 'yyyy-mm-dd'.length;
 const unprintable = /[\u0000-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/;
-const unitMs: ReadonlyMap<string, number> = new Map([
-  ['s', 1_000],
-  ['m', 60_000],
-  ['h', 3_600_000],
-  ['d', 86_400_000],
-  ['w', 604_800_000],
-]);
