@@ -14,9 +14,6 @@ export type Metrics = {
   readonly text: () => string;
 };
 
-/** The media type of {@link Metrics.text}. */
-export const metricsMediaType = 'application/openmetrics-text; version=1.0.0; charset=utf-8';
-
 export function createMetrics(): Metrics {
   const families: (() => string[])[] = [];
   return {

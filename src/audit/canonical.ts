@@ -17,7 +17,12 @@ export type PersonalValue = {
 };
 
 /** An event as it is stored. */
-export type EncodedEvent = { readonly leaf: Uint8Array; readonly personal: readonly PersonalValue[] };
+export type EncodedEvent = {
+  /** The event as it was encoded: see `fitEvent`. */
+  readonly fitted: AuditEvent;
+  readonly leaf: Uint8Array;
+  readonly personal: readonly PersonalValue[];
+};
 
 /**
  * Encodes an event as the bytes of a leaf, version 1: canonical JSON of the fitted event (see `fitEvent`) with `"v":1`,
@@ -28,7 +33,8 @@ export type EncodedEvent = { readonly leaf: Uint8Array; readonly personal: reado
  *   value JSON cannot hold or a time outside the years 0 to 9999
  */
 export function encodeEvent(event: AuditEvent, randomBytes: (count: number) => Uint8Array): EncodedEvent {
-  const members: Record<string, unknown> = { ...fitEvent(event), v: 1 };
+  const fitted = fitEvent(event);
+  const members: Record<string, unknown> = { ...fitted, v: 1 };
   for (const [name, value] of Object.entries(members)) {
     if (value instanceof Date) members[name] = formatTime(value);
   }
@@ -45,7 +51,7 @@ export function encodeEvent(event: AuditEvent, randomBytes: (count: number) => U
       `an audit event of ${leaf.length} bytes is over the limit of ${maxLeafBytes}`,
     );
   }
-  return { leaf, personal };
+  return { fitted, leaf, personal };
 }
 
 /** SHA-256(salt || UTF-8 value), lower-case hex: what a leaf holds in place of a personal value. */

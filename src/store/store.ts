@@ -1,7 +1,6 @@
 import { auditColumns, certificateColumns } from '../audit/columns.ts';
 import { encodeEvent } from '../audit/canonical.ts';
 import type { AuditEvent, RecordEvents } from '../audit/event.ts';
-import { fitEvent } from '../audit/fit.ts';
 import type { AuditPage, AuditQuery } from '../audit/query.ts';
 import type { StoredAuthority } from '../ca/stored.ts';
 import type { Clock } from '../clock.ts';
@@ -196,13 +195,9 @@ async function openLocked(
 }
 
 function leafRecord(event: AuditEvent, randomBytes: StoreOptions['randomBytes']): LeafRecord {
+  const { fitted, leaf, personal } = encodeEvent(event, randomBytes);
   // The columns are those of what is stored, not of what was said.
-  const fitted = fitEvent(event);
-  return {
-    ...encodeEvent(fitted, randomBytes),
-    columns: auditColumns(fitted),
-    certificate: certificateColumns(fitted),
-  };
+  return { leaf, personal, columns: auditColumns(fitted), certificate: certificateColumns(fitted) };
 }
 
 const maxWaitingQuestions = 1_000;
