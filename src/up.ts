@@ -173,6 +173,7 @@ async function open(
       registry: () => holder.current().registry,
       bans: () => holder.current().bans,
       bundles: () => new Map([[trustDomain.name, authority.bundle()]]),
+      jwtBundles: () => new Map(),
       keeper,
       clock,
       onChange: (listener) => {

@@ -1,4 +1,5 @@
 import type { TrustBundle } from '../spiffe/bundle.ts';
+import type { JwtBundle } from '../spiffe/jwt-bundle.ts';
 import type { SpiffeId, TrustDomain } from '../spiffe/id.ts';
 import type { Attestation } from './evidence.ts';
 
@@ -33,6 +34,8 @@ export type WorkloadCredentials = {
   readonly isDefaultBanned: boolean;
   /** By trust domain name, our own among them. Empty when there is no SVID. */
   readonly bundles: ReadonlyMap<string, TrustBundle>;
+  /** By trust domain name, our own among them. Empty when there is no SVID. */
+  readonly jwtBundles: ReadonlyMap<string, JwtBundle>;
 };
 
 /**

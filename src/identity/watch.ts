@@ -1,5 +1,6 @@
 import type { Clock } from '../clock.ts';
 import type { TrustBundle } from '../spiffe/bundle.ts';
+import type { JwtBundle } from '../spiffe/jwt-bundle.ts';
 import type { SpiffeId, TrustDomain } from '../spiffe/id.ts';
 import type { WatchCredentials, WorkloadCredentials, X509Svid } from './credentials.ts';
 import type { RegistrationEntry } from './entry.ts';
@@ -15,6 +16,7 @@ export type WatchParts = {
   readonly bans: () => BanList;
   /** Every bundle a workload of ours may have, by trust domain name. */
   readonly bundles: () => ReadonlyMap<string, TrustBundle>;
+  readonly jwtBundles: () => ReadonlyMap<string, JwtBundle>;
   readonly keeper: Keeper;
   readonly clock: Clock;
   /** Calls back when the registry, a ban or a bundle changed. */
@@ -55,7 +57,7 @@ async function* watch(
 
 /** The full state now, or undefined while a certificate it needs is still being made. */
 function currentCredentials(
-  { trustDomain, registry, bans, bundles, keeper, clock }: WatchParts,
+  { trustDomain, registry, bans, bundles, jwtBundles, keeper, clock }: WatchParts,
   attestation: Attestation,
   leases: Map<string, HeldLease>,
   wake: () => void,
@@ -93,6 +95,7 @@ function currentCredentials(
     banned: entitled.filter(isBanned).map(({ spiffeId }) => spiffeId),
     isDefaultBanned: first !== undefined && isBanned(first),
     bundles: svids.length === 0 ? new Map() : bundles(),
+    jwtBundles: svids.length === 0 ? new Map() : jwtBundles(),
   };
 }
 
@@ -117,5 +120,7 @@ function differ(a: WorkloadCredentials, b: WorkloadCredentials): boolean {
   if (a.isDefaultBanned !== b.isDefaultBanned || a.banned.length !== b.banned.length) return true;
   if (a.banned.some((id, index) => !id.equals(b.banned[index] as SpiffeId))) return true;
   if (a.svids.some((svid, index) => svid !== b.svids[index])) return true;
-  return [...b.bundles].some(([name, bundle]) => a.bundles.get(name) !== bundle);
+  if ([...b.bundles].some(([name, bundle]) => a.bundles.get(name) !== bundle)) return true;
+  if (a.jwtBundles.size !== b.jwtBundles.size) return true;
+  return [...b.jwtBundles].some(([name, bundle]) => a.jwtBundles.get(name) !== bundle);
 }

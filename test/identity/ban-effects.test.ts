@@ -97,6 +97,7 @@ function follow(): WorkloadCredentials[] {
     registry: () => indexEntries(entries),
     bans: () => bans,
     bundles: () => new Map([['mesh.test', bundle]]),
+    jwtBundles: () => new Map(),
     keeper,
     clock,
     onChange: changed.subscribe,

@@ -99,6 +99,7 @@ function follow(uid: number, signal = stop.signal, pid = 1): WorkloadCredentials
     registry: () => indexEntries(entries),
     bans: () => noBans,
     bundles: () => new Map([['mesh.test', bundle]]),
+    jwtBundles: () => new Map(),
     keeper,
     clock,
     onChange: changed.subscribe,
@@ -273,6 +274,7 @@ test('ten thousand watches leave nothing behind', async () => {
     registry: () => indexEntries(entries),
     bans: () => noBans,
     bundles: () => new Map([['mesh.test', bundle]]),
+    jwtBundles: () => new Map(),
     keeper,
     clock,
     onChange: (listener) => {

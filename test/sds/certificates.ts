@@ -69,12 +69,19 @@ export function credentialsOf(
   foreign: readonly TrustBundle[] = [],
 ): WorkloadCredentials {
   const bundles = new Map([bundle, ...foreign].map((one) => [one.trustDomain.name, one]));
-  return { trustDomain, svids, banned: [], isDefaultBanned: false, bundles };
+  return { trustDomain, svids, banned: [], isDefaultBanned: false, bundles, jwtBundles: new Map() };
 }
 
 /** What a caller has whom no entry matches. */
 export function nothingOf({ trustDomain }: TestAuthority): WorkloadCredentials {
-  return { trustDomain, svids: [], banned: [], isDefaultBanned: false, bundles: new Map() };
+  return {
+    trustDomain,
+    svids: [],
+    banned: [],
+    isDefaultBanned: false,
+    bundles: new Map(),
+    jwtBundles: new Map(),
+  };
 }
 
 type Keys = {
