@@ -1,5 +1,5 @@
 import { generateKeyPair, randomBytes as cryptoRandomBytes } from 'node:crypto';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { createUnixAttestor, describeUnixAbilities } from './attest/unix.ts';
 import type { AuditEvent } from './audit/event.ts';
@@ -7,32 +7,21 @@ import { parseProfile } from './ca/profile.ts';
 import { type Clock, systemClock } from './clock.ts';
 import { type Config, defaultTrustDomain } from './config.ts';
 import { MeshError, publicError, quote } from './errors.ts';
-import { createExtAuthzService } from './ext-authz/service.ts';
 import { createDecisionLog } from './ext-authz/decision-log.ts';
-import { startGrpcListener } from './grpc/listener.ts';
 import type { StatusReport } from './http/status-report.ts';
 import { createAdministration } from './identity/administration.ts';
 import { compileStoredMesh, createMeshHolder } from './identity/current-mesh.ts';
 import { createIssuer, type IssueX509 } from './identity/issuer.ts';
 import { createKeeper, type GenerateKeyPair, type Keeper } from './identity/keeper.ts';
-import { createWatch } from './identity/watch.ts';
 import type { Log } from './log.ts';
-import type { SdsObserver } from './sds/observer.ts';
-import { createRefusals } from './sds/refusals.ts';
-import { createSdsService } from './sds/service.ts';
-import { createSigningService } from './signing/service.ts';
 import { TrustDomain } from './spiffe/id.ts';
-import {
-  ensureKeyEncryptionKey,
-  ensurePrivateDirectory,
-  makeDirectory,
-  readPrivateFile,
-} from './store/key-files.ts';
+import { ensureKeyEncryptionKey, ensurePrivateDirectory, readPrivateFile } from './store/key-files.ts';
 import { openStore, type Store } from './store/store.ts';
 import { type AdminDoors, openAdminDoors, serverEntryId } from './up-admin.ts';
 import type { Failpoint } from './up-authority.ts';
 import { createInstruments } from './up-metrics.ts';
-import { openRotation, type Rotation } from './up-rotation.ts';
+import { openRotation } from './up-rotation.ts';
+import { openWorkloadDoor } from './up-workload.ts';
 import { version } from './version.ts';
 
 /** A running authority, in one process with the agent. */
@@ -166,60 +155,22 @@ async function open(
     clock,
     onCheckFailure: (error) => log.warn(publicError(error), 'check failed'),
   });
-  const sds = createSdsService({
-    attest,
-    watch: createWatch({
-      trustDomain,
-      registry: () => holder.current().registry,
-      bans: () => holder.current().bans,
-      bundles: () => new Map([[trustDomain.name, authority.bundle()]]),
-      jwtBundles: () => new Map(),
-      keeper,
-      clock,
-      onChange: (listener) => {
-        const both = [holder.onChange(listener), authority.onChange(listener)];
-        return () => both.forEach((unsubscribe) => unsubscribe());
-      },
-    }),
-    recordRefusal: (event) => recordQuietly([event]),
-    clock,
-    observer: observeBoth(instruments.sds, rotation.observer),
-    log: (level, message, detail) => log[level](detail, message),
-  });
-  const extAuthz = createExtAuthzService({
-    attest,
-    entitledIds: ({ selectors }) =>
-      holder
-        .current()
-        .registry.match(selectors, clock.now())
-        .map(({ spiffeId }) => spiffeId),
-    snapshot: () => holder.current().snapshot,
-    bans: () => holder.current().bans,
-    record: decisions.push,
-    clock,
-    newDecisionId: () => cryptoRandomBytes(12).toString('hex'),
-    observer: instruments.checks,
-  });
-  const refusals = createRefusals((event) => recordQuietly([event]), clock, undefined, 'issue');
-  opened.push(() => refusals.close());
-  const signing = createSigningService({
-    attest,
-    entitled: ({ selectors }) => holder.current().registry.match(selectors, clock.now()),
+  const workload = await openWorkloadDoor({
+    config,
+    trustDomain,
+    holder,
+    keeper,
+    authority,
     issue: counted,
-    bundle: authority.bundle,
-    recordRefusal: refusals.add,
+    attest,
+    decisions,
+    recordQuietly,
+    observer: rotation.observer,
+    instruments,
     clock,
-    report: (error) => log.error(publicError(error), 'certificate could not be made'),
+    log,
   });
-  // Others must be able to reach the sockets in it; who may use one is the socket's own affair.
-  makeDirectory(dirname(config.workloadSocket), 0o755);
-  const workload = await startGrpcListener({
-    path: config.workloadSocket,
-    mode: 0o666,
-    services: [sds, signing, { ...extAuthz, requestBytes: 262_144 }],
-    log: (message, detail) => log.warn(detail, message),
-  });
-  opened.push(() => workload.close(config.shutdownGraceSeconds * 1_000));
+  opened.push(workload.close);
 
   const abilities = describeUnixAbilities();
   // The Unix door may be asked before the TLS one is open.
@@ -268,17 +219,6 @@ async function open(
   opened.push(doors.close);
   let closing: Promise<void> | undefined;
   return { status, close: () => (closing ??= closeAll()) };
-}
-
-function observeBoth(counts: SdsObserver, rotation: Rotation['observer']): SdsObserver {
-  return {
-    ...counts,
-    delivering: rotation.delivering,
-    acknowledged: (acknowledgement) => {
-      counts.acknowledged?.(acknowledgement);
-      rotation.acknowledged(acknowledgement);
-    },
-  };
 }
 
 /** The trust domain is fixed by the first start: certificates of two would be strangers to each other. */
