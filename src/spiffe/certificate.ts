@@ -10,17 +10,22 @@ export type Certificate = {
   readonly tbs: Uint8Array;
   /** Positive, 1 to 20 octets, lower-case hex without a leading zero octet. */
   readonly serial: string;
+  /** The content octets of the serial, as they stand. */
+  readonly serialOctets: Uint8Array;
   /** The AlgorithmIdentifier, header included. */
   readonly signatureAlgorithm: Uint8Array;
   /** The Name, header included; an empty one is `30 00`. */
   readonly issuer: Uint8Array;
   readonly subject: Uint8Array;
+  /** The Validity, header included. */
+  readonly validity: Uint8Array;
   readonly notBefore: Date;
   readonly notAfter: Date;
   /** The SubjectPublicKeyInfo, header included. Only its outline is proven here. */
   readonly spki: Uint8Array;
   /** By object identifier, dotted. Their values are proven by who reads them. */
   readonly extensions: ReadonlyMap<string, Extension>;
+  readonly signature: { readonly unusedBits: number; readonly octets: Uint8Array };
 };
 
 export type Extension = { readonly critical: boolean; readonly value: Uint8Array };
@@ -38,20 +43,22 @@ export function readCertificate(der: Uint8Array): Certificate {
   file.finish();
   const tbs = certificate.element(derTag.sequence);
   const signatureAlgorithm = certificate.element(derTag.sequence);
-  certificate.bitString();
+  const signature = certificate.bitString();
   certificate.finish();
 
   const fields = DerReader.over(tbs).enter(derTag.sequence);
   readVersion(fields);
-  const serial = serialHex(fields.integer());
+  const serialOctets = fields.integer();
+  const serial = serialHex(serialOctets);
   if (!bytesEqual(fields.element(derTag.sequence), signatureAlgorithm)) {
     refuse('names two signature algorithms');
   }
   const issuer = fields.element(derTag.sequence);
-  const validity = fields.enter(derTag.sequence);
-  const notBefore = validity.time();
-  const notAfter = validity.time();
-  validity.finish();
+  const validity = fields.element(derTag.sequence);
+  const dates = DerReader.over(validity).enter(derTag.sequence);
+  const notBefore = dates.time();
+  const notAfter = dates.time();
+  dates.finish();
   const subject = fields.element(derTag.sequence);
   const spki = fields.element(derTag.sequence);
   const extensions = readExtensions(fields);
@@ -59,7 +66,20 @@ export function readCertificate(der: Uint8Array): Certificate {
 
   if (notAfter < notBefore) refuse('ends before it begins');
   for (const part of [signatureAlgorithm, issuer, subject, spki]) checkDer(part);
-  return { tbs, serial, signatureAlgorithm, issuer, subject, notBefore, notAfter, spki, extensions };
+  return {
+    tbs,
+    serial,
+    serialOctets,
+    signatureAlgorithm,
+    issuer,
+    subject,
+    validity,
+    notBefore,
+    notAfter,
+    spki,
+    extensions,
+    signature,
+  };
 }
 
 /**

@@ -8,6 +8,7 @@ export const derTag = {
   octetString: 0x04,
   null: 0x05,
   oid: 0x06,
+  enumerated: 0x0a,
   utcTime: 0x17,
   generalizedTime: 0x18,
   sequence: 0x30,
@@ -139,16 +140,31 @@ export class DerReader {
    */
   time(): Date {
     const utc = this.peek() === derTag.utcTime;
-    const text = latin1(this.content(utc ? derTag.utcTime : derTag.generalizedTime));
-    if (!(utc ? /^[0-9]{12}Z$/ : /^[0-9]{14}Z$/).test(text)) this.#refuse('has a malformed time');
-    const digits = utc ? (text < '5' ? '20' : '19') + text : text;
-    const part = (at: number, size: number) => Number(digits.slice(at, at + size));
-    const year = part(0, 4);
-    const time = new Date(Date.UTC(year, part(4, 2) - 1, part(6, 2), part(8, 2), part(10, 2), part(12, 2)));
+    const text = this.content(utc ? derTag.utcTime : derTag.generalizedTime);
+    if (text.length !== (utc ? 13 : 15) || text.at(-1) !== zulu) this.#refuse('has a malformed time');
+    let at = 0;
+    const pair = (): number => {
+      const [tens, ones] = [(text[at] ?? 0) - zero, (text[at + 1] ?? 0) - zero];
+      if (tens < 0 || tens > 9 || ones < 0 || ones > 9) this.#refuse('has a malformed time');
+      at += 2;
+      return tens * 10 + ones;
+    };
+    const first = pair();
+    const year = utc ? (first < 50 ? 2000 : 1900) + first : first * 100 + pair();
+    const [month, day, hour, minute, second] = [pair(), pair(), pair(), pair(), pair()];
     if (!utc && year < 2050) this.#refuse('has a GeneralizedTime before 2050');
+    const time = new Date(Date.UTC(year, month - 1, day, hour, minute, second));
     // Date rolls 30 February over into March: what it made must read like what was written.
-    if (time.toISOString().replace(/[-:T]|\.000/g, '') !== digits)
+    if (
+      time.getUTCFullYear() !== year ||
+      time.getUTCMonth() !== month - 1 ||
+      time.getUTCDate() !== day ||
+      time.getUTCHours() !== hour ||
+      time.getUTCMinutes() !== minute ||
+      time.getUTCSeconds() !== second
+    ) {
       this.#refuse('has a time that does not exist');
+    }
     return time;
   }
 
@@ -202,6 +218,9 @@ function walk(reader: DerReader): void {
     else reader.element(tag);
   }
 }
+
+const zero = 0x30;
+const zulu = 0x5a;
 
 /** Bytes as text, one character each. */
 export function latin1(bytes: Uint8Array): string {

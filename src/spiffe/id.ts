@@ -41,6 +41,15 @@ export class TrustDomain {
 }
 
 /**
+ * Whether a trust domain would be taken for an IP address by those who read it as the host of a URI: its last label is
+ * a number.
+ * @see RFC 3986 section 3.2.2
+ */
+export function isIpLike({ name }: TrustDomain): boolean {
+  return /(^|\.)[0-9]+$/.test(name);
+}
+
+/**
  * A SPIFFE ID, such as `spiffe://example.org/ns/shop/sa/web`, parsed byte by byte: nothing is normalised, decoded or
  * trimmed, so two IDs are equal exactly when their text is.
  * @see SPIFFE-ID sections 2.1 to 2.4

@@ -40,6 +40,17 @@ export function namesOutside(value: Uint8Array, { names, hasSubject }: Constrain
   return outside;
 }
 
+/**
+ * Whether constraints judge DNS or directory names: what workload certificates and the CAs above them have besides
+ * their SPIFFE IDs.
+ * @param value of the extension
+ * @throws MeshError `der_invalid`
+ */
+export function constrainsCommonNames(value: Uint8Array): boolean {
+  const { permitted, excluded } = readConstraints(value);
+  return [...permitted, ...excluded].some(({ tag }) => tag === dnsTag || tag === directoryTag);
+}
+
 type Base = { readonly tag: number; readonly text: string };
 type Matcher = (name: string, base: string) => boolean;
 

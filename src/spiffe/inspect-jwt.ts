@@ -1,9 +1,11 @@
-import { constants, type KeyObject, verify, type VerifyKeyObjectInput } from 'node:crypto';
+import { type KeyObject, verify } from 'node:crypto';
 import { MeshError, quote } from '../errors.ts';
+import { decodeBase64 } from './base64.ts';
 import { checkIdText } from './inspect-id.ts';
 import type { JwtKey } from './inspect-jwk.ts';
 import { readJsonObject } from './inspect-json.ts';
 import { collectFindings, type Findings, type Inspection } from './inspect-rules.ts';
+import { type JwtAlgorithm, jwtAlgorithms } from './jwt-algorithms.ts';
 
 /** What a JWT-SVID says. It says it of itself: only a verified signature makes it true. */
 export type JwtFacts = {
@@ -46,7 +48,7 @@ export function inspectJwt(token: string, { keys, at }: JwtOptions = {}): Inspec
   const alg = checkHeader(header.members, findings);
   const facts = checkClaims(claims.members, findings);
   if (at !== undefined) checkTime(facts, at, findings);
-  const bytes = decodeBytes(signature);
+  const bytes = decodeBase64(signature, 'base64url');
   if (bytes === undefined || bytes.length === 0) {
     findings.add('jwt-svid-4-signature', 'the token has no signature, or one that is not base64url');
   }
@@ -68,13 +70,13 @@ export function inspectJwt(token: string, { keys, at }: JwtOptions = {}): Inspec
   };
 }
 
-function checkHeader(header: ReadonlyMap<string, unknown>, findings: Findings): Algorithm | undefined {
+function checkHeader(header: ReadonlyMap<string, unknown>, findings: Findings): JwtAlgorithm | undefined {
   const others = [...header.keys()].filter((name) => !headerMembers.has(name));
   if (others.length > 0) {
     findings.add('jwt-svid-2-header', `the header has ${others.slice(0, maxShown).map(quote).join(', ')}`);
   }
   const name = header.get('alg');
-  const alg = typeof name === 'string' ? algorithms.get(name) : undefined;
+  const alg = typeof name === 'string' ? jwtAlgorithms.get(name) : undefined;
   if (alg === undefined) findings.add('jwt-svid-2.1-alg', `alg is ${shownValue(name)}`);
   const kid = header.get('kid');
   if (kid !== undefined && typeof kid !== 'string') findings.add('jwt-svid-2.2-kid', 'kid is not text');
@@ -143,7 +145,7 @@ function checkTime(
 type Signed = {
   readonly token: string;
   readonly bytes: Uint8Array | undefined;
-  readonly alg: Algorithm | undefined;
+  readonly alg: JwtAlgorithm | undefined;
   readonly kid: unknown;
   readonly keys: readonly JwtKey[];
 };
@@ -170,7 +172,7 @@ function whyUnverified(
   return holds ? undefined : 'the signature does not verify';
 }
 
-function verifies(alg: Algorithm, key: KeyObject, signed: Uint8Array, signature: Uint8Array): boolean {
+function verifies(alg: JwtAlgorithm, key: KeyObject, signed: Uint8Array, signature: Uint8Array): boolean {
   try {
     return verify(alg.hash, signed, { key, ...alg.options }, signature);
   } catch {
@@ -178,40 +180,14 @@ function verifies(alg: Algorithm, key: KeyObject, signed: Uint8Array, signature:
   }
 }
 
-type Algorithm = {
-  readonly hash: string;
-  readonly fits: (kind: string) => boolean;
-  readonly options: Omit<VerifyKeyObjectInput, 'key'>;
-};
-
-const algorithms: ReadonlyMap<string, Algorithm> = new Map(
-  (['256', '384', '512'] as const).flatMap((size): [string, Algorithm][] => {
-    const hash = `sha${size}`;
-    const curve = { 256: 'ECDSA P-256', 384: 'ECDSA P-384', 512: 'ECDSA P-521' }[size];
-    // Smaller RSA keys may not be used with these (RFC 7518 section 3.3).
-    const isRsa = (kind: string): boolean => kind.startsWith('RSA ') && Number(kind.slice(4)) >= 2_048;
-    const pss = { padding: constants.RSA_PKCS1_PSS_PADDING, saltLength: constants.RSA_PSS_SALTLEN_DIGEST };
-    return [
-      [`ES${size}`, { hash, fits: (kind) => kind === curve, options: { dsaEncoding: 'ieee-p1363' } }],
-      [`RS${size}`, { hash, fits: isRsa, options: { padding: constants.RSA_PKCS1_PADDING } }],
-      [`PS${size}`, { hash, fits: isRsa, options: pss }],
-    ];
-  }),
-);
-
 function decodeText(part: string, what: string): string {
-  const bytes = decodeBytes(part) ?? unreadable(`has a part, its ${what}, that is not base64url`);
+  const bytes =
+    decodeBase64(part, 'base64url') ?? unreadable(`has a part, its ${what}, that is not base64url`);
   try {
     return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
   } catch {
     return unreadable(`has a part, its ${what}, that is not UTF-8`);
   }
-}
-
-/** INVARIANT: one byte string has one text; padding, stray bits and other alphabets are refused. */
-function decodeBytes(part: string): Uint8Array | undefined {
-  const bytes = Buffer.from(part, 'base64url');
-  return bytes.toString('base64url') === part ? bytes : undefined;
 }
 
 function unreadable(why: string): never {

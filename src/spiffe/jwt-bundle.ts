@@ -20,3 +20,8 @@ export type JwtBundle = {
   /** Grows by one with every change. */
   readonly sequence: number;
 };
+
+/** Whether a text can be the `kid` of a token: 1 to 256 printable ASCII characters, space included. */
+export function isKeyId(text: string): boolean {
+  return /^[\x20-\x7e]{1,256}$/.test(text);
+}

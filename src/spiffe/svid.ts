@@ -1,7 +1,6 @@
-import { createHash } from 'node:crypto';
+import { hash } from 'node:crypto';
 import { MeshError, publicError } from '../errors.ts';
 import { type Certificate, findExtension, readCertificate } from './certificate.ts';
-import { hexOf } from './der.ts';
 import {
   type AltNames,
   extensionOid,
@@ -46,6 +45,8 @@ export type X509Authority = {
   readonly spki: Uint8Array;
   /** How many CAs may stand between this one and a leaf; undefined for any number. */
   readonly pathLength: number | undefined;
+  /** Whether its key usage has cRLSign. */
+  readonly mayRevoke: boolean;
   /** Lower-case hex, or undefined when the certificate has none. */
   readonly subjectKeyId: string | undefined;
   readonly authorityKeyId: string | undefined;
@@ -92,7 +93,7 @@ export function checkLeafCertificate(certificate: Certificate): X509SvidLeaf {
       serial: certificate.serial,
       notBefore: certificate.notBefore,
       notAfter: certificate.notAfter,
-      spkiSha256: createHash('sha256').update(certificate.spki).digest('hex'),
+      spkiSha256: hash('sha256', certificate.spki, 'hex'),
       ...keyIds(certificate),
     };
   });
@@ -113,8 +114,8 @@ export function checkX509Authority(der: Uint8Array): X509Authority {
     if (constraints?.ca !== true) refuse('is not a CA');
     if (!isCritical(certificate, extensionOid.basicConstraints))
       refuse('has basic constraints that are not critical');
-    if ((requireKeyUsage(certificate) & keyUsageBit.keyCertSign) === 0)
-      refuse('has a key usage without keyCertSign');
+    const usage = requireKeyUsage(certificate);
+    if ((usage & keyUsageBit.keyCertSign) === 0) refuse('has a key usage without keyCertSign');
     if (isEmptyName(certificate.subject)) refuse('is a CA without a subject');
     const uris = altNames(certificate)?.uris ?? [];
     if (uris.length > 1) refuse('has more than one URI name');
@@ -129,6 +130,7 @@ export function checkX509Authority(der: Uint8Array): X509Authority {
       notAfter: certificate.notAfter,
       spki: certificate.spki,
       pathLength: constraints.pathLength,
+      mayRevoke: (usage & keyUsageBit.crlSign) !== 0,
       ...keyIds(certificate),
     };
   });
@@ -150,7 +152,7 @@ export function peerCertificateIds(der: Uint8Array): {
     const { serial, spki, value } = findExtension(der, subjectAltNameOid);
     return {
       serial,
-      spkiSha256: createHash('sha256').update(spki).digest('hex'),
+      spkiSha256: hash('sha256', spki, 'hex'),
       uriSans: value === undefined ? [] : readAltNames(value).uris,
     };
   });
@@ -202,7 +204,7 @@ function isCritical(certificate: Certificate, oid: string): boolean {
 }
 
 function isEmptyName(name: Uint8Array): boolean {
-  return hexOf(name) === '3000';
+  return name.length === 2;
 }
 
 function refuse(why: string): never {
