@@ -1,0 +1,3 @@
+module countersign.dev/crlclient
+
+go 1.24
