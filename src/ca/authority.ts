@@ -1,21 +1,20 @@
 import { type TrustBundle, makeBundle } from '../spiffe/bundle.ts';
-import { bytesEqual } from '../spiffe/der.ts';
 import type { TrustDomain } from '../spiffe/id.ts';
-import {
-  type AuthorityCertificate,
-  type Issuer,
-  openAuthorityCertificate,
-  openIssuer,
-  refuseAuthority,
-} from './issuer.ts';
+import { MeshError, publicError } from '../errors.ts';
+import { checkIssuerChain } from './chain.ts';
+import { openIssuer, refuseAuthority } from './issuer.ts';
+import type { CaKey } from './key-port.ts';
 import { createLeafTemplate } from './leaf-template.ts';
 import { type LeafRequest, type LeafSigner, type PreparedLeaf, prepareLeaf, signLeaf } from './leaf.ts';
+import { type LintLeaf, lintLeaf } from './lint.ts';
 import type { Profile } from './profile.ts';
-import type { RandomBytes } from './serial.ts';
+import { asPublicKey } from './public-key.ts';
+import { checkRefused, type RefusedKeys } from './refused-keys.ts';
+import { poolRandom, type RandomBytes } from './serial.ts';
 
 /** A certificate as it is handed out. */
 export type IssuedSvid = {
-  /** DER: the leaf, then the intermediate; never the root. */
+  /** DER: the leaf, then the intermediate and whatever stands above it; never the root. */
   readonly certificates: readonly Uint8Array[];
   /** Lower-case hex. */
   readonly serial: string;
@@ -26,77 +25,91 @@ export type IssuedSvid = {
 /** An issuing CA, proven and ready. It keeps no record: who calls it writes one between `prepare` and `sign`. */
 export type Authority = {
   readonly trustDomain: TrustDomain;
-  /** Decides a leaf at `now`: see {@link prepareLeaf}, also for what it throws. */
+  /**
+   * Decides a leaf at `now`: see {@link prepareLeaf}, also for what it throws.
+   * @throws MeshError `public_key_leaked` for a key whose private half is known to others
+   */
   readonly prepare: (request: LeafRequest, now: Date) => PreparedLeaf;
   /** Signs a leaf that this authority prepared, once: see {@link signLeaf}, also for what it throws. */
   readonly sign: (prepared: PreparedLeaf) => Promise<IssuedSvid>;
   /** What verifies the leaves: the root. */
   readonly bundle: TrustBundle;
-  /** The intermediate's subject key identifier, lower-case hex. */
+  /** What we call the intermediate's key, lower-case hex. */
   readonly issuerKeyId: string;
   /** When the intermediate ends, and every leaf at the latest. */
   readonly notAfter: Date;
 };
 
 /**
- * Opens an issuing CA and proves it first: both certificates are CAs of `trustDomain`, the root is signed by itself, the
- * intermediate by the root, within its path length and its dates, and the private key is the intermediate's.
- * @param options.intermediate.privateKey PKCS#8 DER
+ * Opens an issuing CA and proves it first: the whole chain as {@link checkIssuerChain} does, and that the key is the
+ * intermediate's. The root may be anybody's.
+ * @param options.intermediate.upstream CAs between the intermediate and the root, the lower one first; default none
+ * @param options.refused keys no leaf may hold besides the intermediate's own and the root's; default none
  * @param options.bundleSequence of the bundle; default 1
+ * @param options.lint judges the leaves; default: `lintLeaf` on this thread
  * @throws MeshError `authority_invalid`
  * @see RFC 5280 section 6.1
  */
 export function createAuthority(options: {
   readonly trustDomain: TrustDomain;
   readonly root: { readonly certificate: Uint8Array };
-  readonly intermediate: { readonly certificate: Uint8Array; readonly privateKey: Uint8Array };
+  readonly intermediate: {
+    readonly certificate: Uint8Array;
+    readonly key: CaKey;
+    readonly upstream?: readonly Uint8Array[];
+  };
   readonly profile: Profile;
   readonly randomBytes: RandomBytes;
+  readonly refused?: RefusedKeys;
   readonly bundleSequence?: number;
+  readonly lint?: LintLeaf;
 }): Authority {
-  const { trustDomain, profile, randomBytes } = options;
-  const root = openAuthorityCertificate(options.root.certificate);
-  const issuer = openIssuer(options.intermediate.certificate, options.intermediate.privateKey);
-  checkChain(trustDomain, root, issuer);
+  const { trustDomain, profile, randomBytes, refused } = options;
+  const { certificate, key, upstream = [] } = options.intermediate;
+  const chain = orInvalid(() =>
+    checkIssuerChain(
+      [certificate, ...upstream, options.root.certificate].map((der) => ({ der, place: nowhere })),
+      trustDomain,
+    ),
+  );
+  const issuer = openIssuer(chain.signer.der, key, trustDomain);
+  const above = [chain.signer, ...chain.upstream].map(({ der }) => der);
   const signer: LeafSigner = {
     issuer,
     template: createLeafTemplate(issuer),
     profile,
-    reservedKeys: new Set([root.publicKey.spkiSha256, issuer.certificate.publicKey.spkiSha256]),
-    randomBytes,
+    reservedKeys: new Set(
+      [chain.signer, ...chain.upstream, chain.root].map(({ publicKey }) => publicKey.spkiSha256),
+    ),
+    randomBytes: poolRandom(randomBytes),
+    lint: options.lint ?? lintLeaf,
   };
   return {
     trustDomain,
-    prepare: (request, now) => prepareLeaf(signer, request, now),
-    sign: async (prepared) => {
-      const { certificate, ...signed } = signLeaf(signer, prepared);
-      return { certificates: [certificate, new Uint8Array(issuer.certificate.der)], ...signed };
+    prepare: (request, now) => {
+      if (refused === undefined) return prepareLeaf(signer, request, now);
+      const publicKey = asPublicKey(request.publicKey);
+      checkRefused(refused, publicKey);
+      return prepareLeaf(signer, { ...request, publicKey }, now);
     },
-    bundle: makeBundle(trustDomain, [root.der], options.bundleSequence ?? 1),
-    issuerKeyId: issuer.certificate.keyId,
-    notAfter: new Date(issuer.certificate.notAfter),
+    sign: async (prepared) => {
+      const { certificate: leaf, ...signed } = await signLeaf(signer, prepared);
+      return { certificates: [leaf, ...above.map((der) => new Uint8Array(der))], ...signed };
+    },
+    bundle: makeBundle(trustDomain, [chain.root.der], options.bundleSequence ?? 1),
+    issuerKeyId: chain.signer.keyId,
+    notAfter: new Date(chain.signer.notAfter),
   };
 }
 
-/** Proves that `issuer` is an intermediate of `root`; node's own checks compare names and keys, not dates or limits. */
-function checkChain(trustDomain: TrustDomain, root: AuthorityCertificate, issuer: Issuer): void {
-  const { certificate } = issuer;
-  for (const authority of [root, certificate]) {
-    if (authority.trustDomain?.equals(trustDomain) !== true) {
-      refuseAuthority(`is not of the trust domain ${trustDomain.name}`);
-    }
-  }
-  if (!bytesEqual(root.issuer, root.subject)) refuseAuthority('is given as a root and names another issuer');
-  if (!root.x509.verify(root.publicKey.key))
-    refuseAuthority('is given as a root and is not signed by itself');
-  if (bytesEqual(root.spki, certificate.spki)) refuseAuthority('is given as root and as intermediate');
-  if (root.pathLength === 0) refuseAuthority('is a root that permits no intermediate');
-  if (!bytesEqual(certificate.issuer, root.subject)) refuseAuthority('is an intermediate of another root');
-  if (certificate.authorityKeyId !== root.keyId) refuseAuthority("is an intermediate of another root's key");
-  if (!certificate.x509.checkIssued(root.x509) || !certificate.x509.verify(root.publicKey.key)) {
-    refuseAuthority('is an intermediate that its root did not sign');
-  }
-  if (certificate.notBefore < root.notBefore || certificate.notAfter > root.notAfter) {
-    refuseAuthority('is an intermediate that outlives its root');
+function orInvalid<T>(read: () => T): T {
+  try {
+    return read();
+  } catch (cause) {
+    if (!(cause instanceof MeshError)) throw cause;
+    return refuseAuthority(`is refused: ${publicError(cause).message}`, cause);
   }
 }
+
+/** What was stored has no file with lines. */
+const nowhere = { file: 'store', line: 1, column: 1 };

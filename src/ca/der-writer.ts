@@ -67,10 +67,24 @@ export function objectIdentifier(dotted: string): Uint8Array {
  * @see RFC 5280 section 4.1.2.5
  */
 export function time(instant: Date): Uint8Array {
-  const digits = instant.toISOString().replace(/[-:T]|\.\d+Z$/g, '');
-  return instant.getUTCFullYear() < 2050
-    ? tlv(derTag.utcTime, ascii(`${digits.slice(2)}Z`))
-    : tlv(derTag.generalizedTime, ascii(`${digits}Z`));
+  const year = instant.getUTCFullYear();
+  const isUtcTime = year < 2050;
+  const digits = isUtcTime ? 12 : 14;
+  const element = new Uint8Array(2 + digits + 1);
+  let at = writeHeader(element, 0, isUtcTime ? derTag.utcTime : derTag.generalizedTime, digits + 1);
+  const pair = (value: number): void => {
+    element[at++] = zero + Math.floor(value / 10);
+    element[at++] = zero + (value % 10);
+  };
+  if (!isUtcTime) pair(Math.floor(year / 100));
+  pair(year % 100);
+  pair(instant.getUTCMonth() + 1);
+  pair(instant.getUTCDate());
+  pair(instant.getUTCHours());
+  pair(instant.getUTCMinutes());
+  pair(instant.getUTCSeconds());
+  element[at] = zulu;
+  return element;
 }
 
 /** Text of ASCII characters as bytes. */
@@ -88,3 +102,6 @@ function base128(arc: number): number[] {
   for (let rest = arc >>> 7; rest > 0; rest >>>= 7) octets.unshift(0x80 | (rest & 0x7f));
   return octets;
 }
+
+const zero = 0x30;
+const zulu = 0x5a;

@@ -1,7 +1,9 @@
-import { createPrivateKey, createPublicKey, type KeyObject, X509Certificate } from 'node:crypto';
+import { X509Certificate } from 'node:crypto';
 import { MeshError, publicError } from '../errors.ts';
 import { bytesEqual, hexOf } from '../spiffe/der.ts';
+import type { TrustDomain } from '../spiffe/id.ts';
 import { checkX509Authority, type X509Authority } from '../spiffe/svid.ts';
+import type { CaKey, KeyHash } from './key-port.ts';
 import { type PublicKey, readPublicKey } from './public-key.ts';
 
 /** A CA certificate, read twice: by our reader for the profile, by OpenSSL for signatures. */
@@ -9,20 +11,23 @@ export type AuthorityCertificate = X509Authority & {
   readonly der: Uint8Array;
   readonly x509: X509Certificate;
   readonly publicKey: PublicKey;
-  /** Lower-case hex; a CA of ours always has one. */
+  /**
+   * What we call the key: its RFC 7093 identifier, lower-case hex. A CA that somebody else signed may have another one
+   * in its certificate (`subjectKeyId`), which is what certificates below it must name.
+   */
   readonly keyId: string;
 };
 
-/** A CA that signs leaves. The key never leaves this value, and nothing prints it. */
+/** A CA that signs leaves. */
 export type Issuer = {
+  /** Its trust domain is that of the leaves, also when the certificate itself names none. */
   readonly certificate: AuthorityCertificate;
-  readonly privateKey: KeyObject;
-  /** The name node:crypto has for the hash that goes with the key's curve. */
-  readonly hash: 'sha256' | 'sha384';
+  readonly key: CaKey;
+  readonly hash: KeyHash;
 };
 
 /**
- * Reads a certificate of one of our CAs.
+ * Reads a CA certificate.
  * @throws MeshError `authority_invalid`
  */
 export function openAuthorityCertificate(der: Uint8Array): AuthorityCertificate {
@@ -30,26 +35,31 @@ export function openAuthorityCertificate(der: Uint8Array): AuthorityCertificate 
     const own = new Uint8Array(der);
     const authority = checkX509Authority(own);
     const publicKey = readPublicKey(authority.spki);
-    const keyId = hexOf(publicKey.keyId);
-    if (authority.subjectKeyId !== keyId) refuse('names another key than it holds');
-    return { ...authority, der: own, x509: new X509Certificate(own), publicKey, keyId };
+    return {
+      ...authority,
+      der: own,
+      x509: new X509Certificate(own),
+      publicKey,
+      keyId: hexOf(publicKey.keyId),
+    };
   });
 }
 
 /**
- * Joins a CA certificate with its private key (PKCS#8, DER), which must be an ECDSA key on P-256 or P-384.
+ * Joins a CA certificate with its key.
+ * @param trustDomain of the leaves, when the certificate names none
  * @throws MeshError `authority_invalid`
  */
-export function openIssuer(certificateDer: Uint8Array, pkcs8: Uint8Array): Issuer {
+export function openIssuer(certificateDer: Uint8Array, key: CaKey, trustDomain?: TrustDomain): Issuer {
   const certificate = openAuthorityCertificate(certificateDer);
-  return orInvalid(() => {
-    const hash = hashes.get(certificate.publicKey.kind);
-    if (hash === undefined) refuse('has a key that is not ECDSA P-256 or P-384');
-    const privateKey = createPrivateKey({ key: Buffer.from(pkcs8), format: 'der', type: 'pkcs8' });
-    const spki = createPublicKey(privateKey).export({ format: 'der', type: 'spki' });
-    if (!bytesEqual(spki, certificate.spki)) refuse('belongs to another private key');
-    return { certificate, privateKey, hash };
-  });
+  if (!bytesEqual(key.publicKey.spki, certificate.spki)) refuseAuthority('belongs to another private key');
+  // Without it nothing below could say whose it is (RFC 5280 section 4.2.1.2: every CA has one).
+  if (certificate.subjectKeyId === undefined) refuseAuthority('has no subject key identifier');
+  return {
+    certificate: { ...certificate, trustDomain: certificate.trustDomain ?? trustDomain },
+    key,
+    hash: key.hash,
+  };
 }
 
 /** Throws `authority_invalid` about a CA. */
@@ -57,21 +67,13 @@ export function refuseAuthority(why: string, cause?: unknown): never {
   throw new MeshError('authority_invalid', `the CA certificate ${why}`, { cause });
 }
 
-const refuse: (why: string) => never = refuseAuthority;
-
 function orInvalid<T>(read: () => T): T {
   try {
     return read();
   } catch (cause) {
     if (cause instanceof MeshError && cause.code === 'authority_invalid') throw cause;
-    // What OpenSSL says about a private key stays inside.
     const why =
       cause instanceof MeshError ? `is refused: ${publicError(cause).message}` : 'or its key cannot be read';
     return refuseAuthority(why, cause);
   }
 }
-
-const hashes: ReadonlyMap<string, Issuer['hash']> = new Map([
-  ['ecdsa-p256', 'sha256'],
-  ['ecdsa-p384', 'sha384'],
-]);

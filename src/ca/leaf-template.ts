@@ -44,7 +44,8 @@ export function createLeafTemplate({ hash, certificate }: Issuer): LeafTemplate 
   const algorithm = hash === 'sha256' ? ecdsaWithSha256 : ecdsaWithSha384;
   const beforeSerial = Buffer.concat([version3, Uint8Array.of(derTag.integer, serialBytes)]);
   const afterSerial = Buffer.concat([algorithm, certificate.subject]);
-  const authorityKeyId = sequence(tlv(keyIdTag, certificate.publicKey.keyId));
+  // As the issuer's certificate has it: whoever signed that may count it in another way than we do.
+  const authorityKeyId = sequence(tlv(keyIdTag, Buffer.from(certificate.subjectKeyId ?? '', 'hex')));
   const afterKeyId = extension(objectIdentifier(extensionOid.authorityKeyIdentifier), authorityKeyId);
 
   return {

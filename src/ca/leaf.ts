@@ -4,11 +4,10 @@ import { hexOf } from '../spiffe/der.ts';
 import type { SpiffeId } from '../spiffe/id.ts';
 import type { Issuer } from './issuer.ts';
 import type { LeafTemplate } from './leaf-template.ts';
-import { type ExpectedLeaf, lintLeaf } from './lint.ts';
+import type { ExpectedLeaf, LintLeaf } from './lint.ts';
 import type { Profile } from './profile.ts';
 import { asPublicKey, type PublicKey } from './public-key.ts';
 import { makeSerial, type RandomBytes } from './serial.ts';
-import { signBytes } from './signature.ts';
 import { leafValidity, type Validity } from './validity.ts';
 
 /** What a certificate is asked for. Of a CSR, only the public key ever comes here. */
@@ -59,6 +58,8 @@ export type LeafSigner = {
   /** SHA-256 (lower-case hex) of every SubjectPublicKeyInfo no leaf may hold: the CAs' own. */
   readonly reservedKeys: ReadonlySet<string>;
   readonly randomBytes: RandomBytes;
+  /** Judges every leaf before it leaves. */
+  readonly lint: LintLeaf;
 };
 
 /**
@@ -107,7 +108,7 @@ export function prepareLeaf(signer: LeafSigner, request: LeafRequest, now: Date)
  * @throws MeshError `internal` when it was signed before or by another issuer, `lint_failed` when what came out is not
  *   what was prepared
  */
-export function signLeaf(signer: LeafSigner, prepared: PreparedLeaf): SignedLeaf {
+export async function signLeaf(signer: LeafSigner, prepared: PreparedLeaf): Promise<SignedLeaf> {
   const plan = plans.get(prepared);
   if (plan === undefined)
     throw new MeshError('internal', 'the certificate was not prepared, or was signed before');
@@ -115,9 +116,12 @@ export function signLeaf(signer: LeafSigner, prepared: PreparedLeaf): SignedLeaf
     throw new MeshError('internal', 'the certificate was prepared by another issuer');
   // INVARIANT: the plan is gone before the key is used, so no two signatures are ever made for one record.
   plans.delete(prepared);
-  const signature = signBytes(plan.issuer.hash, plan.expected.tbs, plan.issuer.privateKey);
+  const signing = plan.issuer.key.sign(plan.expected.tbs);
+  // A key in this process has answered already: most leaves wait for nothing.
+  const signature = signing instanceof Uint8Array ? signing : await signing;
   const certificate = plan.template.join(plan.expected.tbs, signature);
-  lintLeaf(certificate, plan.expected, plan.issuer);
+  const judging = signer.lint(certificate, plan.expected, plan.issuer);
+  if (judging !== undefined) await judging;
   const { serial, notBefore, notAfter } = plan.expected;
   return { certificate, serial, notBefore, notAfter };
 }

@@ -1,6 +1,6 @@
-import { X509Certificate } from 'node:crypto';
+import { hash as hashOf, X509Certificate } from 'node:crypto';
 import { MeshError } from '../errors.ts';
-import { readCertificate } from '../spiffe/certificate.ts';
+import { type Certificate, readCertificate } from '../spiffe/certificate.ts';
 import { bytesEqual, DerReader, derTag, hexOf } from '../spiffe/der.ts';
 import { extensionOid, keyPurpose } from '../spiffe/extensions.ts';
 import { checkLeafCertificate } from '../spiffe/svid.ts';
@@ -22,19 +22,33 @@ export type ExpectedLeaf = {
   readonly tbs: Uint8Array;
 };
 
+/** What of an issuer is public: nothing else is needed to judge a leaf. */
+export type LeafIssuer = Pick<Issuer, 'certificate' | 'hash'>;
+
+/** Judges a leaf that was signed, here or on another thread; see {@link lintLeaf}. */
+export type LintLeaf = (der: Uint8Array, expected: ExpectedLeaf, issuer: LeafIssuer) => void | Promise<void>;
+
 /**
- * Reads a signed leaf back, with two parsers that share nothing with the writer, and demands that it is exactly the one
- * that was prepared: OpenSSL judges names, dates, key, purposes and issuer; our strict reader judges the X509-SVID
- * profile, the algorithm, the criticality and set of extensions, and that the signed bytes are the recorded ones. The
- * signature over them is verified last.
+ * Reads a signed leaf back, with parsers that share nothing with the writer, and demands that it is exactly the one
+ * that was prepared. Our strict reader judges every leaf: names, dates, key, issuer, the X509-SVID profile, the
+ * algorithm, the criticality and set of extensions, and that the signed bytes are the recorded ones. OpenSSL judges the
+ * first leaf of each form, that is of all bytes but those the strict reader has compared one by one (see `formOf`).
+ * The signature of every leaf is verified last.
  * @param der the leaf, DER
  * @throws MeshError `lint_failed`: the certificate must not leave the authority
  */
-export function lintLeaf(der: Uint8Array, expected: ExpectedLeaf, issuer: Issuer): void {
+export function lintLeaf(der: Uint8Array, expected: ExpectedLeaf, issuer: LeafIssuer): void {
   try {
-    lintWithOpenssl(der, expected, issuer.certificate);
-    lintStrictly(der, expected, issuer);
-    lintSignature(der, issuer);
+    const certificate = readCertificate(der);
+    lintStrictly(certificate, expected, issuer);
+    const forms = formsOf(issuer.certificate);
+    const form = formOf(certificate);
+    const isNew = !forms.has(form);
+    if (isNew) lintWithOpenssl(der, expected, issuer.certificate);
+    lintSignature(certificate, issuer);
+    if (!isNew) return;
+    if (forms.size >= maxForms) forms.clear();
+    forms.add(form);
   } catch (cause) {
     if (cause instanceof MeshError && cause.code === 'lint_failed') throw cause;
     throw new MeshError('lint_failed', 'the new certificate cannot be read back', { cause });
@@ -61,8 +75,11 @@ function lintWithOpenssl(der: Uint8Array, expected: ExpectedLeaf, issuer: Author
   demand(leaf.checkIssued(issuer.x509), 'does not chain to its issuer');
 }
 
-function lintStrictly(der: Uint8Array, expected: ExpectedLeaf, { hash, certificate: issuer }: Issuer): void {
-  const certificate = readCertificate(der);
+function lintStrictly(
+  certificate: Certificate,
+  expected: ExpectedLeaf,
+  { hash, certificate: issuer }: LeafIssuer,
+): void {
   const { tbs, spki, extensions, signatureAlgorithm, issuer: issuerName } = certificate;
   const leaf = checkLeafCertificate(certificate);
   demand(leaf.id.equals(expected.id), 'has another SPIFFE ID');
@@ -77,7 +94,7 @@ function lintStrictly(der: Uint8Array, expected: ExpectedLeaf, { hash, certifica
   demand(leaf.notBefore >= issuer.notBefore && leaf.notAfter <= issuer.notAfter, 'outlives its issuer');
   demand(bytesEqual(spki, expected.publicKey.spki), 'holds another key');
   demand(leaf.subjectKeyId === hexOf(expected.publicKey.keyId), 'names another key');
-  demand(leaf.authorityKeyId === issuer.keyId, 'names another issuer key');
+  demand(leaf.authorityKeyId === issuer.subjectKeyId, 'names another issuer key');
   demand(bytesEqual(issuerName, issuer.subject), 'names another issuer');
   demand(hexOf(signatureAlgorithm) === signatureAlgorithms[hash], 'names another signature algorithm');
   demand(bytesEqual(tbs, expected.tbs), 'is not the one that was prepared');
@@ -88,22 +105,56 @@ function lintStrictly(der: Uint8Array, expected: ExpectedLeaf, { hash, certifica
 }
 
 /**
- * The signature over the bytes that the other two have read. A fault in the arithmetic of ECDSA can give the key away:
- * a signature that does not verify must never be seen by anybody.
+ * The signature over the bytes that the strict reader has read. A fault in the arithmetic of ECDSA can give the key
+ * away: a signature that does not verify must never be seen by anybody.
  */
-function lintSignature(der: Uint8Array, { certificate, hash }: Issuer): void {
-  const fields = DerReader.over(der).enter(derTag.sequence);
-  const tbs = fields.element(derTag.sequence);
-  fields.element(derTag.sequence);
-  const { unusedBits, octets } = fields.bitString();
-  fields.finish();
+function lintSignature({ tbs, signature }: Certificate, { certificate, hash }: LeafIssuer): void {
+  const { unusedBits, octets } = signature;
   const holds = unusedBits === 0 && verifyBytes(hash, tbs, certificate.publicKey.key, octets);
   demand(holds, 'has a signature that does not verify');
+}
+
+/**
+ * The bytes of a leaf that are the same in every leaf of its kind: serial, dates, the bits of the key, its identifier
+ * and the characters of the names are blanked, tags, lengths, algorithms, extensions and issuer are not. The strict
+ * reader has compared what is blanked with what was prepared.
+ */
+function formOf({ tbs, serialOctets, validity, spki, extensions }: Certificate): string {
+  const form = new Uint8Array(tbs);
+  const blank = (part: Uint8Array): void => {
+    const at = part.byteOffset - tbs.byteOffset;
+    form.fill(0, at, at + part.length);
+  };
+  blank(serialOctets);
+  const dates = DerReader.over(validity).enter(derTag.sequence);
+  while (dates.peek() !== undefined) blank(dates.content(dates.peek() ?? 0));
+  const key = DerReader.over(spki).enter(derTag.sequence);
+  key.element(derTag.sequence);
+  blank(key.bitString().octets);
+  const keyId = extensions.get(extensionOid.subjectKeyIdentifier)?.value ?? empty;
+  blank(DerReader.over(keyId).content(derTag.octetString));
+  const names = DerReader.over(extensions.get(extensionOid.subjectAltName)?.value ?? empty);
+  const list = names.enter(derTag.sequence);
+  while (list.peek() !== undefined) blank(list.content(list.peek() ?? 0));
+  return hashOf('sha256', form, 'base64');
+}
+
+function formsOf(issuer: AuthorityCertificate): Set<string> {
+  const known = knownForms.get(issuer);
+  if (known !== undefined) return known;
+  const forms = new Set<string>();
+  knownForms.set(issuer, forms);
+  return forms;
 }
 
 function demand(holds: boolean, otherwise: string): asserts holds {
   if (!holds) throw new MeshError('lint_failed', `the new certificate ${otherwise}`);
 }
+
+/** The forms that OpenSSL has found good, by issuer. One is made of how long the names are; few are in use. */
+const knownForms = new WeakMap<AuthorityCertificate, Set<string>>();
+const maxForms = 4_096;
+const empty = new Uint8Array(0);
 
 /** Every extension of a leaf, and whether it is critical. */
 const extensionProfile = [

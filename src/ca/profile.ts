@@ -5,6 +5,10 @@ import { type PublicKeyKind, publicKeyKinds } from './public-key.ts';
 export const authorityKeyKinds = ['ecdsa-p256', 'ecdsa-p384'] as const;
 export type AuthorityKeyKind = (typeof authorityKeyKinds)[number];
 
+/** What new CAs of ours are confined to: nothing, or URI names of the trust domain (RFC 5280 section 4.2.1.10). */
+export const nameConstraintKinds = ['off', 'uri'] as const;
+export type NameConstraints = (typeof nameConstraintKinds)[number];
+
 /** The bounds of a leaf's lifetime, whatever a profile says. */
 export const leafTtlBounds = { minSeconds: 20, maxSeconds: 86_400 } as const;
 
@@ -22,6 +26,8 @@ export type ProfileConfig = {
   readonly backdateSeconds?: number;
   /** Kinds of leaf key we certify; default all of {@link publicKeyKinds}. */
   readonly leafKeys?: readonly string[];
+  /** `uri`: new CAs of ours may certify URI names of their own trust domain only. Default `off`. */
+  readonly nameConstraints?: string;
 };
 
 /** A proven profile: only {@link parseProfile} makes one. Every certificate of one authority is built from one of these. */
@@ -33,6 +39,7 @@ export type Profile = {
   readonly maxLeafTtlSeconds: number;
   readonly backdateSeconds: number;
   readonly leafKeys: ReadonlySet<PublicKeyKind>;
+  readonly nameConstraints: NameConstraints;
 };
 
 /**
@@ -40,7 +47,7 @@ export type Profile = {
  * @throws MeshError `profile_invalid`
  */
 export function parseProfile(config: ProfileConfig = {}): Profile {
-  const { authorityKey = 'ecdsa-p256', leafKeys = publicKeyKinds } = config;
+  const { authorityKey = 'ecdsa-p256', leafKeys = publicKeyKinds, nameConstraints = 'off' } = config;
   const rootTtlSeconds = within(config, 'rootTtlSeconds', 10 * year, day, 20 * year);
   const longestIntermediate = Math.min(rootTtlSeconds, year);
   const intermediateTtlSeconds = within(
@@ -53,6 +60,9 @@ export function parseProfile(config: ProfileConfig = {}): Profile {
   const longestLeaf = Math.min(leafTtlBounds.maxSeconds, intermediateTtlSeconds - 1);
   if (!isOneOf(authorityKeyKinds, authorityKey)) {
     refuse('authorityKey', `is ${quote(authorityKey)}, not one of ${authorityKeyKinds.join(', ')}`);
+  }
+  if (!isOneOf(nameConstraintKinds, nameConstraints)) {
+    refuse('nameConstraints', `is ${quote(nameConstraints)}, not one of ${nameConstraintKinds.join(', ')}`);
   }
   if (leafKeys.length === 0) refuse('leafKeys', 'is empty');
   for (const kind of leafKeys) {
@@ -73,6 +83,7 @@ export function parseProfile(config: ProfileConfig = {}): Profile {
     ),
     backdateSeconds: within(config, 'backdateSeconds', 30, 0, 600),
     leafKeys: new Set(leafKeys.filter((kind) => isOneOf(publicKeyKinds, kind))),
+    nameConstraints,
   });
 }
 

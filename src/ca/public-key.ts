@@ -31,8 +31,7 @@ export function readPublicKey(spki: Uint8Array): PublicKey {
   const own = new Uint8Array(spki);
   const { kind, bits } = orUnsupported(() => outline(own));
   // INVARIANT: the outline leaves no choice in any byte, so exporting this key gives `own` again.
-  // As text, because Node 24 spends as much time again on finding out what an object with DER in it is.
-  const key = orUnsupported(() => createPublicKey(encodePem('PUBLIC KEY', own)));
+  const key = orUnsupported(() => importKey(own));
   return Object.freeze({
     [proven]: true as const,
     kind,
@@ -43,9 +42,35 @@ export function readPublicKey(spki: Uint8Array): PublicKey {
   });
 }
 
+/** What is known of a key that was read, as plain data: {@link adoptPublicKey} makes it a key again. */
+export type PublicKeyFacts = Pick<PublicKey, 'kind' | 'spki' | 'keyId' | 'spkiSha256'>;
+
+/**
+ * Takes over a key that {@link readPublicKey} has read on another thread of this process.
+ * INVARIANT: the facts come from there and nowhere else; nothing is proven again.
+ */
+export function adoptPublicKey({ kind, spki, keyId, spkiSha256 }: PublicKeyFacts): PublicKey {
+  let key: KeyObject | undefined;
+  return Object.freeze({
+    [proven]: true as const,
+    kind,
+    spki,
+    keyId,
+    spkiSha256,
+    get key() {
+      return (key ??= importKey(spki));
+    },
+  });
+}
+
 /** A key that was read already, or bytes, which are read now. @throws MeshError `public_key_unsupported` */
 export function asPublicKey(key: PublicKey | Uint8Array): PublicKey {
   return key instanceof Uint8Array ? readPublicKey(key) : key;
+}
+
+/** As text, because Node 24 spends as much time again on finding out what an object with DER in it is. */
+function importKey(spki: Uint8Array): KeyObject {
+  return createPublicKey(encodePem('PUBLIC KEY', spki));
 }
 
 /** The kind of key a SubjectPublicKeyInfo holds, from its bytes alone, and the octets of its BIT STRING. */

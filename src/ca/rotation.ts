@@ -1,60 +1,20 @@
+import type { MadeKey, RecordedAction, RotationEffect, RotationEvent } from './rotation-event.ts';
 import {
+  activeRoot,
   type Evidence,
   type Laggard,
+  lifeLeft,
+  preparedRoot,
+  preparedSigner,
   presenters,
   publishedRoots,
   type RotationState,
   signerOf,
   type Slot,
-  type SlotKind,
+  slotOf,
   type SlotState,
   unconfirmed,
 } from './slot.ts';
-
-export type RotationEvent =
-  /** Somebody asks for new keys: an intermediate, or a root with its intermediate. */
-  | { readonly kind: 'rotate'; readonly scope: SlotKind }
-  /** The keys of a `make` effect exist and are sealed on disk. */
-  | { readonly kind: 'made'; readonly keys: readonly MadeKey[] }
-  /** Somebody asks to sign under the prepared root. */
-  | { readonly kind: 'activate'; readonly evidence: Evidence; readonly force: boolean }
-  /** Somebody asks to take retiring roots out of the bundle. */
-  | { readonly kind: 'retire'; readonly evidence: Evidence; readonly force: boolean }
-  | { readonly kind: 'taint'; readonly keyId: string }
-  /** Time has passed, or certificates have: does what is due. */
-  | { readonly kind: 'tick'; readonly evidence: Evidence };
-
-/** A key that was made, before it has a slot. */
-export type MadeKey = Pick<Slot, 'kind' | 'keyId' | 'rootKeyId' | 'notBefore' | 'notAfter'>;
-
-export type RotationEffect =
-  /** Make an intermediate under a root, or (null) a root and an intermediate under it; then say `made`. */
-  | { readonly kind: 'make'; readonly rootKeyId: string | null }
-  /** The bundle has changed: give it to every proxy. */
-  | { readonly kind: 'publish'; readonly sequence: number }
-  /** From now on this intermediate signs. */
-  | { readonly kind: 'sign_with'; readonly keyId: string }
-  /** Replace every certificate these issuers signed, spread over time. */
-  | { readonly kind: 'reissue'; readonly issuerKeyIds: readonly string[] }
-  /** Delete these private keys. */
-  | { readonly kind: 'forget'; readonly keyIds: readonly string[] }
-  | {
-      readonly kind: 'record';
-      readonly action: RecordedAction;
-      readonly keyId: string;
-      readonly forced: boolean;
-      /** Empty, or what the step was permitted on. */
-      readonly evidence: string;
-    }
-  /** The step was not taken: the only effect then, and the state is the same. */
-  | { readonly kind: 'refuse'; readonly refusal: RotationRefusal };
-
-export type RecordedAction = 'created' | 'prepared' | 'activated' | 'retired' | 'tainted' | 'forced';
-
-export type RotationRefusal =
-  | { readonly code: 'rotation_unproven'; readonly why: string; readonly laggards: readonly Laggard[] }
-  | { readonly code: 'rotation_out_of_order'; readonly why: string; readonly fix: string }
-  | { readonly code: 'authority_not_found'; readonly why: string };
 
 /** The most roots in a bundle: they pile up only by mistake, and a proxy tries them all. */
 export const maxPublishedRoots = 8;
@@ -73,11 +33,17 @@ type Step = readonly [RotationState, readonly RotationEffect[]];
  *   by `force`
  * - the bundle is never empty once it was not, and its sequence grows by one whenever its roots change
  * - `retired` is final
+ * - nothing is made here under a root that is kept elsewhere, and nothing takes its place but what somebody imports
+ * - at most one key waits for a certificate, and it has no slot
  */
 export function rotate(state: RotationState, event: RotationEvent, now: Date): Step {
   switch (event.kind) {
     case 'rotate':
-      return onRotate(state, event.scope);
+      return onRotate(state, event);
+    case 'requested':
+      return onRequested(state, event.keyId);
+    case 'imported':
+      return onImported(state, event);
     case 'made':
       return onMade(state, event.keys);
     case 'activate':
@@ -93,20 +59,59 @@ export function rotate(state: RotationState, event: RotationEvent, now: Date): S
   }
 }
 
-function onRotate(state: RotationState, scope: SlotKind): Step {
+function onRotate(
+  state: RotationState,
+  { scope, offline = false }: Extract<RotationEvent, { kind: 'rotate' }>,
+): Step {
   const root = activeRoot(state);
+  if (offline || root?.offline === true) {
+    // INVARIANT: where the root is kept elsewhere none is ever made here: somebody chose that.
+    if (state.requested === null) return [state, [{ kind: 'request' }]];
+    return outOfOrder(
+      state,
+      'a key waits for its certificate already',
+      'print its request with `countersign ca csr`, or use `countersign ca taint` on it to have another one',
+    );
+  }
   if (scope === 'intermediate' && root !== undefined) return [state, [make(root.keyId)]];
   if (preparedRoot(state) !== undefined) {
     return outOfOrder(state, 'a new root is prepared already', 'use `countersign ca activate` first');
   }
-  if (publishedRoots(state).length >= maxPublishedRoots) {
+  if (publishedRoots(state).length >= maxPublishedRoots) return tooManyRoots(state);
+  return [state, [make(null)]];
+}
+
+function onRequested(state: RotationState, keyId: string): Step {
+  if (state.requested === keyId || slotOf(state, keyId) !== undefined) return [state, []];
+  if (state.requested !== null) {
+    return outOfOrder(state, 'a key waits for its certificate already', 'see `countersign ca csr`');
+  }
+  return [{ ...state, requested: keyId }, [record('requested', keyId)]];
+}
+
+function onImported(
+  state: RotationState,
+  { root, signer }: Extract<RotationEvent, { kind: 'imported' }>,
+): Step {
+  if (state.requested !== signer.keyId) return notWaiting(state);
+  const known = slotOf(state, root.keyId);
+  if (known !== undefined && !growing.has(known.state)) {
     return outOfOrder(
       state,
-      `${maxPublishedRoots} roots are published`,
-      'use `countersign ca retire` on the old ones first',
+      'the root of that chain was taken out of use',
+      'have the request signed under the active root, or under a new one',
     );
   }
-  return [state, [make(null)]];
+  if (known === undefined && preparedRoot(state) !== undefined) {
+    return outOfOrder(state, 'another new root is prepared already', 'use `countersign ca activate` first');
+  }
+  if (known === undefined && publishedRoots(state).length >= maxPublishedRoots) return tooManyRoots(state);
+  const [after, effects] = onMade(state, known === undefined ? [root, signer] : [signer]);
+  if (effects.some(({ kind }) => kind === 'refuse')) return [state, effects];
+  return [
+    { ...after, requested: null },
+    effects.map((effect) => (isNew(effect) ? { ...effect, evidence: imported } : effect)),
+  ];
 }
 
 function onMade(state: RotationState, keys: readonly MadeKey[]): Step {
@@ -128,7 +133,7 @@ function onMade(state: RotationState, keys: readonly MadeKey[]): Step {
     tainted: false,
     publishedIn: key.kind === 'root' ? sequence : 0,
   }));
-  const grown = { slots: [...state.slots, ...slots], sequence };
+  const grown = { ...state, slots: [...state.slots, ...slots], sequence };
   const effects = slots.map(({ keyId }) => record(first ? 'created' : 'prepared', keyId));
   if (publishes) effects.push({ kind: 'publish', sequence });
   const signer = slots.find(({ kind }) => kind === 'intermediate');
@@ -198,6 +203,12 @@ function onRetire(
 }
 
 function onTaint(state: RotationState, keyId: string): Step {
+  if (state.requested === keyId) {
+    // Nobody has certified it: it goes at once, and another one waits in its place.
+    const without = { ...state, requested: null };
+    const effects: RotationEffect[] = [record('tainted', keyId), { kind: 'forget', keyIds: [keyId] }];
+    return [without, [...effects, { kind: 'request' }]];
+  }
   const slot = slotOf(state, keyId);
   if (slot === undefined) {
     const refusal = { code: 'authority_not_found', why: 'no CA of ours has this key id' } as const;
@@ -239,9 +250,9 @@ function onTick(state: RotationState, evidence: Evidence, now: Date): Step {
 function replacement(state: RotationState): RotationEffect[] {
   const [root, prepared, signer] = [activeRoot(state), preparedRoot(state), signerOf(state)];
   if (root === undefined) return [];
-  if (signer?.tainted === true) return [make(root.keyId)];
-  if (root.tainted && prepared === undefined) return [make(null)];
-  if (prepared !== undefined && preparedSigner(state, prepared) === undefined) return [make(prepared.keyId)];
+  if (signer?.tainted === true) return renew(state, root);
+  if (root.tainted && prepared === undefined) return root.offline ? renew(state, root) : [make(null)];
+  if (prepared !== undefined && preparedSigner(state, prepared) === undefined) return renew(state, prepared);
   return [];
 }
 
@@ -250,13 +261,23 @@ function scheduled(state: RotationState, now: Date): RotationEffect[] {
   const [root, prepared, signer] = [activeRoot(state), preparedRoot(state), signerOf(state)];
   if (root === undefined || signer === undefined) return [];
   // One that ends with its root gains nothing from a successor.
-  if (lifeLeft(signer, now) <= 1 / 3 && root.notAfter > signer.notAfter) return [make(root.keyId)];
-  if (lifeLeft(root, now) < 1 / 4 && prepared === undefined) return [make(null)];
+  if (lifeLeft(signer, now) <= 1 / 3 && (root.notAfter > signer.notAfter || root.offline)) {
+    const due = renew(state, root);
+    if (due.length > 0) return due;
+  }
+  if (lifeLeft(root, now) < 1 / 4 && prepared === undefined)
+    return root.offline ? renew(state, root) : [make(null)];
   const waiting = preparedSigner(state, prepared);
   if (prepared !== undefined && waiting !== undefined && lifeLeft(waiting, now) <= 1 / 3) {
-    return prepared.notAfter > waiting.notAfter ? [make(prepared.keyId)] : [];
+    return prepared.notAfter > waiting.notAfter || prepared.offline ? renew(state, prepared) : [];
   }
   return [];
+}
+
+/** Another intermediate under a root: made here, or asked for where the root is kept, once. */
+function renew({ requested }: RotationState, root: Slot): RotationEffect[] {
+  if (!root.offline) return [make(root.keyId)];
+  return requested === null ? [{ kind: 'request' }] : [];
 }
 
 /** Makes an intermediate the one that signs, and its root the one it signs under. @param grant null on the first start */
@@ -320,33 +341,26 @@ function change(
   return { ...state, slots: state.slots.map((slot) => (ids.has(slot.keyId) ? { ...slot, ...to } : slot)) };
 }
 
-function slotOf({ slots }: RotationState, keyId: string): Slot | undefined {
-  return slots.find((slot) => slot.keyId === keyId);
-}
-
-function activeRoot({ slots }: RotationState): Slot | undefined {
-  return slots.find(({ kind, state }) => kind === 'root' && state === 'active');
-}
-
-function preparedRoot({ slots }: RotationState): Slot | undefined {
-  return slots.find(({ kind, state }) => kind === 'root' && state === 'prepared');
-}
-
-function preparedSigner({ slots }: RotationState, root: Slot | undefined): Slot | undefined {
-  return slots.find(
-    ({ kind, state, rootKeyId, tainted }) =>
-      kind === 'intermediate' && state === 'prepared' && rootKeyId === root?.keyId && !tainted,
-  );
-}
-
-/** 0 to 1. */
-function lifeLeft({ notBefore, notAfter }: Slot, now: Date): number {
-  return (notAfter.getTime() - now.getTime()) / (notAfter.getTime() - notBefore.getTime());
+function isNew(effect: RotationEffect): boolean {
+  return effect.kind === 'record' && (effect.action === 'created' || effect.action === 'prepared');
 }
 
 function summary({ holders, doubt }: Evidence, laggards: readonly Laggard[]): string {
   const counted = `${holders.length} holders of certificates, ${laggards.length} in the way`;
   return doubt === null ? counted : `${counted}; ${doubt}`;
+}
+
+function tooManyRoots(state: RotationState): Step {
+  return outOfOrder(
+    state,
+    `${maxPublishedRoots} roots are published`,
+    'use `countersign ca retire` on the old ones first',
+  );
+}
+
+function notWaiting(state: RotationState): Step {
+  const refusal = { code: 'csr_not_waiting', why: 'no key waits for that certificate' } as const;
+  return [state, [{ kind: 'refuse', refusal }]];
 }
 
 function make(rootKeyId: string | null): RotationEffect {
@@ -370,4 +384,5 @@ function outOfOrder(state: RotationState, why: string, fix: string): Step {
 }
 
 const growing: ReadonlySet<SlotState> = new Set(['prepared', 'active']);
+const imported = 'imported: signed elsewhere';
 const sameRoot = 'its root is trusted already';

@@ -4,6 +4,28 @@ import { MeshError } from '../errors.ts';
 export type RandomBytes = (size: number) => Uint8Array;
 
 /**
+ * Draws from `randomBytes` 4 KiB at a time, because a small draw costs as much as a large one. No octet is given twice,
+ * and none is left behind in the pool once it was given.
+ */
+export function poolRandom(randomBytes: RandomBytes): RandomBytes {
+  let pool = new Uint8Array(0);
+  let at = 0;
+  return (size) => {
+    if (size > poolBytes / 16) return randomBytes(size);
+    if (at + size > pool.length) {
+      const fresh = new Uint8Array(randomBytes(poolBytes));
+      if (fresh.length !== poolBytes) throw new MeshError('internal', 'the source of randomness is broken');
+      pool = fresh;
+      at = 0;
+    }
+    const drawn = pool.slice(at, at + size);
+    pool.fill(0, at, at + size);
+    at += size;
+    return drawn;
+  };
+}
+
+/**
  * A new serial number: 20 octets, the top bits 01 so that it is positive and always of this length, 158 bits random.
  * @throws MeshError `internal` when the source gives something else than asked
  * @see RFC 5280 section 4.1.2.2
@@ -27,3 +49,4 @@ export function takeRandom(randomBytes: RandomBytes, size: number): Uint8Array {
 }
 
 const serialBytes = 20;
+const poolBytes = 4_096;

@@ -19,6 +19,8 @@ export type Slot = {
   /** The key that proxies trust it by: the root's, which for a root is its own. */
   readonly rootKeyId: string;
   readonly state: SlotState;
+  /** A root whose private key is not kept here: what it is to sign goes out as a request and comes back by import. */
+  readonly offline: boolean;
   /** Believed stolen: it is replaced as fast as that is safe. */
   readonly tainted: boolean;
   /** The sequence of the first bundle that held the root; 0 for an intermediate. */
@@ -30,6 +32,8 @@ export type Slot = {
 /** All keys and the bundle they make. */
 export type RotationState = {
   readonly slots: readonly Slot[];
+  /** The key of an intermediate that waits for a certificate from elsewhere; null when none does. */
+  readonly requested: string | null;
   /** Of the bundle in force; grows by one with every change of the bundle. */
   readonly sequence: number;
 };
@@ -60,14 +64,45 @@ export type Laggard = Pick<Holder, 'spiffeId' | 'node' | 'lastSeen'> & {
   readonly until: Date;
 };
 
-/** The roots that proxies are told to trust. */
+/** The roots that proxies are told to trust, those published first first. */
 export function publishedRoots({ slots }: RotationState): readonly Slot[] {
-  return slots.filter(({ kind, state }) => kind === 'root' && state !== 'retired');
+  // INVARIANT: one sequence, one bundle: the order is the same after a restart, whatever the dates of the roots are.
+  return slots
+    .filter(({ kind, state }) => kind === 'root' && state !== 'retired')
+    .sort((a, b) => a.publishedIn - b.publishedIn || (a.keyId < b.keyId ? -1 : 1));
 }
 
 /** The one intermediate that signs. */
 export function signerOf({ slots }: RotationState): Slot | undefined {
   return slots.find(({ kind, state }) => kind === 'intermediate' && state === 'active');
+}
+
+/** The slot of a key. */
+export function slotOf({ slots }: RotationState, keyId: string): Slot | undefined {
+  return slots.find((slot) => slot.keyId === keyId);
+}
+
+/** The root that is signed under. */
+export function activeRoot({ slots }: RotationState): Slot | undefined {
+  return slots.find(({ kind, state }) => kind === 'root' && state === 'active');
+}
+
+/** The root that is published and waits to be signed under; there is at most one. */
+export function preparedRoot({ slots }: RotationState): Slot | undefined {
+  return slots.find(({ kind, state }) => kind === 'root' && state === 'prepared');
+}
+
+/** The intermediate that will sign once its prepared root is in force. */
+export function preparedSigner({ slots }: RotationState, root: Slot | undefined): Slot | undefined {
+  return slots.find(
+    ({ kind, state, rootKeyId, tainted }) =>
+      kind === 'intermediate' && state === 'prepared' && rootKeyId === root?.keyId && !tainted,
+  );
+}
+
+/** How much of the life of a key is left, 0 to 1; below 0 when it is over. */
+export function lifeLeft({ notBefore, notAfter }: Slot, now: Date): number {
+  return (notAfter.getTime() - now.getTime()) / (notAfter.getTime() - notBefore.getTime());
 }
 
 /** Those with an unexpired certificate who have not confirmed the bundle `sequence` or a later one. */

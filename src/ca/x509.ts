@@ -1,38 +1,31 @@
-// The only file that knows @peculiar/x509. It makes CA certificates; leaves are written in leaf.ts. It is never given a
-// string or a certificate of unknown origin: see openIssuer.
-import 'reflect-metadata';
-import { generateKeyPair, type webcrypto } from 'node:crypto';
-import { promisify } from 'node:util';
-import { Crypto } from '@peculiar/webcrypto';
-import {
-  AuthorityKeyIdentifierExtension,
-  BasicConstraintsExtension,
-  type Extension,
-  type JsonName,
-  KeyUsageFlags,
-  KeyUsagesExtension,
-  Name,
-  SubjectAlternativeNameExtension,
-  SubjectKeyIdentifierExtension,
-  X509Certificate,
-  X509CertificateGenerator,
-} from '@peculiar/x509';
-import { hexOf } from '../spiffe/der.ts';
+import { extensionOid, keyUsageBit } from '../spiffe/extensions.ts';
+import { bytesEqual, derTag, hexOf } from '../spiffe/der.ts';
 import type { TrustDomain } from '../spiffe/id.ts';
-import { openIssuer, refuseAuthority } from './issuer.ts';
-import type { AuthorityKeyKind, Profile } from './profile.ts';
-import { readPublicKey } from './public-key.ts';
+import {
+  ascii,
+  bitString,
+  booleanTrue,
+  objectIdentifier,
+  octetString,
+  sequence,
+  time,
+  tlv,
+  unsignedInteger,
+} from './der-writer.ts';
+import { openAuthorityCertificate, openIssuer, refuseAuthority } from './issuer.ts';
+import type { CaKey, KeyHash } from './key-port.ts';
+import type { Profile } from './profile.ts';
+import type { PublicKey } from './public-key.ts';
 import { makeSerial, type RandomBytes } from './serial.ts';
+import { verifyBytes } from './signature.ts';
 import { authorityValidity, type Validity } from './validity.ts';
 
-/** A CA that was just made. */
+/** A CA certificate that was just made. */
 export type CreatedAuthority = {
   readonly kind: 'root' | 'intermediate';
   /** DER. */
   readonly certificate: Uint8Array;
-  /** PKCS#8 DER, in the clear: seal it at once (key-envelope.ts), never log it. */
-  readonly privateKey: Uint8Array;
-  /** Subject key identifier, lower-case hex. */
+  /** What we call its key, lower-case hex. */
   readonly keyId: string;
   /** Lower-case hex. */
   readonly serial: string;
@@ -48,135 +41,172 @@ type CreateOptions = {
 };
 
 /**
- * Makes a root CA with a new key: signed by itself, path length 1, SAN `spiffe://<trust domain>`.
+ * Makes the certificate of a root CA: signed by itself, path length 1, SAN `spiffe://<trust domain>`.
  * @throws MeshError `profile_invalid` when `now` is no usable date
  */
-export function createRoot(options: CreateOptions): Promise<CreatedAuthority> {
-  const { profile, now } = options;
+export async function createRoot(
+  options: CreateOptions & { readonly key: CaKey },
+): Promise<CreatedAuthority> {
+  const { profile, now, key } = options;
   const validity = authorityValidity(now, profile.rootTtlSeconds, profile.backdateSeconds, undefined);
-  return create('root', options, validity, undefined);
+  const { publicKey } = key;
+  const subject = authorityName('root', publicKey);
+  return create('root', options, validity, publicKey, { name: subject, key, keyId: undefined });
 }
 
 /**
- * Makes an intermediate CA with a new key, signed by `root` and within its dates: path length 0.
- * @param options.root its certificate (DER) and private key (PKCS#8 DER)
- * @throws MeshError `authority_invalid` when the root is none or of another trust domain, `issuer_expired` when it has
- *   less than an hour left
+ * Makes the certificate of an intermediate CA, signed by `root` and within its dates: path length 0. Of whom it is for
+ * it takes the public key and nothing else.
+ * @param options.publicKey ECDSA on P-256 or P-384; its holder has proven to have the private key
+ * @throws MeshError `authority_invalid` when the root is none or of another trust domain, or the key is no CA's;
+ *   `issuer_expired` when the root has less than an hour left
  */
 export async function createIntermediate(
   options: CreateOptions & {
-    readonly root: { readonly certificate: Uint8Array; readonly privateKey: Uint8Array };
+    readonly publicKey: PublicKey;
+    readonly root: { readonly certificate: Uint8Array; readonly key: CaKey };
   },
 ): Promise<CreatedAuthority> {
-  const { profile, now } = options;
-  const root = openIssuer(options.root.certificate, options.root.privateKey);
-  if (root.certificate.trustDomain?.equals(options.trustDomain) !== true) {
+  const { profile, now, publicKey } = options;
+  const { certificate } = openIssuer(options.root.certificate, options.root.key);
+  if (certificate.trustDomain?.equals(options.trustDomain) !== true) {
     refuseAuthority(`is not of the trust domain ${options.trustDomain.name}`);
   }
-  if (root.certificate.pathLength === 0) refuseAuthority('permits no intermediate');
+  if (certificate.pathLength === 0) refuseAuthority('permits no intermediate');
+  if (!publicKey.kind.startsWith('ecdsa'))
+    refuseAuthority('would have a key that is not ECDSA P-256 or P-384');
   const validity = authorityValidity(
     now,
     profile.intermediateTtlSeconds,
     profile.backdateSeconds,
-    root.certificate,
+    certificate,
   );
-  return create('intermediate', options, validity, {
-    certificate: new X509Certificate(Buffer.from(root.certificate.der)),
-    key: await importSigningKey(options.root.privateKey, curveOf(root.certificate.publicKey.kind)),
-    algorithm: signingAlgorithms[curveOf(root.certificate.publicKey.kind)],
-    keyId: root.certificate.keyId,
+  return create('intermediate', options, validity, publicKey, {
+    name: certificate.subject,
+    key: options.root.key,
+    keyId: certificate.subjectKeyId,
   });
 }
 
-type SigningRoot = {
-  readonly certificate: X509Certificate;
-  readonly key: webcrypto.CryptoKey;
-  readonly algorithm: webcrypto.EcdsaParams;
-  readonly keyId: string;
-};
+/**
+ * Makes the request (PKCS #10, DER) for an intermediate's certificate, signed with its key. It asks for what we demand
+ * of the certificate: CA with path length 0, keyCertSign and cRLSign, our subject key identifier, SAN
+ * `spiffe://<trust domain>`.
+ * @see RFC 2986 section 4
+ */
+export async function createAuthorityRequest(key: CaKey, trustDomain: TrustDomain): Promise<Uint8Array> {
+  const wishes = authorityExtensions('intermediate', trustDomain, key.publicKey, undefined, false);
+  const attribute = sequence(objectIdentifier(extensionRequestOid), tlv(derTag.set, sequence(...wishes)));
+  const info = sequence(
+    unsignedInteger(Uint8Array.of(0)),
+    authorityName('intermediate', key.publicKey),
+    key.publicKey.spki,
+    tlv(attributesTag, attribute),
+  );
+  return signed(info, key);
+}
+
+type Signer = { readonly name: Uint8Array; readonly key: CaKey; readonly keyId: string | undefined };
 
 async function create(
   kind: CreatedAuthority['kind'],
   { trustDomain, profile, randomBytes }: CreateOptions,
   validity: Validity,
-  root: SigningRoot | undefined,
+  publicKey: PublicKey,
+  signer: Signer,
 ): Promise<CreatedAuthority> {
-  const { spki, pkcs8 } = await generateKey(profile.authorityKey);
-  const publicKey = readPublicKey(spki);
-  const keyId = hexOf(publicKey.keyId);
-  const name = new Name(authorityName(kind, keyId));
-  const algorithm = root?.algorithm ?? signingAlgorithms[profile.authorityKey];
-  const serial = hexOf(makeSerial(randomBytes));
-  const certificate = await X509CertificateGenerator.create(
-    {
-      serialNumber: serial,
-      issuer: root?.certificate.subjectName ?? name,
-      subject: name,
-      notBefore: validity.notBefore,
-      notAfter: validity.notAfter,
-      publicKey: await provider.subtle.importKey('spki', spki, importParams[profile.authorityKey], true, [
-        'verify',
-      ]),
-      signingKey: root?.key ?? (await importSigningKey(pkcs8, profile.authorityKey)),
-      signingAlgorithm: algorithm,
-      extensions: authorityExtensions(kind, trustDomain, keyId, root?.keyId),
-    },
-    provider,
+  const serial = makeSerial(randomBytes);
+  const confined = profile.nameConstraints === 'uri';
+  const tbs = sequence(
+    version3,
+    unsignedInteger(serial),
+    algorithms[signer.key.hash],
+    signer.name,
+    sequence(time(validity.notBefore), time(validity.notAfter)),
+    authorityName(kind, publicKey),
+    publicKey.spki,
+    tlv(
+      extensionsTag,
+      sequence(...authorityExtensions(kind, trustDomain, publicKey, signer.keyId, confined)),
+    ),
   );
-  const der = new Uint8Array(certificate.rawData);
-  // Read back with our own reader and with OpenSSL: a CA that cannot be opened again is never handed out.
-  const opened = openIssuer(der, pkcs8);
-  if (opened.certificate.serial !== serial || opened.certificate.keyId !== keyId)
-    refuseAuthority('was made wrongly');
-  return { kind, certificate: der, privateKey: pkcs8, keyId, serial, ...validity };
+  const certificate = await signed(tbs, signer.key);
+  readBack(certificate, publicKey, signer.key, hexOf(serial));
+  return { kind, certificate, keyId: hexOf(publicKey.keyId), serial: hexOf(serial), ...validity };
+}
+
+/** Reads it with our own reader and with OpenSSL: a CA that cannot be opened again is never handed out. */
+function readBack(der: Uint8Array, publicKey: PublicKey, signer: CaKey, serial: string): void {
+  const certificate = openAuthorityCertificate(der);
+  const right =
+    certificate.serial === serial &&
+    certificate.subjectKeyId === hexOf(publicKey.keyId) &&
+    bytesEqual(certificate.spki, publicKey.spki) &&
+    certificate.x509.verify(signer.publicKey.key);
+  if (!right) refuseAuthority('was made wrongly');
+}
+
+/** `SEQUENCE { content, algorithm, signature }`: a certificate or a request. */
+async function signed(content: Uint8Array, key: CaKey): Promise<Uint8Array> {
+  const signature = await key.sign(content);
+  // A fault in the arithmetic of ECDSA can give the key away.
+  if (!verifyBytes(key.hash, content, key.publicKey.key, signature)) refuseAuthority('was signed wrongly');
+  return sequence(content, algorithms[key.hash], bitString(signature));
 }
 
 /** The name says whose key it is, so that two roots of one trust domain never share a name. */
-function authorityName(kind: CreatedAuthority['kind'], keyId: string): JsonName {
-  return [{ O: ['Countersign'] }, { CN: [`${kind} ${keyId.slice(0, 16)}`] }];
+function authorityName(kind: CreatedAuthority['kind'], { keyId }: PublicKey): Uint8Array {
+  const part = (oid: string, text: string) =>
+    tlv(derTag.set, sequence(objectIdentifier(oid), tlv(utf8Tag, ascii(text))));
+  return sequence(part('2.5.4.10', 'Countersign'), part('2.5.4.3', `${kind} ${hexOf(keyId).slice(0, 16)}`));
 }
 
 function authorityExtensions(
   kind: CreatedAuthority['kind'],
   trustDomain: TrustDomain,
-  keyId: string,
+  { keyId }: PublicKey,
   issuerKeyId: string | undefined,
-): Extension[] {
-  return [
-    new BasicConstraintsExtension(true, kind === 'root' ? 1 : 0, true),
-    new KeyUsagesExtension(KeyUsageFlags.keyCertSign | KeyUsageFlags.cRLSign, true),
-    new SubjectKeyIdentifierExtension(keyId, false),
-    ...(issuerKeyId === undefined ? [] : [new AuthorityKeyIdentifierExtension(issuerKeyId, false)]),
-    new SubjectAlternativeNameExtension([{ type: 'url', value: trustDomain.id }], false),
+  confined: boolean,
+): Uint8Array[] {
+  const pathLength = unsignedInteger(Uint8Array.of(kind === 'root' ? 1 : 0));
+  const extensions = [
+    extension(extensionOid.basicConstraints, true, sequence(booleanTrue(), pathLength)),
+    extension(
+      extensionOid.keyUsage,
+      true,
+      bitString(Uint8Array.of(keyUsageBit.keyCertSign | keyUsageBit.crlSign), 1),
+    ),
+    extension(extensionOid.subjectKeyIdentifier, false, octetString(keyId)),
   ];
+  if (issuerKeyId !== undefined) {
+    const issuer = tlv(keyIdTag, Buffer.from(issuerKeyId, 'hex'));
+    extensions.push(extension(extensionOid.authorityKeyIdentifier, false, sequence(issuer)));
+  }
+  extensions.push(
+    extension(extensionOid.subjectAltName, false, sequence(tlv(uriTag, ascii(trustDomain.id)))),
+  );
+  if (confined) {
+    // The host part of the URI, exactly (RFC 5280 section 4.2.1.10): no period in front, so no subdomains.
+    const subtree = sequence(tlv(uriTag, ascii(trustDomain.name)));
+    extensions.push(extension(extensionOid.nameConstraints, true, sequence(tlv(permittedTag, subtree))));
+  }
+  return extensions;
 }
 
-async function generateKey(
-  kind: AuthorityKeyKind,
-): Promise<{ spki: Uint8Array<ArrayBuffer>; pkcs8: Uint8Array<ArrayBuffer> }> {
-  const { publicKey, privateKey } = await promisify(generateKeyPair)('ec', {
-    namedCurve: importParams[kind].namedCurve,
-  });
-  return {
-    spki: new Uint8Array(publicKey.export({ format: 'der', type: 'spki' })),
-    pkcs8: new Uint8Array(privateKey.export({ format: 'der', type: 'pkcs8' })),
-  };
+function extension(oid: string, critical: boolean, value: Uint8Array): Uint8Array {
+  return sequence(objectIdentifier(oid), ...(critical ? [booleanTrue()] : []), octetString(value));
 }
 
-function importSigningKey(pkcs8: Uint8Array, kind: AuthorityKeyKind): Promise<webcrypto.CryptoKey> {
-  return provider.subtle.importKey('pkcs8', new Uint8Array(pkcs8), importParams[kind], false, ['sign']);
-}
-
-function curveOf(kind: string): AuthorityKeyKind {
-  return kind === 'ecdsa-p384' ? 'ecdsa-p384' : 'ecdsa-p256';
-}
-
-const provider = new Crypto();
-const importParams = {
-  'ecdsa-p256': { name: 'ECDSA', namedCurve: 'P-256' },
-  'ecdsa-p384': { name: 'ECDSA', namedCurve: 'P-384' },
-} as const;
-const signingAlgorithms = {
-  'ecdsa-p256': { name: 'ECDSA', hash: 'SHA-256' },
-  'ecdsa-p384': { name: 'ECDSA', hash: 'SHA-384' },
-} as const;
+const version3 = tlv(0xa0, unsignedInteger(Uint8Array.of(2)));
+const attributesTag = 0xa0;
+const permittedTag = 0xa0;
+const extensionsTag = 0xa3;
+const keyIdTag = 0x80;
+const uriTag = 0x86;
+const utf8Tag = 0x0c;
+const extensionRequestOid = '1.2.840.113549.1.9.14';
+/** ecdsa-with-SHA256 and -SHA384, without parameters. @see RFC 5758 section 3.2 */
+const algorithms: Readonly<Record<KeyHash, Uint8Array>> = {
+  sha256: sequence(objectIdentifier('1.2.840.10045.4.3.2')),
+  sha384: sequence(objectIdentifier('1.2.840.10045.4.3.3')),
+};

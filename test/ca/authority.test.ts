@@ -1,13 +1,19 @@
 import { randomBytes } from 'node:crypto';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { createAuthority } from '../../src/ca/authority.ts';
+import { openMemoryKey } from '../../src/ca/memory-key.ts';
 import { parseProfile, type ProfileConfig } from '../../src/ca/profile.ts';
-import { createIntermediate, createRoot } from '../../src/ca/x509.ts';
 import { bundlePem, makeBundle } from '../../src/spiffe/bundle.ts';
 import { SpiffeId, TrustDomain } from '../../src/spiffe/id.ts';
 import { decodePem } from '../../src/spiffe/pem.ts';
 import { checkX509Authority } from '../../src/spiffe/svid.ts';
-import { makeKey, makeTestAuthority, type TestAuthority } from './test-authority.ts';
+import {
+  makeIntermediate,
+  makeKey,
+  makeRoot,
+  makeTestAuthority,
+  type TestAuthority,
+} from './test-authority.ts';
 
 const now = new Date('2026-11-21T12:00:00Z');
 const day = 86_400_000;
@@ -49,10 +55,10 @@ test.each([[{}], [{ authorityKey: 'ecdsa-p384' }]])('root and intermediate of pr
 test('an intermediate made late ends with its root; too late, it is not made', async () => {
   const { root, trustDomain, profile } = ca;
   const before = (ms: number) => new Date(root.notAfter.getTime() - ms);
-  const late = await createIntermediate({ trustDomain, profile, root, randomBytes, now: before(day) });
+  const late = await makeIntermediate({ trustDomain, profile, root, randomBytes, now: before(day) });
   expect(late.notAfter).toEqual(root.notAfter);
   for (const moment of [before(3_599_000), before(-day), new Date(root.notBefore.getTime() - 1_000)]) {
-    const making = createIntermediate({ trustDomain, profile, root, randomBytes, now: moment });
+    const making = makeIntermediate({ trustDomain, profile, root, randomBytes, now: moment });
     await expect(making).rejects.toThrow(coded('issuer_expired'));
   }
 });
@@ -60,20 +66,20 @@ test('an intermediate made late ends with its root; too late, it is not made', a
 test('an intermediate is made only by a root of its own trust domain', async () => {
   const { trustDomain, profile, intermediate } = ca;
   const options = { trustDomain, profile, now, randomBytes };
-  await expect(createIntermediate({ ...options, root: foreign.root })).rejects.toThrow(
+  await expect(makeIntermediate({ ...options, root: foreign.root })).rejects.toThrow(
     coded('authority_invalid'),
   );
-  await expect(createIntermediate({ ...options, root: intermediate })).rejects.toThrow(
+  await expect(makeIntermediate({ ...options, root: intermediate })).rejects.toThrow(
     coded('authority_invalid'),
   );
-  const mixed = { certificate: ca.root.certificate, privateKey: other.root.privateKey };
-  await expect(createIntermediate({ ...options, root: mixed })).rejects.toThrow(coded('authority_invalid'));
+  const mixed = { certificate: ca.root.certificate, key: other.root.key };
+  await expect(makeIntermediate({ ...options, root: mixed })).rejects.toThrow(coded('authority_invalid'));
 });
 
 test('a root is made only at a usable date, with working randomness', async () => {
   const { trustDomain, profile } = ca;
   const bad = async (date: Date, random = randomBytes as (size: number) => Uint8Array) =>
-    createRoot({ trustDomain, profile, now: date, randomBytes: random });
+    makeRoot({ trustDomain, profile, now: date, randomBytes: random });
   await expect(bad(new Date(Number.NaN))).rejects.toThrow(coded('profile_invalid'));
   await expect(bad(new Date('1949-01-01'))).rejects.toThrow(coded('profile_invalid'));
   await expect(bad(now, (size) => new Uint8Array(size))).rejects.toThrow(coded('internal'));
@@ -81,7 +87,10 @@ test('a root is made only at a usable date, with working randomness', async () =
 
 describe('createAuthority refuses', () => {
   type Options = Parameters<typeof createAuthority>[0];
-  const key = (bytes: Uint8Array) => ({ certificate: ca.intermediate.certificate, privateKey: bytes });
+  const key = (bytes: Uint8Array) => ({
+    certificate: ca.intermediate.certificate,
+    key: openMemoryKey(bytes),
+  });
   const flipped = (bytes: Uint8Array, at: number) => {
     const copy = Uint8Array.from(bytes);
     copy[copy.length + at] = (copy[copy.length + at] ?? 0) ^ 1;
@@ -116,8 +125,7 @@ describe('createAuthority refuses', () => {
     ],
     ['no root', () => ({ root: { certificate: new Uint8Array(0) } })],
   ])('%s', (_, changes) => {
-    const options = { ...ca, randomBytes, ...changes() };
-    expect(() => createAuthority(options)).toThrow(coded('authority_invalid'));
+    expect(() => createAuthority({ ...ca, randomBytes, ...changes() })).toThrow(coded('authority_invalid'));
   });
 
   test('a leaf in either place', async () => {
@@ -128,7 +136,7 @@ describe('createAuthority refuses', () => {
       ttlSeconds: 60,
     };
     const { certificates } = await ca.authority.sign(ca.authority.prepare(request, now));
-    const leaf = { certificate: certificates[0]!, privateKey: ca.intermediate.privateKey };
+    const leaf = { certificate: certificates[0]!, key: ca.intermediate.key };
     expect(() => createAuthority({ ...ca, randomBytes, root: leaf })).toThrow(coded('authority_invalid'));
     expect(() => createAuthority({ ...ca, randomBytes, intermediate: leaf })).toThrow(
       coded('authority_invalid'),

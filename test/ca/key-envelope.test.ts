@@ -1,6 +1,12 @@
 import { randomBytes } from 'node:crypto';
 import { beforeAll, describe, expect, test } from 'vitest';
-import { type KeyEnvelope, openKey, productionCost, sealKey } from '../../src/ca/key-envelope.ts';
+import {
+  type KeyEnvelope,
+  openKey,
+  productionCost,
+  sealKey,
+  type SealingSecret,
+} from '../../src/ca/key-envelope.ts';
 import { TrustDomain } from '../../src/spiffe/id.ts';
 import { makeKey } from './test-authority.ts';
 
@@ -8,14 +14,20 @@ const cost = 1_024;
 const keyId = 'ab'.repeat(20);
 const trustDomain = TrustDomain.parse('example.org');
 const passphrase = Buffer.from('correct horse battery');
+const secretOf = (bytes: Uint8Array): SealingSecret => ({ kind: 'passphrase', bytes });
+const secret = secretOf(passphrase);
+const randomKey: SealingSecret = {
+  kind: 'random_key',
+  bytes: Buffer.from(Array.from({ length: 32 }, (_, at) => at)),
+};
 const { pkcs8 } = makeKey('ec-prime256v1');
 const coded = (code: string) => expect.objectContaining({ code });
 let envelope: KeyEnvelope;
 beforeAll(async () => {
-  envelope = await sealKey({ pkcs8, keyId, trustDomain, passphrase, randomBytes, cost });
+  envelope = await sealKey({ pkcs8, keyId, trustDomain, secret, randomBytes, cost });
 });
 const open = (changed: unknown, options: object = {}) =>
-  openKey({ envelope: changed, keyId, trustDomain, passphrase, minCost: cost, ...options });
+  openKey({ envelope: changed, keyId, trustDomain, secret, minCost: cost, ...options });
 
 test('what is sealed is opened, through JSON', async () => {
   expect(await open(JSON.parse(JSON.stringify(envelope)))).toEqual(Uint8Array.from(pkcs8));
@@ -23,22 +35,22 @@ test('what is sealed is opened, through JSON', async () => {
 
 test('by default it costs 2^17, and opens only at that cost', async () => {
   expect(productionCost).toBe(2 ** 17);
-  const real = await sealKey({ pkcs8, keyId, trustDomain, passphrase, randomBytes });
+  const real = await sealKey({ pkcs8, keyId, trustDomain, secret, randomBytes });
   expect(real.kdf).toMatchObject({ N: 2 ** 17, r: 8, p: 1 });
-  const options = { keyId, trustDomain, passphrase };
+  const options = { keyId, trustDomain, secret };
   expect(await openKey({ envelope: real, ...options })).toEqual(Uint8Array.from(pkcs8));
   await expect(openKey({ envelope, ...options })).rejects.toThrow(coded('key_envelope_invalid'));
 });
 
 test('no two envelopes share salt, nonce or ciphertext, and none shows the key', async () => {
-  const second = await sealKey({ pkcs8, keyId, trustDomain, passphrase, randomBytes, cost });
+  const second = await sealKey({ pkcs8, keyId, trustDomain, secret, randomBytes, cost });
   expect(second.kdf.salt).not.toBe(envelope.kdf.salt);
   expect(second.nonce).not.toBe(envelope.nonce);
   expect(second.ciphertext).not.toBe(envelope.ciphertext);
   const text = JSON.stringify(envelope);
-  for (const secret of [pkcs8, passphrase]) {
+  for (const hidden of [pkcs8, passphrase]) {
     for (const encoding of ['base64', 'hex', 'latin1'] as const) {
-      expect(text).not.toContain(Buffer.from(secret).toString(encoding).slice(0, 20));
+      expect(text).not.toContain(Buffer.from(hidden).toString(encoding).slice(0, 20));
     }
   }
 });
@@ -88,7 +100,7 @@ test.each([
   ['one with a line feed more', Buffer.concat([passphrase, Buffer.from('\n')])],
   ['a megabyte', Buffer.alloc(1_000_000, 1)],
 ])('wrong passphrase: %s', async (_, wrong) => {
-  await expect(open(envelope, { passphrase: wrong })).rejects.toThrow(coded('key_passphrase_wrong'));
+  await expect(open(envelope, { secret: secretOf(wrong) })).rejects.toThrow(coded('key_passphrase_wrong'));
 });
 
 describe('key_envelope_invalid, without any work done:', () => {
@@ -142,13 +154,84 @@ describe('key_envelope_invalid, without any work done:', () => {
 test.each<[string, Partial<Parameters<typeof sealKey>[0]>, string]>([
   ['an empty key', { pkcs8: new Uint8Array(0) }, 'key_envelope_invalid'],
   ['a key of 16 KiB and a byte', { pkcs8: new Uint8Array(16_385) }, 'key_envelope_invalid'],
-  ['a passphrase of seven bytes', { passphrase: Buffer.alloc(7, 1) }, 'key_envelope_invalid'],
-  ['a passphrase of 1,025 bytes', { passphrase: Buffer.alloc(1_025, 1) }, 'key_envelope_invalid'],
+  ['a passphrase of seven bytes', { secret: secretOf(Buffer.alloc(7, 1)) }, 'key_envelope_invalid'],
+  ['a passphrase of 1,025 bytes', { secret: secretOf(Buffer.alloc(1_025, 1)) }, 'key_envelope_invalid'],
   ['a malformed key id', { keyId: 'AB'.repeat(20) }, 'key_envelope_invalid'],
   ['a cost that is no power of two', { cost: 1_000 }, 'key_envelope_invalid'],
   ['a cost that is too high', { cost: 2 ** 20 }, 'key_envelope_invalid'],
   ['broken randomness', { randomBytes: (size) => new Uint8Array(size) }, 'internal'],
 ])('sealKey refuses %s', async (_, changes, code) => {
-  const options = { pkcs8, keyId, trustDomain, passphrase, randomBytes, cost };
+  const options = { pkcs8, keyId, trustDomain, secret, randomBytes, cost };
   await expect(sealKey({ ...options, ...changes })).rejects.toThrow(coded(code));
+});
+
+describe('a random key', () => {
+  let cheap: KeyEnvelope;
+  beforeAll(async () => {
+    cheap = await sealKey({ pkcs8, keyId, trustDomain, secret: randomKey, randomBytes });
+  });
+  const openAs = (changed: unknown, by: SealingSecret) =>
+    openKey({ envelope: changed, keyId, trustDomain, secret: by, minCost: cost });
+
+  test('seals without stretching, and opens what it sealed', async () => {
+    expect(cheap).toMatchObject({ v: 2, kdf: { name: 'hkdf-sha256' } });
+    expect(Object.keys(cheap.kdf)).toEqual(['name', 'salt']);
+    const start = performance.now();
+    expect(await openAs(JSON.parse(JSON.stringify(cheap)), randomKey)).toEqual(Uint8Array.from(pkcs8));
+    expect(performance.now() - start).toBeLessThan(50);
+  });
+
+  test('opens what earlier versions sealed with the same bytes under scrypt', async () => {
+    const old = await sealKey({
+      pkcs8,
+      keyId,
+      trustDomain,
+      secret: secretOf(randomKey.bytes),
+      randomBytes,
+      cost,
+    });
+    expect(old.v).toBe(1);
+    expect(await openAs(old, randomKey)).toEqual(Uint8Array.from(pkcs8));
+  });
+
+  test.each<[string, () => unknown, SealingSecret, string]>([
+    ['the same bytes given as a passphrase', () => cheap, secretOf(randomKey.bytes), 'key_passphrase_wrong'],
+    [
+      'another random key',
+      () => cheap,
+      { kind: 'random_key', bytes: randomBytes(32) },
+      'key_passphrase_wrong',
+    ],
+    [
+      'a changed salt',
+      () => ({ ...cheap, kdf: { ...cheap.kdf, salt: envelope.kdf.salt } }),
+      randomKey,
+      'key_passphrase_wrong',
+    ],
+    ['version 1 with its derivation', () => ({ ...cheap, v: 1 }), randomKey, 'key_envelope_invalid'],
+    ['version 2 with scrypt', () => ({ ...envelope, v: 2 }), secret, 'key_envelope_invalid'],
+    [
+      'version 2 with a cost',
+      () => ({ ...cheap, kdf: { ...cheap.kdf, N: 1 } }),
+      randomKey,
+      'key_envelope_invalid',
+    ],
+    ['version 3', () => ({ ...cheap, v: 3 }), randomKey, 'key_envelope_invalid'],
+    [
+      'another name of the derivation',
+      () => ({ ...cheap, kdf: { ...cheap.kdf, name: 'none' } }),
+      randomKey,
+      'key_envelope_invalid',
+    ],
+    ["another key's id", () => ({ ...cheap, keyId: 'cd'.repeat(20) }), randomKey, 'key_envelope_invalid'],
+  ])('does not open %s', async (_, changed, by, code) => {
+    await expect(openAs(changed(), by)).rejects.toThrow(coded(code));
+  });
+
+  test.each([0, 31, 33, 64])('of %i bytes is refused', async (size) => {
+    const short: SealingSecret = { kind: 'random_key', bytes: Buffer.alloc(size, 1) };
+    await expect(sealKey({ pkcs8, keyId, trustDomain, secret: short, randomBytes })).rejects.toThrow(
+      coded('key_envelope_invalid'),
+    );
+  });
 });

@@ -1,4 +1,3 @@
-import { sign } from 'node:crypto';
 import { beforeAll, describe, expect, test } from 'vitest';
 import {
   bitString,
@@ -28,9 +27,9 @@ let issuer: Issuer;
 let other: Issuer;
 beforeAll(async () => {
   const { intermediate } = await makeTestAuthority(now);
-  issuer = openIssuer(intermediate.certificate, intermediate.privateKey);
+  issuer = openIssuer(intermediate.certificate, intermediate.key);
   const second = (await makeTestAuthority(now)).intermediate;
-  other = openIssuer(second.certificate, second.privateKey);
+  other = openIssuer(second.certificate, second.key);
 });
 
 const named = {
@@ -56,7 +55,7 @@ function signed(parts: Partial<odd.Parts> = {}, extensions: object = {}, signer 
     ...parts,
   });
   const { tbs, signatureAlgorithm } = readCertificate(draft);
-  const signature = sign(signer.hash, tbs, { key: signer.privateKey, dsaEncoding: 'der' });
+  const signature = signer.key.sign(tbs) as Uint8Array;
   return {
     der: sequence(tbs, signatureAlgorithm, bitString(signature)),
     tbs,

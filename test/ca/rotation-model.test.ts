@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { rotate, type RotationEffect, type RotationEvent } from '../../src/ca/rotation.ts';
+import { rotate } from '../../src/ca/rotation.ts';
+import type { RotationEffect, RotationEvent } from '../../src/ca/rotation-event.ts';
 import {
   type Evidence,
   publishedRoots,
@@ -14,8 +15,11 @@ import {
   at,
   empty,
   evidence,
+  imported,
   intermediate,
   made,
+  offlineRoot,
+  requested,
   retire,
   root,
   taint,
@@ -27,6 +31,8 @@ import {
 test('whatever happens in whatever order, the invariants hold', () => {
   const command = fc.oneof(
     fc.record({ do: fc.constant('rotate' as const), scope: fc.constantFrom('root', 'intermediate') }),
+    fc.record({ do: fc.constant('go_offline' as const) }),
+    fc.record({ do: fc.constant('import' as const), root: fc.nat(9), wrongKey: fc.boolean() }),
     fc.record({ do: fc.constant('activate' as const), force: fc.boolean() }),
     fc.record({ do: fc.constant('retire' as const), force: fc.boolean() }),
     fc.record({ do: fc.constant('taint' as const), pick: fc.nat(20) }),
@@ -55,6 +61,7 @@ test('whatever happens in whatever order, the invariants hold', () => {
         check(before, next, effects, event);
         state = next;
         for (const effect of effects) {
+          if (effect.kind === 'request' && !crash) take(requested(`q${count++}`));
           if (effect.kind !== 'make' || crash) continue;
           const n = count++;
           const under = effect.rootKeyId ?? `r${n}`;
@@ -68,6 +75,22 @@ test('whatever happens in whatever order, the invariants hold', () => {
         effects: readonly RotationEffect[],
         event: RotationEvent,
       ): void => {
+        const rootOf = (keyId: string | null) => next.slots.find((slot) => slot.keyId === keyId);
+        const isOffline = next.slots.find(
+          ({ kind, state: at2 }) => kind === 'root' && at2 === 'active',
+        )?.offline;
+        for (const effect of effects) {
+          if (effect.kind === 'make') {
+            // What is kept elsewhere signs nothing here, and nothing here takes its place.
+            expect([effect.rootKeyId, rootOf(effect.rootKeyId)?.offline ?? isOffline]).toEqual([
+              effect.rootKeyId,
+              false,
+            ]);
+          }
+          if (effect.kind === 'request') expect(next.requested).toBeNull();
+          if (effect.kind === 'forget') expect(effect.keyIds).not.toContain(next.requested);
+        }
+        expect(next.slots.map(({ keyId }) => keyId)).not.toContain(next.requested);
         const of = (kind: Slot['kind'], at2: SlotState) =>
           next.slots.filter((slot) => slot.kind === kind && slot.state === at2);
         expect(of('intermediate', 'active')).toHaveLength(1);
@@ -107,6 +130,21 @@ test('whatever happens in whatever order, the invariants hold', () => {
           case 'rotate':
             take({ kind: 'rotate', scope: one.scope });
             break;
+          case 'go_offline':
+            take({ kind: 'rotate', scope: 'root', offline: true });
+            break;
+          case 'import': {
+            const known = state.slots.filter(({ kind }) => kind === 'root')[one.root];
+            const keyId = one.wrongKey ? 'somebody' : (state.requested ?? 'nobody');
+            const under = known?.keyId ?? `x${count++}`;
+            take(
+              imported(
+                { ...offlineRoot(under, now, now + 3_650) },
+                intermediate(keyId, under, now, now + 30),
+              ),
+            );
+            break;
+          }
           case 'activate':
             take(activate(proof(), one.force && commands.length % 7 === 0));
             break;

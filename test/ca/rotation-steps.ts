@@ -1,4 +1,5 @@
-import { type MadeKey, rotate, type RotationEffect, type RotationEvent } from '../../src/ca/rotation.ts';
+import { rotate } from '../../src/ca/rotation.ts';
+import type { MadeKey, RotationEffect, RotationEvent } from '../../src/ca/rotation-event.ts';
 import type { Evidence, Holder, RotationState } from '../../src/ca/slot.ts';
 
 // Short words for the rotation of a CA: `r1` is a root, `i1` an intermediate under it; times are days.
@@ -6,7 +7,7 @@ import type { Evidence, Holder, RotationState } from '../../src/ca/slot.ts';
 const day = 86_400_000;
 const start = Date.UTC(2026, 0, 1);
 export const at = (days: number): Date => new Date(start + days * day);
-export const empty: RotationState = { slots: [], sequence: 0 };
+export const empty: RotationState = { slots: [], sequence: 0, requested: null };
 
 export const root = (keyId: string, from = 0, until = 3_650): MadeKey => ({
   kind: 'root',
@@ -14,6 +15,7 @@ export const root = (keyId: string, from = 0, until = 3_650): MadeKey => ({
   rootKeyId: keyId,
   notBefore: at(from),
   notAfter: at(until),
+  offline: false,
 });
 export const intermediate = (keyId: string, rootKeyId: string, from = 0, until = 30): MadeKey => ({
   kind: 'intermediate',
@@ -21,6 +23,18 @@ export const intermediate = (keyId: string, rootKeyId: string, from = 0, until =
   rootKeyId,
   notBefore: at(from),
   notAfter: at(until),
+  offline: false,
+});
+/** A root that is kept elsewhere. */
+export const offlineRoot = (keyId: string, from = 0, until = 3_650): MadeKey => ({
+  ...root(keyId, from, until),
+  offline: true,
+});
+export const requested = (keyId: string): RotationEvent => ({ kind: 'requested', keyId });
+export const imported = (rootKey: MadeKey, signer: MadeKey): RotationEvent => ({
+  kind: 'imported',
+  root: rootKey,
+  signer,
 });
 export const made = (...keys: MadeKey[]): RotationEvent => ({ kind: 'made', keys });
 export const nobody: Evidence = { holders: [], doubt: null };
@@ -59,13 +73,15 @@ export const activated = [...prepared, activate()];
 export const retired = [...activated, retire()];
 export const renewed = [...first, made(intermediate('i1b', 'r1'))];
 
-export const show = ({ slots, sequence }: RotationState): string =>
-  `${slots.map(({ keyId, state, tainted }) => `${keyId} ${state}${tainted ? '!' : ''}`).join(', ')} @${sequence}`;
+export const show = ({ slots, sequence, requested: waits }: RotationState): string =>
+  `${waits === null ? '' : `${waits} waits, `}${slots.map(({ keyId, state, tainted }) => `${keyId} ${state}${tainted ? '!' : ''}`).join(', ')} @${sequence}`;
 
 export const tell = (effect: RotationEffect): string => {
   switch (effect.kind) {
     case 'make':
       return `make under ${effect.rootKeyId ?? 'a new root'}`;
+    case 'request':
+      return 'request';
     case 'publish':
       return `publish ${effect.sequence}`;
     case 'sign_with':

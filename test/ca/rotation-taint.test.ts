@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest';
-import { rotate, type RotationEvent } from '../../src/ca/rotation.ts';
+import { rotate } from '../../src/ca/rotation.ts';
+import type { RotationEvent } from '../../src/ca/rotation-event.ts';
 import {
   activated,
   after,
