@@ -5,6 +5,10 @@ import { decideNaively } from '../src/authz/naive.ts';
 import { parsePolicy } from '../src/authz/parse.ts';
 import { canonicalizeHttp, isRejection } from '../src/authz/request.ts';
 import { compileSnapshot, type SnapshotInput } from '../src/authz/snapshot.ts';
+import { systemClock } from '../src/clock.ts';
+import { createAdministration } from '../src/identity/administration.ts';
+import { compileMesh, createMeshHolder } from '../src/identity/current-mesh.ts';
+import { createBreathe } from '../src/up-breath.ts';
 import { SpiffeId, TrustDomain } from '../src/spiffe/id.ts';
 import { readDocuments } from '../src/yaml.ts';
 import { printReport, type ReportRow } from './report.ts';
@@ -18,6 +22,7 @@ const sizes = [10, 100, 1_000, 10_000] as const;
 const trustDomain = TrustDomain.parse('example.org');
 const destination = SpiffeId.parse('spiffe://example.org/ns/pay/sa/ledger');
 const batch = 50;
+const actor = { kind: 'system' } as const;
 
 const rows: ReportRow[] = [];
 const metrics: Record<string, number> = {};
@@ -63,7 +68,79 @@ for (const kind of ['hit', 'miss'] as const) {
   metrics[`${kind}_growth_100_to_10000`] = round(growth);
   metrics[`${kind}_naive_over_index_10000`] = round(gain);
 }
+for (const size of [1_000, 10_000]) await measureEdits(size);
 printReport('authz', rows, metrics);
+
+/**
+ * What an edit costs the calls under way: one policy of many on one destination is changed again and again, while calls
+ * to it are decided all the time.
+ */
+async function measureEdits(size: number): Promise<void> {
+  const settings = { trustDomain, rootNamespace: 'istio-system', ttlSeconds: 3_600 };
+  const policies = new Map(makeMesh(size).policies.map((policy) => [policy.key, policy]));
+  const mesh = { revision: 1, entries: new Map(), policies: new Map(), bans: new Map() };
+  const holder = createMeshHolder(compileMesh(mesh, policies, settings));
+  const administration = createAdministration({
+    holder,
+    settings,
+    commit: async () => undefined,
+    latestExpiry: async () => null,
+    latestExpiries: async () => [],
+    clock: systemClock,
+    breathe: createBreathe(3),
+  });
+  const calls = [request(0, size, 'hit'), request(0, size, 'miss')];
+  const decideAll = (): void => calls.forEach((one) => decide(holder.current().snapshot, one));
+  decideAll();
+  const gaps: number[] = [];
+  let [running, editing] = [true, false];
+  const others = (async () => {
+    for (let last = performance.now(); running;) {
+      await new Promise((resolve) => setImmediate(resolve));
+      decideAll();
+      const now = performance.now();
+      if (editing) gaps.push(now - last);
+      last = now;
+    }
+  })();
+  const [answers, firsts]: [number[], number[]] = [[], []];
+  for (let i = 0; i < 12; i++) {
+    const text = policyText(7).replace('GET', i % 2 === 0 ? 'PATCH' : 'GET');
+    const began = performance.now();
+    editing = true;
+    await administration.apply([{ file: `e${i}.yaml`, text }], actor, { dryRun: false });
+    const answered = performance.now();
+    decideAll();
+    const decided = performance.now();
+    editing = false;
+    // The first edits also warm the engine up.
+    if (i < 2) gaps.length = 0;
+    else {
+      answers.push(answered - began);
+      firsts.push(decided - answered);
+    }
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+  running = false;
+  await others;
+  const first = Math.max(...firsts);
+  const turn = [...gaps].sort((a, b) => a - b);
+  const p99 = turn[Math.floor(turn.length * 0.99)] ?? Number.NaN;
+  rows.push(
+    { name: `${size} policies: edit to its answer, median`, value: median(answers), unit: 'ms' },
+    { name: `${size} policies: turn under edits, p99`, value: p99, unit: 'ms' },
+    { name: `${size} policies: turn under edits, longest`, value: turn.at(-1) ?? 0, unit: 'ms' },
+    { name: `${size} policies: first two decisions after an edit, slowest`, value: first, unit: 'ms' },
+  );
+  metrics[`edit_answer_ms_${size}`] = round(median(answers));
+  metrics[`edit_turn_p99_ms_${size}`] = round(p99);
+  metrics[`edit_turn_max_ms_${size}`] = round(turn.at(-1) ?? 0);
+  metrics[`edit_first_decisions_ms_${size}`] = round(first);
+}
+
+function median(samples: readonly number[]): number {
+  return [...samples].sort((a, b) => a - b)[Math.floor(samples.length / 2)] ?? Number.NaN;
+}
 
 function makeMesh(size: number): SnapshotInput {
   const texts = Array.from({ length: size }, (_, i) => policyText(i));

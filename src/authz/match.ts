@@ -10,6 +10,8 @@ export type CompiledRule = {
   readonly rule: Rule;
   /** The rule's rank in its snapshot: of several rules that match, the lowest is named. */
   readonly ordinal: number;
+  /** How many values its predicates list: what it costs to index. */
+  readonly atoms: number;
   readonly from: readonly (readonly Test[])[];
   readonly to: readonly (readonly Test[])[];
 };
@@ -20,9 +22,18 @@ export function compileRule(policy: Policy, rule: Rule, ordinal: number): Compil
     policy,
     rule,
     ordinal,
+    atoms: countAtoms(rule),
     from: rule.from.map(({ predicates }) => predicates.map(compilePredicate)),
     to: rule.to.map(({ predicates }) => predicates.map(compilePredicate)),
   };
+}
+
+function countAtoms(rule: Rule): number {
+  let atoms = 0;
+  for (const side of [rule.from, rule.to]) {
+    for (const { predicates } of side) for (const { matches } of predicates) atoms += matches.length;
+  }
+  return atoms;
 }
 
 /**

@@ -1,12 +1,14 @@
 import type { Facts } from './facts.ts';
 import type { CompiledRule } from './match.ts';
 import type { RuleFinder } from './rule-index.ts';
+import { rulesInStep, type Steps } from './steps.ts';
 
 type Branch = {
   label: string;
   rules: CompiledRule[];
   finder: RuleFinder | undefined;
-  readonly children: Map<string, Branch>;
+  /** By their first characters; most branches have none. */
+  children: Map<string, Branch> | undefined;
 };
 
 /**
@@ -21,9 +23,9 @@ export class PrefixTree {
     let branch = this.#root;
     let rest = prefix;
     while (rest !== '') {
-      const child = branch.children.get(rest.charAt(0));
+      const child = branch.children?.get(rest.charAt(0));
       if (child === undefined) {
-        branch.children.set(rest.charAt(0), grow(rest, [rule]));
+        (branch.children ??= new Map()).set(rest.charAt(0), grow(rest, [rule]));
         return;
       }
       const shared = sharedLength(rest, child.label);
@@ -35,12 +37,14 @@ export class PrefixTree {
   }
 
   /** Turns the rules at each branch into something to search. */
-  seal(build: (rules: readonly CompiledRule[]) => RuleFinder): void {
+  *seal(build: (rules: readonly CompiledRule[]) => Steps<RuleFinder>): Steps<void> {
     const open = [this.#root];
+    let sealed = 0;
     for (let branch = open.pop(); branch !== undefined; branch = open.pop()) {
-      if (branch.rules.length > 0) branch.finder = build(branch.rules);
+      if (sealed++ % rulesInStep === 0) yield;
+      if (branch.rules.length > 0) branch.finder = yield* build(branch.rules);
       branch.rules = [];
-      open.push(...branch.children.values());
+      if (branch.children !== undefined) open.push(...branch.children.values());
     }
   }
 
@@ -55,26 +59,25 @@ export class PrefixTree {
   walk(text: string): readonly RuleFinder[] {
     const passed: RuleFinder[] = [];
     let at = 0;
-    let branch = this.#root.children.get(text.charAt(0));
+    let branch = this.#root.children?.get(text.charAt(0));
     while (branch !== undefined && text.startsWith(branch.label, at)) {
       at += branch.label.length;
       if (branch.finder !== undefined) passed.push(branch.finder);
-      branch = branch.children.get(text.charAt(at));
+      branch = branch.children?.get(text.charAt(at));
     }
     return passed;
   }
 }
 
 function grow(label: string, rules: CompiledRule[]): Branch {
-  return { label, rules, finder: undefined, children: new Map() };
+  return { label, rules, finder: undefined, children: undefined };
 }
 
 /** Cuts a branch in two: its head stays in place, its tail becomes the only child. */
 function split(branch: Branch, at: number): void {
   const tail = grow(branch.label.slice(at), branch.rules);
-  for (const [first, child] of branch.children) tail.children.set(first, child);
-  branch.children.clear();
-  branch.children.set(tail.label.charAt(0), tail);
+  tail.children = branch.children;
+  branch.children = new Map([[tail.label.charAt(0), tail]]);
   branch.label = branch.label.slice(0, at);
   branch.rules = [];
 }

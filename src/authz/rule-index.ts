@@ -2,6 +2,7 @@ import type { Facts } from './facts.ts';
 import { type CompiledRule, ruleHolds } from './match.ts';
 import type { Operation, Predicate, PredicateField, Source, StringMatch } from './policy.ts';
 import { PrefixTree } from './prefix-tree.ts';
+import { rulesInStep, type Steps } from './steps.ts';
 
 /** A set of rules that can be searched. */
 export type RuleFinder = {
@@ -20,14 +21,14 @@ export type Side = 'from' | 'to';
  * rules, as long as rules name callers, hosts, paths, methods or ports. Rules that name none are tried one by one.
  * INVARIANT: a rule that matches is filed where its request leads. For DENY that includes requests without the attribute.
  */
-export function buildIndex(rules: readonly CompiledRule[]): RuleFinder {
+export function* buildIndex(rules: readonly CompiledRule[]): Steps<RuleFinder> {
   const atoms = countAll(rules);
-  return build(rules, ['from', 'to'], new Set(), { atoms: atoms + baseBudget + budgetFactor * atoms });
+  return yield* build(rules, ['from', 'to'], new Set(), { atoms: atoms + baseBudget + budgetFactor * atoms });
 }
 
 /** An index by one side only, its crowds left as lists: it leads to rules that a request half fits. */
-export function buildSideIndex(rules: readonly CompiledRule[], side: Side): RuleFinder {
-  return build(rules, [side], new Set(), { atoms: countAll(rules) });
+export function* buildSideIndex(rules: readonly CompiledRule[], side: Side): Steps<RuleFinder> {
+  return yield* build(rules, [side], new Set(), { atoms: countAll(rules) });
 }
 
 /**
@@ -38,19 +39,24 @@ type Budget = { atoms: number };
 const baseBudget = 200_000;
 const budgetFactor = 8;
 
-function build(
+function* build(
   rules: readonly CompiledRule[],
   sides: readonly Side[],
   used: ReadonlySet<PredicateField>,
   budget: Budget,
-): RuleFinder {
+): Steps<RuleFinder> {
   if (rules.length <= maxLeaf) return new RuleList(rules);
   budget.atoms -= countAll(rules);
   if (budget.atoms < 0) return new RuleList(rules);
-  const counts = new AtomCounts(rules, used);
+  const counts = new AtomCounts();
+  for (const [i, rule] of rules.entries()) {
+    if (i % rulesInStep === 0) yield;
+    counts.add(rule, used);
+  }
   const shelves = new Map<PredicateField, Shelf>();
   const rest: CompiledRule[] = [];
-  for (const rule of rules) {
+  for (const [i, rule] of rules.entries()) {
+    if (i % rulesInStep === 0) yield;
     const cover = chooseCover(rule, sides, used, counts);
     if (cover === undefined) {
       rest.push(rule);
@@ -65,7 +71,7 @@ function build(
   if (shelves.size === 0) return new RuleList(rules);
   for (const [field, shelf] of shelves) {
     const below = new Set(used).add(field);
-    shelf.seal((crowd) => build(crowd, sides, below, budget));
+    yield* shelf.seal((crowd) => build(crowd, sides, below, budget));
   }
   return new RuleNode([...shelves.values()], new RuleList(rest));
 }
@@ -77,7 +83,8 @@ class RuleList implements RuleFinder {
   readonly #rules: readonly CompiledRule[];
 
   constructor(rules: readonly CompiledRule[]) {
-    this.#rules = [...new Set(rules)].sort((a, b) => a.ordinal - b.ordinal);
+    // Most lists are of one.
+    this.#rules = rules.length < 2 ? rules : [...new Set(rules)].sort((a, b) => a.ordinal - b.ordinal);
   }
 
   find(facts: Facts, best: CompiledRule | undefined): CompiledRule | undefined {
@@ -144,12 +151,16 @@ class Shelf implements RuleFinder {
     if (rule.policy.action === 'DENY') this.#absentRules.push(rule);
   }
 
-  seal(build: (rules: readonly CompiledRule[]) => RuleFinder): void {
-    for (const [key, rules] of this.#filling) this.#exact.set(key, build(rules));
+  *seal(build: (rules: readonly CompiledRule[]) => Steps<RuleFinder>): Steps<void> {
+    let sealed = 0;
+    for (const [key, rules] of this.#filling) {
+      if (sealed++ % rulesInStep === 0) yield;
+      this.#exact.set(key, yield* build(rules));
+    }
     this.#filling.clear();
-    this.#prefixes?.seal(build);
-    this.#suffixes?.seal(build);
-    if (this.#absentRules.length > 0) this.#absent = build(this.#absentRules);
+    if (this.#prefixes !== undefined) yield* this.#prefixes.seal(build);
+    if (this.#suffixes !== undefined) yield* this.#suffixes.seal(build);
+    if (this.#absentRules.length > 0) this.#absent = yield* build(this.#absentRules);
     this.#absentRules.length = 0;
   }
 
@@ -177,13 +188,7 @@ type Atom = { readonly kind: 'exact' | 'prefix' | 'suffix'; readonly text: strin
 
 function countAll(rules: readonly CompiledRule[]): number {
   let atoms = 0;
-  for (const { rule } of rules) {
-    for (const side of [rule.from, rule.to]) {
-      for (const { predicates } of side) {
-        for (const { matches } of predicates) atoms += matches.length;
-      }
-    }
-  }
+  for (const rule of rules) atoms += rule.atoms;
   return atoms;
 }
 
@@ -191,12 +196,10 @@ function countAll(rules: readonly CompiledRule[]): number {
 class AtomCounts {
   readonly #counts = new Map<PredicateField, Readonly<Record<Atom['kind'], Map<string | number, number>>>>();
 
-  constructor(rules: readonly CompiledRule[], used: ReadonlySet<PredicateField>) {
-    for (const { rule } of rules) {
-      for (const side of [rule.from, rule.to]) {
-        for (const { predicates } of side) {
-          for (const predicate of predicates) if (canFile(predicate, used)) this.#add(predicate);
-        }
+  add({ rule }: CompiledRule, used: ReadonlySet<PredicateField>): void {
+    for (const side of [rule.from, rule.to]) {
+      for (const { predicates } of side) {
+        for (const predicate of predicates) if (canFile(predicate, used)) this.#add(predicate);
       }
     }
   }

@@ -4,6 +4,7 @@ import { kubernetesNames, type SpiffeId, type TrustDomain } from '../spiffe/id.t
 import { type CompiledRule, compileRule } from './match.ts';
 import type { Policy } from './policy.ts';
 import { buildIndex, buildSideIndex, type RuleFinder } from './rule-index.ts';
+import { finish, rulesInStep, type Steps } from './steps.ts';
 
 /** A workload of the inventory. Several entries may give one ID. */
 export type Workload = { readonly id: SpiffeId; readonly labels: Readonly<Record<string, string>> };
@@ -31,23 +32,44 @@ export class Applied {
   readonly allow: RuleFinder;
   #near: readonly RuleFinder[] | undefined;
 
-  constructor(policies: readonly Policy[], rulesOf: (policy: Policy) => readonly CompiledRule[]) {
-    this.policies = policies;
-    this.allowRules = policies.filter(({ action }) => action === 'ALLOW').flatMap(rulesOf);
-    this.deny = buildIndex(policies.filter(({ action }) => action === 'DENY').flatMap(rulesOf));
-    this.allow = buildIndex(this.allowRules);
+  private constructor(parts: Pick<Applied, 'policies' | 'allowRules' | 'deny' | 'allow'>) {
+    this.policies = parts.policies;
+    this.allowRules = parts.allowRules;
+    this.deny = parts.deny;
+    this.allow = parts.allow;
   }
 
-  /** Finders that lead to rules of which one side fits a request; made at the first denial. */
+  static *compile(
+    policies: readonly Policy[],
+    rulesOf: (policy: Policy) => readonly CompiledRule[],
+  ): Steps<Applied> {
+    const rules = { ALLOW: [] as CompiledRule[], DENY: [] as CompiledRule[] };
+    for (const [i, policy] of policies.entries()) {
+      if (i % rulesInStep === 0) yield;
+      for (const rule of rulesOf(policy)) rules[policy.action].push(rule);
+    }
+    const deny = yield* buildIndex(rules.DENY);
+    const allow = yield* buildIndex(rules.ALLOW);
+    return new Applied({ policies, allowRules: rules.ALLOW, deny, allow });
+  }
+
+  /** Finders that lead to rules of which one side fits a request; made at the first denial, or beforehand. */
   get near(): readonly RuleFinder[] {
-    this.#near ??= [buildSideIndex(this.allowRules, 'from'), buildSideIndex(this.allowRules, 'to')];
+    return this.#near ?? finish(this.prepareNear());
+  }
+
+  *prepareNear(): Steps<readonly RuleFinder[]> {
+    if (this.#near !== undefined) return this.#near;
+    const from = yield* buildSideIndex(this.allowRules, 'from');
+    const to = yield* buildSideIndex(this.allowRules, 'to');
+    this.#near ??= [from, to];
     return this.#near;
   }
 }
 
 /**
  * All policies at one revision. Nothing in it changes; what applies to a destination is worked out when it is first
- * asked for, and shared by destinations with the same policies.
+ * asked for, or before that by {@link Snapshot.prepare}, and shared by destinations with the same policies.
  */
 export class Snapshot {
   readonly revision: number;
@@ -56,7 +78,7 @@ export class Snapshot {
   readonly #firstOrdinals: Map<Policy, number>;
   readonly #rules: Map<Policy, readonly CompiledRule[]>;
   readonly #inherited: ReadonlyMap<string, Applied> | undefined;
-  readonly #byDestination: Map<string, Applied>;
+  readonly #byDestination: Map<string, Known>;
   readonly #bySet: Map<string, Applied>;
 
   constructor(input: SnapshotInput | { readonly revision: number; readonly unchanged: Snapshot }) {
@@ -100,18 +122,48 @@ export class Snapshot {
 
   /** What applies to a destination of our trust domain; nothing applies to any other. */
   appliedTo(destination: SpiffeId): Applied {
-    const known = this.#byDestination.get(destination.text);
-    if (known !== undefined) return known;
-    const policies = destination.memberOf(this.trustDomain) ? this.#attachment.policiesOf(destination) : [];
-    const hash = createHash('sha256');
-    for (const { key } of policies) hash.update(`${key}\n`);
-    const set = hash.digest('base64');
-    const applied = this.#bySet.get(set) ?? this.#inherit(set, policies) ?? this.#compile(policies);
-    this.#bySet.set(set, applied);
+    const known =
+      this.#byDestination.get(destination.text) ?? this.#remember(finish(this.#learn(destination)));
+    known.unusedFor = 0;
+    return known.applied;
+  }
+
+  /**
+   * Works out beforehand what applies to the destinations that calls go to: to those that `before` was asked about, or
+   * one of the few snapshots before it. Run to its end before this snapshot takes the place of the other, it leaves
+   * nothing to do for the first call.
+   */
+  *prepare(before: Snapshot): Steps<void> {
+    // Those asked about meanwhile are met too.
+    for (const { destination, unusedFor } of before.#byDestination.values()) {
+      yield;
+      if (unusedFor >= forgottenAfter || this.#byDestination.has(destination.text)) continue;
+      const known = this.#remember(yield* this.#learn(destination));
+      known.unusedFor = unusedFor + 1;
+      yield* known.applied.prepareNear();
+    }
+  }
+
+  #remember(known: Known): Known {
     // Destinations outside the inventory must not fill the memory.
     if (this.#byDestination.size >= maxRemembered) this.#byDestination.clear();
-    this.#byDestination.set(destination.text, applied);
-    return applied;
+    this.#byDestination.set(known.destination.text, known);
+    return known;
+  }
+
+  *#learn(destination: SpiffeId): Steps<Known> {
+    const policies = destination.memberOf(this.trustDomain)
+      ? yield* this.#attachment.policiesOf(destination)
+      : [];
+    yield;
+    const set = createHash('sha256')
+      .update(policies.map(({ key }) => key).join('\n'))
+      .digest('base64');
+    const made = this.#bySet.get(set) ?? this.#inherit(set, policies) ?? (yield* this.#compile(policies));
+    // Somebody may have asked while this one was in the making.
+    const applied = this.#bySet.get(set) ?? made;
+    this.#bySet.set(set, applied);
+    return { destination, applied, unusedFor: 0 };
   }
 
   /** Ranks differ between snapshots, but not their order among the same policies. */
@@ -120,8 +172,8 @@ export class Snapshot {
     return earlier?.policies.every((policy, i) => policy === policies[i]) ? earlier : undefined;
   }
 
-  #compile(policies: readonly Policy[]): Applied {
-    return new Applied(policies, (policy) => {
+  #compile(policies: readonly Policy[]): Steps<Applied> {
+    return Applied.compile(policies, (policy) => {
       const known = this.#rules.get(policy);
       if (known !== undefined) return known;
       const first = this.#firstOrdinals.get(policy) ?? 0;
@@ -132,7 +184,12 @@ export class Snapshot {
   }
 }
 
+/** A destination that was asked about, and for how many snapshots nobody asked again. */
+type Known = { readonly destination: SpiffeId; readonly applied: Applied; unusedFor: number };
+
 const maxRemembered = 100_000;
+// Edits come in bursts: a destination that was not called between two of them is still in use.
+const forgottenAfter = 16;
 
 /**
  * Compiles policies and inventory into a snapshot. The cost is linear in the policies; labels are matched when a
@@ -175,10 +232,16 @@ class Attachment {
     }
   }
 
-  policiesOf(destination: SpiffeId): readonly Policy[] {
+  *policiesOf(destination: SpiffeId): Steps<readonly Policy[]> {
     const workloads = this.#workloads.get(destination.text) ?? [{ id: destination, labels: {} }];
-    const attached = workloads.map((workload) => this.#attach(workload));
-    const any = new Set(attached.flatMap((policies) => [...policies]));
+    const attached: ReadonlySet<Policy>[] = [];
+    for (const workload of workloads) {
+      attached.push(this.#attach(workload));
+      yield;
+    }
+    const [first = new Set<Policy>(), ...others] = attached;
+    const any = others.length === 0 ? first : new Set(attached.flatMap((policies) => [...policies]));
+    yield;
     return [...any]
       .filter((policy) => policy.action === 'DENY' || attached.every((policies) => policies.has(policy)))
       .sort((a, b) => (a.key < b.key ? -1 : 1));

@@ -4,6 +4,7 @@ import { decide } from '../../src/authz/decide.ts';
 import { decideNaively } from '../../src/authz/naive.ts';
 import type { Policy } from '../../src/authz/policy.ts';
 import { compileSnapshot } from '../../src/authz/snapshot.ts';
+import { finish } from '../../src/authz/steps.ts';
 import { policies, request, workloads } from './generated.ts';
 import { meshOf } from './mesh.ts';
 
@@ -26,6 +27,34 @@ test.each([
       }
     }),
     { numRuns },
+  );
+});
+
+test('what was prepared for one set of policies answers as the specification does after edits to another', () => {
+  const edits = fc.array(fc.array(fc.boolean(), { minLength: 40, maxLength: 40 }), { maxLength: 4 });
+  fc.assert(
+    fc.property(policies(40), requests, edits, fc.nat(400), (list, calls, kept, cut) => {
+      let snapshot = compileSnapshot(meshOf(list, workloads));
+      for (const keep of [[], ...kept]) {
+        for (const one of calls) decide(snapshot, one);
+        const mesh = meshOf(
+          list.filter((_, i) => keep[i] !== false),
+          workloads,
+        );
+        const next = compileSnapshot({ ...mesh, previous: snapshot });
+        // At times the preparation is given up midway, or a call comes in between.
+        const steps = next.prepare(snapshot);
+        for (let i = 0; i < cut && steps.next().done !== true; i++);
+        if (cut % 3 === 0) decide(next, calls[0]!);
+        if (cut % 2 === 0) finish(steps);
+        for (const one of calls) {
+          const { verdict, reason, rule } = decide(next, one);
+          expect({ verdict, reason, rule }).toEqual(decideNaively(mesh, one));
+        }
+        snapshot = next;
+      }
+    }),
+    { numRuns: 80 },
   );
 });
 

@@ -2,6 +2,7 @@ import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { type CompiledRule, compileRule } from '../../src/authz/match.ts';
 import { PrefixTree } from '../../src/authz/prefix-tree.ts';
+import { finish } from '../../src/authz/steps.ts';
 import { policyText, readPolicies } from './mesh.ts';
 
 const rules = readPolicies(policyText(`rules: [${'{},'.repeat(40)}]`)).flatMap((policy) =>
@@ -19,11 +20,14 @@ test('a walk meets what is filed under the prefixes of a text, each once, and no
         const filed = prefixes.map((prefix, i) => ({ prefix, rule: rules[i]! }));
         for (const { prefix, rule } of filed) tree.add(prefix, rule);
         const crowds: (readonly CompiledRule[])[] = [];
-        tree.seal((crowd) => {
-          crowds.push([...crowd]);
-          const gather = (_facts: unknown, into: CompiledRule[]) => void into.push(...crowd);
-          return { find: (_facts, best) => best, gather };
-        });
+        finish(
+          // eslint-disable-next-line require-yield
+          tree.seal(function* (crowd) {
+            crowds.push([...crowd]);
+            const gather = (_facts: unknown, into: CompiledRule[]) => void into.push(...crowd);
+            return { find: (_facts, best) => best, gather };
+          }),
+        );
         expect(crowds.flat().length).toBe(filed.length);
         for (const text of texts) {
           const met: CompiledRule[] = [];
