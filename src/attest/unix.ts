@@ -1,7 +1,7 @@
-import { readFileSync, readlinkSync } from 'node:fs';
 import { MeshError } from '../errors.ts';
 import type { Attest, UnixPeer } from '../identity/evidence.ts';
 import { type Selector, selector, type SelectorKind } from '../identity/selector.ts';
+import { readExecutablePath, readProc } from './process.ts';
 import { createUserNames } from './user-names.ts';
 
 /** Told, once, why a selector could not be made for some callers. */
@@ -34,7 +34,7 @@ export function createUnixAttestor(options: { readonly warn?: WarnAttestation } 
     // own: its file system might never answer.
     const status = readStatus(peer.pid);
     const user = userName(peer.uid);
-    const path = readExecutable(peer.pid, warn);
+    const path = readExecutablePath(peer.pid, () => warn(hiddenPaths));
     // INVARIANT: asked after /proc was read. Alive now means that the pid was the caller's all along.
     if (!peer.isAlive()) throw new MeshError('attestation_failed', 'the caller has ended');
     if (status !== undefined && status.effectiveUid !== peer.uid) {
@@ -72,28 +72,6 @@ function readStatus(pid: number): ProcessStatus | undefined {
   return { effectiveUid: Number(effectiveUid), groups: groups.slice(0, maxGroups) };
 }
 
-function readProc(name: string): string | undefined {
-  try {
-    return readFileSync(`/proc/${name}`, 'latin1');
-  } catch {
-    return undefined;
-  }
-}
-
-function readExecutable(pid: number, warn: WarnAttestation): string | undefined {
-  try {
-    if (readlinkSync(`/proc/${pid}/ns/mnt`) !== readlinkSync('/proc/self/ns/mnt')) return undefined;
-    const path = readlinkSync(`/proc/${pid}/exe`);
-    return path.endsWith(' (deleted)') || path.includes('\ufffd') ? undefined : path;
-  } catch (error) {
-    const code = (error as NodeJS.ErrnoException).code;
-    if (code === 'EACCES' || code === 'EPERM') {
-      warn('unix:path is not known for processes of other users: run as root or with CAP_SYS_PTRACE');
-    }
-    return undefined;
-  }
-}
-
 function selectorsOf(
   peer: UnixPeer,
   groups: readonly string[],
@@ -129,5 +107,6 @@ function once(warn: WarnAttestation): WarnAttestation {
   };
 }
 
+const hiddenPaths = 'unix:path is not known for processes of other users: run as root or with CAP_SYS_PTRACE';
 const CAP_SYS_PTRACE = 19n;
 const maxGroups = 1_024;
