@@ -37,7 +37,7 @@ export function inspectCsr(der: Uint8Array): Inspection<CsrFacts> {
   file.finish();
   const info = request.element(derTag.sequence);
   const algorithm = request.element(derTag.sequence);
-  const { octets: signature } = request.bitString();
+  const { unusedBits, octets: signature } = request.bitString();
   request.finish();
   const fields = DerReader.over(info).enter(derTag.sequence);
   const version = fields.integer();
@@ -47,7 +47,10 @@ export function inspectCsr(der: Uint8Array): Inspection<CsrFacts> {
     fields.peek() === attributesTag ? readNames(fields.enter(attributesTag), findings) : undefined;
   fields.finish();
   if (version.length !== 1 || version[0] !== 0) findings.add('rfc2986-4.1-version', 'the version is not 0');
-  const why = whyUnsigned(info, algorithm, signature, spki);
+  const why =
+    unusedBits === 0
+      ? whyUnsigned(info, algorithm, signature, spki)
+      : 'the signature is not a whole number of octets';
   if (why !== undefined) findings.add('rfc2986-4.2-proof-of-possession', why);
   const uris = names?.uris ?? [];
   if (uris.length > 1) findings.add('x509-svid-2-one-uri-san', `the request has ${uris.length} URI names`);

@@ -66,6 +66,16 @@ test.each<[string, Options, string[]]>([
   expect(inspectCsr(request(options)).broken.map(({ rule }) => rule)).toEqual(expected);
 });
 
+test('a signature that is not whole octets proves nothing', () => {
+  const bent = Uint8Array.from(request());
+  // The count of unused bits stands before the signature, a SEQUENCE of at most 72 octets.
+  const at = Buffer.from(bent).indexOf(Buffer.of(0, 0x30), bent.length - 74);
+  expect(bent[at]).toBe(0);
+  bent[at] = 1;
+  bent[bent.length - 1] = (bent[bent.length - 1] ?? 0) & 0xfe;
+  expect(inspectCsr(bent).broken.map(({ rule }) => rule)).toContain('rfc2986-4.2-proof-of-possession');
+});
+
 test('bent requests are read or refused', () => {
   const good = request();
   fc.assert(
