@@ -2,6 +2,7 @@ import { generateKeyPairSync } from 'node:crypto';
 import { type ConnectionOptions, connect } from 'node:tls';
 import { createIntermediate, createRoot } from '../src/ca/x509.ts';
 import { createAuthority } from '../src/ca/authority.ts';
+import { createMemoryKey } from '../src/ca/memory-key.ts';
 import { parseProfile } from '../src/ca/profile.ts';
 import { SpiffeId } from '../src/spiffe/id.ts';
 import { encodePem } from '../src/spiffe/pem.ts';
@@ -45,9 +46,12 @@ async function forge(id: string): Promise<ConnectionOptions> {
   const { trustDomain } = SpiffeId.parse(id);
   const now = new Date();
   const random = (size: number) => new Uint8Array(randomBytes(size));
-  const root = await createRoot({ trustDomain, profile, now, randomBytes: random });
-  const intermediate = await createIntermediate({ trustDomain, profile, now, randomBytes: random, root });
-  const authority = createAuthority({ trustDomain, root, intermediate, profile, randomBytes: random });
+  const key = await createMemoryKey(profile.authorityKey);
+  const rootKey = await createMemoryKey(profile.authorityKey);
+  const made = { trustDomain, profile, now, randomBytes: random };
+  const root = { ...(await createRoot({ ...made, key: rootKey })), key: rootKey };
+  const signed = await createIntermediate({ ...made, publicKey: key.publicKey, root });
+  const authority = createAuthority({ ...made, root, intermediate: { ...signed, key } });
   const { publicKey, privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
   const prepared = authority.prepare(
     {

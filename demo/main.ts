@@ -58,5 +58,6 @@ function keepNotes(mesh: DemoMesh): string {
     '  bin/countersign audit list --type decision --verdict deny',
     `  curl http://127.0.0.1:${mesh.webToOrders}/orders/1      # as shop/web, to shop/orders`,
     `  curl http://127.0.0.1:${mesh.webToLedger}/accounts/1    # as shop/web, to pay/ledger`,
+    `  curl http://127.0.0.1:${mesh.webToAssets}/              # as shop/web, to the NGINX of shop/assets`,
   ].join('\n');
 }

@@ -7,19 +7,22 @@ import { type Authority, startAuthority } from '../test/harness/authority.ts';
 import { type Sidecar, startSidecar } from '../test/harness/mesh.ts';
 import type { Scope } from '../test/harness/scope.ts';
 import { freePorts, makeTempDir } from '../test/harness/temp.ts';
+import { type Assets, startAssets } from './assets.ts';
 
-/** The mesh of the demo: an authority, three services behind their Envoys, and a rogue. */
+/** The mesh of the demo: an authority, three services behind their Envoys, one that is an NGINX, and a rogue. */
 export type DemoMesh = {
   readonly authority: Authority;
   readonly directory: string;
   readonly web: Sidecar;
   readonly orders: Sidecar;
   readonly ledger: Sidecar;
+  readonly assets: Assets;
   /** An Envoy like the others, but nobody made an entry for it. */
   readonly rogue: Sidecar;
   /** Loopback ports on which `shop/web` reaches the others through its own Envoy. */
   readonly webToOrders: number;
   readonly webToLedger: number;
+  readonly webToAssets: number;
   /** The mTLS port of `shop/orders`. */
   readonly ordersPort: number;
   /** The command, as a reader of the README would use it. @returns its standard output */
@@ -43,8 +46,9 @@ export async function buildMesh(
     ['shop/orders', 'pay/ledger', 'rogue'].map((name) => startHttpApp(scope, name)),
   );
   const [ordersApp, ledgerApp, rogueApp] = apps.map(({ port }) => `127.0.0.1:${port}`);
-  const [ordersPort = 0, ledgerPort = 0, roguePort = 0, webToOrders = 0, webToLedger = 0] =
-    await freePorts(5);
+  const [ordersPort = 0, ledgerPort = 0, roguePort = 0, webToOrders = 0, webToLedger = 0, ...more] =
+    await freePorts(7);
+  const [assetsPort = 0, webToAssets = 0] = more;
   const at = (port: number) => `127.0.0.1:${port}`;
   const id = (service: string) => `spiffe://demo.mesh/ns/${service.replace('/', '/sa/')}`;
   const sidecar = (service: string, ways: Parameters<typeof startSidecar>[1]['ways']) =>
@@ -53,17 +57,20 @@ export async function buildMesh(
     outbound: [
       `${at(webToOrders)}=${id('shop/orders')}@${at(ordersPort)}`,
       `${at(webToLedger)}=${id('pay/ledger')}@${at(ledgerPort)}`,
+      `${at(webToAssets)}=${id('shop/assets')}@${at(assetsPort)}`,
     ],
   });
   const orders = sidecar('shop/orders', { inbound: at(ordersPort), app: ordersApp ?? '' });
   const ledger = sidecar('pay/ledger', { inbound: at(ledgerPort), app: ledgerApp ?? '' });
   const rogue = sidecar('shop/rogue', { inbound: at(roguePort), app: rogueApp ?? '' });
+  const assets = startAssets(scope, { authority, directory, id: id('shop/assets'), port: assetsPort });
   const meshFile = join(directory, 'mesh.yaml');
   const editFile = join(directory, 'ledger-edit.yaml');
   const paths = new Map([
     ['WEB_ENVOY', web.binary],
     ['ORDERS_ENVOY', orders.binary],
     ['LEDGER_ENVOY', ledger.binary],
+    ['ASSETS_NODE', assets.binary],
   ]);
   writeFileSync(meshFile, readDocuments('mesh.yaml', paths, options.without));
   writeFileSync(editFile, readDocuments('ledger-edit.yaml', paths, []));
@@ -73,9 +80,11 @@ export async function buildMesh(
     web,
     orders,
     ledger,
+    assets,
     rogue,
     webToOrders,
     webToLedger,
+    webToAssets,
     ordersPort,
     meshFile,
     editFile,

@@ -14,6 +14,7 @@ export const steps: readonly Step[] = [
   registerServices,
   showCertificates,
   callOrders,
+  callAssets,
   callLedger,
   turnRogueAway,
   editPolicy,
@@ -52,6 +53,28 @@ async function callOrders({ webToOrders }: DemoMesh, print: Printer): Promise<vo
   const answer = await ask({ to: webToOrders, path: '/orders/1' });
   expect(answer.status === 200, `GET /orders/1 answers 200, not ${answer.status} ${answer.body}`);
   print.fact('GET /orders/1', `HTTP ${answer.status} from ${answer.body.trim()}`);
+}
+
+async function callAssets(mesh: DemoMesh, print: Printer): Promise<void> {
+  print.title('an NGINX speaks mTLS with files that are kept for it');
+  const { assets, web, webToAssets } = mesh;
+  await assets.serve();
+  const written = / written {2}(\S+) {2}serial ([0-9a-f]+)/.exec(assets.agent.output());
+  expect(written?.[1] === assets.id, `the files are those of ${assets.id}, not of ${written?.[1]}`);
+  print.fact('countersign agent files', `wrote serial ${written?.[2]}`);
+  const answer = await eventually('web -> assets to be answered', async () => {
+    const last = await ask({ to: webToAssets, path: '/' });
+    return last.status === 200 && last;
+  });
+  const caller = await servedSerial(web);
+  expect(
+    answer.body.trim().toLowerCase() === `shop/assets to ${caller}`,
+    `NGINX saw the certificate of web, ${caller}: ${answer.body}`,
+  );
+  print.fact('GET / of assets', `HTTP ${answer.status} from ${answer.body.trim()}, the certificate of web`);
+  const refusal = await assets.turnAway();
+  expect(refusal.startsWith('400 '), `NGINX turns away who shows no certificate, it answers ${refusal}`);
+  print.fact('without a certificate', `refused: ${refusal}`);
 }
 
 async function callLedger(mesh: DemoMesh, print: Printer): Promise<void> {
@@ -102,33 +125,38 @@ async function editPolicy(mesh: DemoMesh, print: Printer): Promise<void> {
 
 async function rotateUnderLoad(mesh: DemoMesh, print: Printer): Promise<void> {
   print.title('certificates of 20 s rotate under load, and no request fails');
-  const sidecars = [mesh.web, mesh.orders];
-  const before = await Promise.all(sidecars.map(servedSerial));
+  const { web, orders, assets } = mesh;
+  const servers = [
+    ...[web, orders].map((sidecar) => ({ name: sidecar.name, serial: () => servedSerial(sidecar) })),
+    { name: 'shop/assets, NGINX', serial: assets.servedSerial },
+  ];
+  const serials = (): Promise<string[]> => Promise.all(servers.map(({ serial }) => serial()));
+  const before = await serials();
   const tally = { sent: 0, failed: 0 };
   const rotated = eventually(
-    'both certificates to change',
+    'every certificate to change',
     async () => {
-      const now = await Promise.all(sidecars.map(servedSerial));
+      const now = await serials();
       return now.every((serial, index) => serial !== before[index]) && now;
     },
     { withinMs: 30_000, everyMs: 200 },
   );
   let running = true;
   // A new connection for each request, so that each one shakes hands with the certificate of its moment.
-  const load = Promise.all([load1(), load1()]);
+  const load = Promise.all([load1(mesh.webToOrders, '/orders/1'), load1(mesh.webToAssets, '/')]);
   const after = await rotated.finally(() => {
     running = false;
   });
   await load;
-  for (const [index, { name }] of sidecars.entries()) {
+  for (const [index, { name }] of servers.entries()) {
     print.fact(name, `${before[index]?.slice(0, 12)}… -> ${after[index]?.slice(0, 12)}…`);
   }
   expect(tally.failed === 0, `none of ${tally.sent} requests fails, ${tally.failed} did`);
   print.fact('requests meanwhile', `${tally.sent} sent, ${tally.failed} failed`);
 
-  async function load1(): Promise<void> {
+  async function load1(to: number, path: string): Promise<void> {
     while (running) {
-      const { status } = await ask({ to: mesh.webToOrders, path: '/orders/1' }).catch(() => ({ status: 0 }));
+      const { status } = await ask({ to, path }).catch(() => ({ status: 0 }));
       tally.sent += 1;
       if (status !== 200) tally.failed += 1;
     }
@@ -147,6 +175,13 @@ async function askTheLog(mesh: DemoMesh, print: Printer): Promise<void> {
     );
     print.fact(`issued to ${sidecar.name}`, `${mine.length} certificates, the one in use among them`);
   }
+  const nginx = await mesh.assets.servedSerial();
+  const issued = await auditRows(mesh, 'issuance', '--source', mesh.assets.id);
+  expect(
+    issued.some((row) => row['serial'] === nginx),
+    'the log holds the serial that NGINX serves',
+  );
+  print.fact('issued to shop/assets', `${issued.length} certificates, the one in use among them`);
   const denials = await mesh.countersign(
     'audit',
     'list',

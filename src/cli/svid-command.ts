@@ -1,8 +1,6 @@
 import { Command } from 'commander';
-import { createUnixAttestor } from '../attest/unix.ts';
 import { systemClock } from '../clock.ts';
-import { loadConfig } from '../config.ts';
-import { MeshError, quote } from '../errors.ts';
+import { MeshError } from '../errors.ts';
 import { SpiffeId } from '../spiffe/id.ts';
 import { inspectChain } from '../spiffe/inspect-chain.ts';
 import { exitCodes } from './failure.ts';
@@ -13,6 +11,7 @@ import { formatReport, formatSpan, formatTime } from './inspect-report.ts';
 import { parseLifetime } from './lifetime.ts';
 import { print, type Session } from './session.ts';
 import { writeSvidFiles } from './svid-files.ts';
+import { noIdentity, workloadSocketOf } from './svid-source.ts';
 import type { FetchedSvid, SvidSource } from './svid-stream.ts';
 import { printable, printableJson } from './text.ts';
 
@@ -21,6 +20,8 @@ type SvidOptions = {
   readonly workloadSocket?: string;
   readonly write?: string;
   readonly timeout?: number;
+  readonly jwt?: boolean;
+  readonly audience?: readonly string[];
 };
 
 /** `countersign svid ...`: speaks to the workload socket, not to the admin API. */
@@ -33,11 +34,19 @@ export function svidCommand(session: Session): Command {
       .command(name)
       .description(description)
       .option('--spiffe-id <id>', 'which identity, when the process has several (the first when left out)')
-      .option('--workload-socket <path>', "the server's workload socket (the configured one when left out)")
+      .option(
+        '--workload-socket <path>',
+        "the server's workload socket (left out: the configured one, or that of SPIFFE_ENDPOINT_SOCKET)",
+      )
       .option('--write <dir>', 'write svid.pem, key.pem (0600) and bundle.pem there, all at once');
   add('fetch', 'fetch the certificate once, verify it and show what it says; the key is never shown')
     .option('--timeout <duration>', 'how long to wait, such as 5s', parseLifetime, defaultTimeoutSeconds)
-    .addHelpText('after', examples('svid fetch', 'svid fetch --write ./certs -o json'))
+    .option('--jwt', 'fetch a JWT-SVID instead and print it: whoever reads it may use it')
+    .option('--audience <name...>', 'whom the JWT-SVID is for; at least one')
+    .addHelpText(
+      'after',
+      examples('svid fetch', 'svid fetch --write ./certs -o json', 'svid fetch --jwt --audience orders'),
+    )
     .action((options: SvidOptions, self: Command) => fetchSvid(session, options, self));
   add('watch', 'print one line for each new certificate, until a signal stops it')
     .addHelpText('after', examples('svid watch', 'svid watch --write ./certs -o json'))
@@ -46,6 +55,10 @@ export function svidCommand(session: Session): Command {
 }
 
 async function fetchSvid(session: Session, options: SvidOptions, command: Command): Promise<void> {
+  if (options.jwt === true) return fetchJwt(session, options, command);
+  if (options.audience !== undefined) {
+    throw new MeshError('usage', '--audience goes with --jwt', { fix: 'add --jwt, or leave --audience out' });
+  }
   const source = sourceOf(session, options, command);
   const { timeout = defaultTimeoutSeconds } = options;
   const done = new AbortController();
@@ -56,7 +69,7 @@ async function fetchSvid(session: Session, options: SvidOptions, command: Comman
     svid = found;
     done.abort();
   }
-  if (svid === undefined) throw await noIdentity(source, timeout);
+  if (svid === undefined) throw await noIdentity(source.name, timeout);
   const report = reportOf(svid);
   // What breaks a rule is shown, and never laid where a service would load it.
   if (options.write !== undefined && report.ok) writeSvidFiles(options.write, svid);
@@ -66,6 +79,20 @@ async function fetchSvid(session: Session, options: SvidOptions, command: Comman
     return `${formatReport(report, new Date())}${options.write === undefined ? '' : `${note}\n`}`;
   });
   if (!report.ok) session.exitCode = exitCodes.negative;
+}
+
+async function fetchJwt(session: Session, options: SvidOptions, command: Command): Promise<void> {
+  const { audience = [], spiffeId, timeout = defaultTimeoutSeconds } = options;
+  if (audience.length === 0 || options.write !== undefined) {
+    throw new MeshError('usage', '--jwt takes at least one --audience, and no --write', {
+      fix: 'name the service the token is for: --jwt --audience orders',
+    });
+  }
+  const { socket } = sourceOf(session, options, command);
+  const { fetchTokens } = await import('./svid-token.ts');
+  const tokens = await fetchTokens({ socket, spiffeId: spiffeId ?? '', audience }, timeout * 1_000);
+  // One line for a shell: that of the identity asked for, or of the default one.
+  print(session, command, { svids: tokens }, () => `${printable(tokens[0]?.token ?? '')}\n`);
 }
 
 async function watchSvid(session: Session, options: SvidOptions, command: Command): Promise<void> {
@@ -134,57 +161,14 @@ async function sayWhenWaiting(
 ): Promise<void> {
   await systemClock.sleep(defaultTimeoutSeconds * 1_000, stop);
   if (stop.aborted || !isWaiting()) return;
-  const { message, fix } = await noIdentity(source, defaultTimeoutSeconds);
+  const { message, fix } = await noIdentity(source.name, defaultTimeoutSeconds);
   session.say(`${printable(message)}; still waiting\nfix: ${printable(fix ?? '')}\n`);
 }
 
-/** The server never says who it takes the caller for, so what it will have seen is looked up here. */
-async function noIdentity({ name }: SvidSource, seconds: number): Promise<MeshError> {
-  const what = name === 'default' ? 'an identity' : quote(name);
-  const selectors = await ownSelectors();
-  return new MeshError(
-    'identity_none',
-    `no certificate within ${seconds} s: no entry gives this process ${what}`,
-    {
-      fix:
-        selectors === undefined
-          ? 'make an entry whose selectors this process has; countersign audit list --type refusal names them'
-          : `make an entry whose selectors are among those of this process: ${selectors}`,
-    },
-  );
-}
-
-async function ownSelectors(): Promise<string | undefined> {
-  const [uid, gid] = [process.geteuid?.(), process.getegid?.()];
-  if (uid === undefined || gid === undefined) return undefined;
-  const own = {
-    kind: 'unix',
-    connectionId: 'self',
-    pid: process.pid,
-    uid,
-    gid,
-    isAlive: () => true,
-  } as const;
-  try {
-    return (await createUnixAttestor()(own)).selectors.map(({ text }) => text).join(', ');
-  } catch {
-    return undefined;
-  }
-}
-
 function sourceOf(session: Session, options: SvidOptions, command: Command): SvidSource {
-  const global = globalOptions(command);
-  const { workloadSocket } = loadConfig({
-    flags: {
-      ...(options.workloadSocket === undefined ? {} : { workloadSocket: options.workloadSocket }),
-      ...(global.dataDir === undefined ? {} : { dataDir: global.dataDir }),
-    },
-    environment: session.environment,
-    file: global.config ?? null,
-    isRoot: session.isRoot,
-  });
+  const socket = workloadSocketOf(session, globalOptions(command), options.workloadSocket);
   const name = options.spiffeId === undefined ? 'default' : SpiffeId.parseWorkload(options.spiffeId).text;
-  return { socket: workloadSocket, name };
+  return { socket, name };
 }
 
 const defaultTimeoutSeconds = 5;

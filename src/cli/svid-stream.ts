@@ -25,43 +25,88 @@ export type SvidSource = {
   readonly name: string;
 };
 
+/** A certificate that its receiver has to confirm. */
+export type OfferedSvid = FetchedSvid & {
+  /**
+   * Tells the server that what it sent is in use: a rotation of the CA waits for that. Until then the server sends
+   * nothing newer on this stream. It never rejects.
+   */
+  readonly confirm: () => Promise<void>;
+};
+
+/** The same as {@link offerSvid}, where what is received counts as being in use. */
+export async function* streamSvid(source: SvidSource, signal: AbortSignal): AsyncGenerator<FetchedSvid> {
+  for await (const svid of offerSvid(source, signal)) {
+    void svid.confirm();
+    yield svid;
+  }
+}
+
 /**
  * Asks for a certificate and its bundle over SDS, as this very process, and gives each state in which both are there;
  * it ends when `signal` aborts. A process without an identity is told nothing, and waits.
- * @throws MeshError `server_unreachable`, `message_invalid`, or the code with which the server ended the stream
+ * @throws MeshError as {@link offerSecrets}
  */
-export async function* streamSvid(
+export async function* offerSvid(
   { socket, name }: SvidSource,
   signal: AbortSignal,
-): AsyncGenerator<FetchedSvid> {
+): AsyncGenerator<OfferedSvid> {
+  let held: Partial<FetchedSvid> = {};
+  for await (const { secrets, confirm } of offerSecrets(socket, [name, defaultBundleName], signal)) {
+    held = { ...held, ...secrets };
+    const { certificates, privateKeyPem, authorities } = held;
+    if (certificates === undefined || privateKeyPem === undefined || authorities === undefined) {
+      void confirm();
+      continue;
+    }
+    yield { certificates, privateKeyPem, authorities, confirm };
+  }
+}
+
+/** One response of the server: what it holds of a certificate with its key, and of a bundle. */
+export type OfferedSecrets = {
+  readonly secrets: Partial<FetchedSvid>;
+  readonly confirm: OfferedSvid['confirm'];
+};
+
+/**
+ * Asks for secrets over SDS, by their names, and gives each response; it ends when `signal` aborts.
+ * @throws MeshError `server_unreachable`, `message_invalid`, or the code with which the server ended the stream
+ */
+export async function* offerSecrets(
+  socket: string,
+  names: readonly string[],
+  signal: AbortSignal,
+): AsyncGenerator<OfferedSecrets> {
   const client = new SecretDiscoveryServiceClient(`unix:${socket}`, credentials.createInsecure(), {
     'grpc.default_authority': 'countersign',
   });
   const call = client.streamSecrets();
-  const cancel = (): void => call.cancel();
+  let isOver = false;
+  const cancel = (): void => {
+    isOver = true;
+    call.cancel();
+  };
   signal.addEventListener('abort', cancel);
   try {
     if (signal.aborted) return;
-    const names = [name, defaultBundleName];
-    call.write(requestOf(names));
-    let held: Partial<FetchedSvid> = {};
+    call.write(requestOf([...names]));
     for await (const response of call as AsyncIterable<DiscoveryResponse>) {
-      held = { ...held, ...readSecrets(response, name) };
-      call.write({
-        ...requestOf(names),
-        node: undefined,
-        versionInfo: response.versionInfo,
-        responseNonce: response.nonce,
-      });
-      const { certificates, privateKeyPem, authorities } = held;
-      if (certificates === undefined || privateKeyPem === undefined || authorities === undefined) continue;
-      yield { certificates, privateKeyPem, authorities };
+      const { versionInfo, nonce: responseNonce } = response;
+      const answer = { ...requestOf([...names]), node: undefined, versionInfo, responseNonce };
+      const confirm = (): Promise<void> =>
+        new Promise((resolve) => {
+          if (isOver) resolve();
+          else call.write(answer, () => resolve());
+        });
+      yield { secrets: readSecrets(response, names), confirm };
     }
     if (!signal.aborted) throw unreachable(socket, 'the server ended the stream');
   } catch (error) {
     if (signal.aborted) return;
     throw failureOf(error, socket);
   } finally {
+    isOver = true;
     signal.removeEventListener('abort', cancel);
     call.on('error', () => undefined);
     call.cancel();
@@ -89,11 +134,12 @@ function requestOf(resourceNames: string[]): DiscoveryRequest {
   };
 }
 
-function readSecrets({ resources }: DiscoveryResponse, wanted: string): Partial<FetchedSvid> {
+function readSecrets({ resources }: DiscoveryResponse, wanted: readonly string[]): Partial<FetchedSvid> {
   let found: Partial<FetchedSvid> = {};
   for (const { value } of resources) {
     const { name, type } = Secret.decode(value);
-    if (name === wanted && type?.$case === 'tlsCertificate') {
+    if (!wanted.includes(name)) continue;
+    if (type?.$case === 'tlsCertificate') {
       const { certificateChain, privateKey } = type.tlsCertificate;
       const [key, more] = decodePem(textOf(privateKey), 'PRIVATE KEY', limits);
       if (key === undefined || more !== undefined) throw unusable('several keys');
@@ -102,7 +148,7 @@ function readSecrets({ resources }: DiscoveryResponse, wanted: string): Partial<
         certificates: decodePem(textOf(certificateChain), 'CERTIFICATE', limits),
         privateKeyPem: encodePem('PRIVATE KEY', key),
       };
-    } else if (name === defaultBundleName && type?.$case === 'validationContext') {
+    } else if (type?.$case === 'validationContext') {
       found = { ...found, authorities: authoritiesOf(type.validationContext) };
     }
   }
@@ -125,7 +171,8 @@ function textOf(source: DataSource | undefined): string {
   throw unusable('no text');
 }
 
-function failureOf(error: unknown, socket: string): MeshError {
+/** What a failed call to the workload socket means: the code that the server named, or that it is out of reach. */
+export function failureOf(error: unknown, socket: string): MeshError {
   if (error instanceof MeshError) return error;
   const { code, details, metadata } = error as { code?: number; details?: string; metadata?: Metadata };
   if (code === undefined) return unusable('a message that cannot be decoded', error);
@@ -137,7 +184,7 @@ function failureOf(error: unknown, socket: string): MeshError {
 }
 
 function unreachable(socket: string, why: string, cause?: unknown): MeshError {
-  return new MeshError('server_unreachable', `no certificates from ${quote(socket)}: ${why}`, {
+  return new MeshError('server_unreachable', `no answer from ${quote(socket)}: ${why}`, {
     fix: 'start countersign up, or name its socket with --workload-socket',
     cause,
   });

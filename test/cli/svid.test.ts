@@ -96,6 +96,21 @@ describe('against a server', () => {
     );
     expectPair(target);
 
+    const jwt = ['svid', 'fetch', '--jwt', '--audience', 'orders', 'billing'];
+    const token = await runCli([...jwt], {
+      env: { SPIFFE_ENDPOINT_SOCKET: `unix://${authority.workloadSocket}` },
+    });
+    expect([token.code, token.err]).toEqual([0, '']);
+    const [, payload = ''] = token.out.split('.');
+    expect(JSON.parse(Buffer.from(payload, 'base64url').toString())).toMatchObject({
+      sub: id,
+      aud: ['orders', 'billing'],
+    });
+    const named = await runCli([...jwt, ...socket, '--spiffe-id', id, '-o', 'json']);
+    expect(JSON.parse(named.out)).toMatchObject({ svids: [{ spiffeId: id }] });
+    const refused = await runCli([...jwt, ...socket, '--spiffe-id', `${id}x`, '-o', 'json']);
+    expect([refused.code, JSON.parse(refused.err)]).toMatchObject([77, { error: { code: 'identity_none' } }]);
+
     await authority.kill();
     await eventually('the loss to be said', () => watch.output().includes('trying again'));
     watch.kill('SIGINT');
@@ -109,6 +124,14 @@ test.each([
   [['--spiffe-id', 'web'], 2, 'spiffe_id_scheme'],
   [['--spiffe-id', 'spiffe://mesh.test'], 2, 'spiffe_id_path_missing'],
   [['--timeout', 'soon'], 64, 'usage'],
+  [['--jwt'], 64, 'usage'],
+  [['--audience', 'orders'], 64, 'usage'],
+  [['--jwt', '--audience', 'orders', '--write', './certs'], 64, 'usage'],
+  [
+    ['--jwt', '--audience', 'orders', '--workload-socket', join(directory, 'nowhere.sock')],
+    69,
+    'server_unreachable',
+  ],
 ])('fetch %j exits %i with %s', async (args, exitCode, code) => {
   const outcome = await runCli(['svid', 'fetch', ...args, '-o', 'json']);
   expect(outcome.code).toBe(exitCode);

@@ -32,12 +32,17 @@ test(
     for (const shown of [
       /shop\/web \/certs +serial [0-9a-f]{40}/,
       /GET \/orders\/1 +HTTP 200 from shop\/orders/,
+      /countersign agent files +wrote serial [0-9a-f]{40}/,
+      /GET \/ of assets +HTTP 200 from shop\/assets to [0-9A-F]{40}/,
+      /without a certificate +refused: 400 No required SSL certificate was sent/,
       /GET \/accounts\/1 +HTTP 403 denied by policy/,
       /SDS +refused/,
       /TLS with none +refused: TLS alert/,
       /TLS with its own CA +refused: TLS alert/,
       /GET \/accounts\/1 +HTTP 200 from pay\/ledger, \d+ ms later/,
       /requests meanwhile +\d+ sent, 0 failed/,
+      /shop\/assets, NGINX +[0-9a-f]{12}… -> [0-9a-f]{12}…/,
+      /issued to shop\/assets +\d+ certificates/,
       /issued to pay\/ledger +\d+ certificates/,
       /all of it checked, in \d+ s/,
     ]) {
@@ -51,6 +56,7 @@ test(
 test.each([
   ['entry:orders', 'step 3, '],
   ['policy:orders', 'step 4, '],
+  ['entry:assets', 'step 5, '],
 ])('without %s it fails at %s', { timeout: 60_000 }, async (missing, step) => {
   const { code, output } = await runDemo('--without', missing);
   expect(output).toContain(`× ${step}`);
