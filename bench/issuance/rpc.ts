@@ -4,7 +4,6 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
-import { fileURLToPath } from 'node:url';
 import type { handleUnaryCall, ServiceDefinition } from '@grpc/grpc-js';
 import { createUnixAttestor } from '../../src/attest/unix.ts';
 import type { Authority } from '../../src/ca/authority.ts';
@@ -16,10 +15,12 @@ import { createIssuer, type IssueX509 } from '../../src/identity/issuer.ts';
 import { indexEntries } from '../../src/identity/registry.ts';
 import { parseSelector } from '../../src/identity/selector.ts';
 import { createSigningService } from '../../src/signing/service.ts';
+import type { ProofThread } from '../../src/signing/thread.ts';
 import { SpiffeId } from '../../src/spiffe/id.ts';
 import { openStore, type Store } from '../../src/store/store.ts';
 import { SignX509Request, SigningService } from '../../src/wire/sign.ts';
 import { makeCsr } from '../../test/ca/csr-writer.ts';
+import type { Caller } from './caller.ts';
 
 /** Real doors before a real store, in a directory that goes away. */
 export type Stage = {
@@ -39,8 +40,9 @@ export type CallRate = {
 };
 
 const callInFlight = 128;
+const connections = 1;
 
-export async function openStage(authority: Authority): Promise<Stage> {
+export async function openStage(authority: Authority, proofs: ProofThread): Promise<Stage> {
   const directory = mkdtempSync(join(tmpdir(), 'cs-bench-'));
   const store = await openStore({
     dataDir: join(directory, 'data'),
@@ -60,6 +62,7 @@ export async function openStage(authority: Authority): Promise<Stage> {
     attest: createUnixAttestor(),
     entitled: ({ selectors }) => registry.match(selectors, systemClock.now()),
     issue,
+    readCsr: proofs.readCsr,
     bundle: () => authority.bundle,
     recordRefusal: () => undefined,
     clock: systemClock,
@@ -105,24 +108,29 @@ export function signRequests(): readonly Buffer[] {
   );
 }
 
-export const measureSigning = (stage: Stage, requests: readonly Buffer[], seconds: number) =>
-  measure(stage, SigningService.signX509.path, requests, seconds);
-export const measureEcho = (stage: Stage, requests: readonly Buffer[], seconds: number) =>
-  measure(stage, echoPath, requests, seconds);
+/** What calls, with what, and for how long. */
+export type Load = {
+  readonly caller: Caller;
+  readonly requests: readonly Buffer[];
+  readonly seconds: number;
+};
+
+export const measureSigning = (stage: Stage, load: Load) =>
+  measure(stage, SigningService.signX509.path, load);
+export const measureEcho = (stage: Stage, load: Load) => measure(stage, echoPath, load);
 
 async function measure(
   { socket }: Stage,
   method: string,
-  requests: readonly Buffer[],
-  seconds: number,
+  { caller, requests, seconds }: Load,
 ): Promise<CallRate> {
   const delay = monitorEventLoopDelay({ resolution: 5 });
   delay.enable();
   const [all, main] = [process.cpuUsage(), process.threadCpuUsage()];
-  const client = fileURLToPath(new URL('client.ts', import.meta.url));
-  const args = [client, socket, method, String(seconds), String(callInFlight)];
+  const [file = '', ...first] = caller.command;
+  const args = [...first, socket, method, String(seconds), String(callInFlight), String(connections)];
   const output = await new Promise<string>((resolve, reject) => {
-    const child = execFile(process.execPath, args, { timeout: 60_000 }, (error, stdout) => {
+    const child = execFile(file, args, { timeout: 60_000 }, (error, stdout) => {
       if (error === null) resolve(stdout);
       else reject(error);
     });

@@ -10,11 +10,14 @@ export type KeyOwners = {
 };
 
 /**
- * Remembers the last `capacity` keys of this process. One key under two identities makes each of them as weak as the
+ * Remembers the last `capacity` keys, those `known` from before as the oldest. One key under two identities makes each of them as weak as the
  * other, and whoever holds it may act as both.
  */
-export function createKeyOwners(capacity = 65_536): KeyOwners {
-  const owners = new Map<string, string>();
+export function createKeyOwners(
+  capacity = 65_536,
+  known: readonly (readonly [spkiSha256: string, spiffeId: string])[] = [],
+): KeyOwners {
+  const owners = new Map(known);
   return {
     claim: (spkiSha256, id) => {
       const owner = owners.get(spkiSha256);

@@ -1,5 +1,6 @@
 import type { UntypedServiceImplementation } from '@grpc/grpc-js';
 import { readCsr } from '../ca/csr.ts';
+import type { PublicKey } from '../ca/public-key.ts';
 import type { Clock } from '../clock.ts';
 import { type ErrorCode, MeshError, publicError, quote } from '../errors.ts';
 import { peerOf } from '../grpc/connections.ts';
@@ -12,7 +13,7 @@ import type { TrustBundle } from '../spiffe/bundle.ts';
 import { maxIdBytes, SpiffeId } from '../spiffe/id.ts';
 import { SigningService as Definition, type SignX509Request, type SignX509Response } from '../wire/sign.ts';
 import { createKeyOwners } from './key-owners.ts';
-import { createRateLimit, type RateLimits } from './rate-limit.ts';
+import { createRateLimit, type RateLimits } from '../identity/rate-limit.ts';
 import { attestRecently } from './recent-attestation.ts';
 
 /** A caller that was not given a certificate. */
@@ -36,7 +37,7 @@ export type SigningLimits = {
 
 export const defaultSigningLimits: SigningLimits = {
   perUid: { burst: 500, perSecond: 50 },
-  atOnce: 32,
+  atOnce: 128,
   waiting: 1_024,
 };
 
@@ -45,7 +46,11 @@ export type SigningOptions = {
   /** The entries a caller is entitled to now, the default one first. */
   readonly entitled: (attestation: Attestation) => readonly RegistrationEntry[];
   readonly issue: IssueX509;
+  /** Where requests are read and their proofs are verified; default: on this thread. */
+  readonly readCsr?: (input: Uint8Array) => PublicKey | Promise<PublicKey>;
   readonly bundle: () => TrustBundle;
+  /** Keys of certificates that are still valid, and their identities: what an earlier process of ours gave out. */
+  readonly knownKeys?: readonly (readonly [spkiSha256: string, spiffeId: string])[];
   /** Takes a refusal for the record without waiting. */
   readonly recordRefusal: (refusal: SigningRefusal) => void;
   readonly clock: Clock;
@@ -72,12 +77,12 @@ export type SigningDoor = {
  * `shutting_down`. All but the last two are recorded.
  */
 export function createSigningService(options: SigningOptions): SigningDoor {
-  const { clock, report = () => undefined } = options;
+  const { clock, report = () => undefined, readCsr: read = readCsr } = options;
   const limits = { ...defaultSigningLimits, ...options.limits };
   const takeToken = createRateLimit(limits.perUid, clock);
   const turns = createTurns(limits.atOnce);
   const attest = attestRecently(options.attest, clock);
-  const keyOwners = createKeyOwners();
+  const keyOwners = createKeyOwners(undefined, options.knownKeys);
   let pending = 0;
   let closed = false;
 
@@ -126,7 +131,7 @@ export function createSigningService(options: SigningOptions): SigningDoor {
     asked.resource = entry.spiffeId.text;
     // INVARIANT: only a caller with an identity makes us do arithmetic, and only if it is still there.
     demandWaiting(signal);
-    const publicKey = readCsr(request.csr);
+    const publicKey = await read(request.csr);
     if (!keyOwners.claim(publicKey.spkiSha256, entry.spiffeId)) {
       throw new MeshError('public_key_in_use', 'the public key was certified for another identity', {
         fix: 'make a key for each identity',

@@ -9,7 +9,7 @@ import { indexBans } from '../../src/identity/ban-list.ts';
 import { createIssuer } from '../../src/identity/issuer.ts';
 import { indexEntries } from '../../src/identity/registry.ts';
 import { parseSelector } from '../../src/identity/selector.ts';
-import { createRefusals } from '../../src/sds/refusals.ts';
+import { createRefusals } from '../../src/identity/refusals.ts';
 import { createSigningService, type SigningOptions } from '../../src/signing/service.ts';
 import { SpiffeId } from '../../src/spiffe/id.ts';
 import { openStore, type Store } from '../../src/store/store.ts';

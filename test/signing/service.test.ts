@@ -74,13 +74,16 @@ test('the wishes of a request change nothing but the key', async () => {
   const asked = makeCsr(key, { subject: odd.commonName('admin'), attributes: attributes(wishes) });
   const [plain, wished] = await Promise.all([door.sign({ csr }), door.sign({ csr: Buffer.from(asked) })]);
   const [a, b] = [plain, wished].map(({ certificates }) => readCertificate(certificates[0]!));
-  expect({ ...a, serial: '', tbs: '', notBefore: '', notAfter: '' }).toEqual({
-    ...b,
+  const own = {
     serial: '',
+    serialOctets: '',
     tbs: '',
+    validity: '',
     notBefore: '',
     notAfter: '',
-  });
+    signature: '',
+  };
+  expect({ ...a, ...own }).toEqual({ ...b, ...own });
   expect(a?.serial).not.toBe(b?.serial);
 });
 
