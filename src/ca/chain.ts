@@ -66,7 +66,7 @@ export function readChain(text: string, file: string): readonly ChainPart[] {
 /**
  * Proves a chain from the CA that signs our leaves up to a root signed by itself: every one a CA with keyCertSign, of no
  * other trust domain, with keys and algorithms we take, within its issuer's dates and path length, and signed by it; the
- * first one with path length 0 exactly. Name constraints on the way must let our SPIFFE IDs pass and judge nothing else
+ * first one with path length 0 exactly and a subject key identifier. Name constraints on the way must let our SPIFFE IDs pass and judge nothing else
  * that leaves carry.
  *
  * INVARIANT: whoever passes this can be verified by every peer that trusts the root, with the certificates in between.
@@ -90,6 +90,12 @@ export function checkIssuerChain(parts: readonly ChainPart[], trustDomain: Trust
     });
   }
   for (const link of links) checkNames(link, trustDomain);
+  // Leaves must name the key that signed them as this certificate does.
+  if (signer.certificate.subjectKeyId === undefined) {
+    refuse('chain_not_ca', signer, 'has no subject key identifier', {
+      fix: 'sign it with subjectKeyIdentifier=hash',
+    });
+  }
   checkOrder(links, root);
   checkPath(links, signer);
   for (const link of links) checkConstraints(link, trustDomain);

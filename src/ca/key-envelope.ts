@@ -125,7 +125,10 @@ export async function openKey(options: {
     const decipher = createDecipheriv('aes-256-gcm', key, nonce, { authTagLength: tagBytes });
     decipher.setAAD(associatedData(envelope));
     decipher.setAuthTag(tag);
-    return new Uint8Array(Buffer.concat([decipher.update(ciphertext), decipher.final()]));
+    // GCM gives all at once: `final` adds nothing but the proof. INVARIANT: not copied, so that the caller can wipe it.
+    const opened = decipher.update(ciphertext);
+    decipher.final();
+    return new Uint8Array(opened.buffer, opened.byteOffset, opened.length);
   } catch (cause) {
     return wrongPassphrase(cause);
   } finally {

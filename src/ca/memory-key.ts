@@ -16,7 +16,9 @@ export function openMemoryKey(pkcs8: Uint8Array): CaKey {
   let privateKey: KeyObject;
   let spki: Uint8Array;
   try {
-    privateKey = createPrivateKey({ key: Buffer.from(pkcs8), format: 'der', type: 'pkcs8' });
+    // INVARIANT: the same memory, not a copy, which nobody would wipe.
+    const bytes = Buffer.from(pkcs8.buffer, pkcs8.byteOffset, pkcs8.length);
+    privateKey = createPrivateKey({ key: bytes, format: 'der', type: 'pkcs8' });
     spki = createPublicKey(privateKey).export({ format: 'der', type: 'spki' });
   } catch (cause) {
     // What OpenSSL says about a private key stays inside.
@@ -40,7 +42,8 @@ export function openMemoryKey(pkcs8: Uint8Array): CaKey {
 /** Makes a private key: PKCS#8 DER in the clear, which whoever keeps it seals at once and wipes. */
 export async function generatePkcs8(kind: AuthorityKeyKind): Promise<Uint8Array> {
   const { privateKey } = await promisify(generateKeyPair)('ec', { namedCurve: curves[kind] });
-  return new Uint8Array(privateKey.export({ format: 'der', type: 'pkcs8' }));
+  const { buffer, byteOffset, length } = privateKey.export({ format: 'der', type: 'pkcs8' });
+  return new Uint8Array(buffer, byteOffset, length);
 }
 
 /** A key that lives and dies with this process. */

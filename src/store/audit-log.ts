@@ -24,7 +24,12 @@ export function createAppender(db: Database): AuditAppender {
     'INSERT INTO audit_personal (idx, field, salt, value) VALUES (?, ?, ?, ?)',
   );
   const insertCertificate = db.prepare(
-    'INSERT INTO certificates (serial, spiffe_id, entry_id, issuer_key_id, not_after_ms) VALUES (?, ?, ?, ?, ?)',
+    `INSERT INTO certificates (serial, spiffe_id, entry_id, issuer_key_id, spki_sha256, not_after_ms)
+     VALUES (?, ?, ?, ?, ?, ?)`,
+  );
+  const extendKey = db.prepare(
+    `INSERT INTO jwt_expiries (key_id, last_expiry_ms) VALUES (?, ?)
+     ON CONFLICT (key_id) DO UPDATE SET last_expiry_ms = max(last_expiry_ms, excluded.last_expiry_ms)`,
   );
   const widenBlock = db.prepare(
     `INSERT INTO audit_blocks (block, min_ms, max_ms) VALUES (?, ?, ?)
@@ -34,7 +39,7 @@ export function createAppender(db: Database): AuditAppender {
 
   function append(leaves: readonly LeafRecord[]): number {
     const first = size;
-    for (const [at, { leaf, personal, columns, certificate }] of leaves.entries()) {
+    for (const [at, { leaf, personal, columns, certificate, token }] of leaves.entries()) {
       const idx = first + at;
       const { type, timeMs, source, destination, verdict, serial } = columns;
       insertLeaf.run(idx, leaf, leafHash(leaf), type, timeMs, source, destination, verdict, serial);
@@ -42,9 +47,10 @@ export function createAppender(db: Database): AuditAppender {
         insertPersonal.run(idx, field, Buffer.from(salt, 'hex'), value);
       }
       if (certificate !== null) {
-        const { spiffeId, entryId, issuerKeyId, notAfterMs } = certificate;
-        insertCertificate.run(certificate.serial, spiffeId, entryId, issuerKeyId, notAfterMs);
+        const { spiffeId, entryId, issuerKeyId, spkiSha256, notAfterMs } = certificate;
+        insertCertificate.run(certificate.serial, spiffeId, entryId, issuerKeyId, spkiSha256, notAfterMs);
       }
+      if (token !== null) extendKey.run(token.keyId, token.expiresAtMs);
     }
     for (const [block, span] of blockSpans(first, leaves)) widenBlock.run(block, span.minMs, span.maxMs);
     size = first + leaves.length;

@@ -73,14 +73,28 @@ export function storageError(error: unknown): MeshError | undefined {
   const code = sqliteCode(error);
   if (code === undefined || !(error instanceof Error)) return undefined;
   const cause = new Error(`${error.message} (${code})`, { cause: error });
-  return isCorruption(code)
-    ? corrupt(cause)
-    : new MeshError('store_unavailable', 'the database cannot be used', { cause });
+  if (isCorruption(code)) return corrupt(cause);
+  const [, why = 'cannot be used'] = reasons.find(([start]) => code.startsWith(start)) ?? [];
+  return new MeshError('store_unavailable', `the database ${why}`, {
+    fix: `mend the disk, then start again; SQLite says ${code}`,
+    cause,
+  });
 }
 
 /** Whether somebody else held the database for longer than we wait: nothing was begun, so it may be tried again. */
 export function isBusy(error: unknown): boolean {
   return sqliteCode(error)?.startsWith('SQLITE_BUSY') ?? false;
+}
+
+/** Whether the disk took no more: what was written before is not harmed, and nothing of the refused is kept. */
+export function isOutOfRoom(error: unknown): boolean {
+  const code = sqliteCode(error);
+  return code === 'SQLITE_FULL' || code === 'SQLITE_IOERR_WRITE';
+}
+
+/** Writes a page of the database as it is, durably. @throws Error of SQLite */
+export function touch(db: Database): void {
+  inTransaction(db, () => db.pragma(`user_version = ${schemaVersion}`));
 }
 
 function isCorruption(code: string): boolean {
@@ -183,6 +197,16 @@ function refuseNetworkFilesystem(dataDir: string): void {
 
 const busyTimeoutMs = 5_000;
 
+// The beginning of SQLite's code, and what it means here.
+const reasons: readonly (readonly [string, string])[] = [
+  ['SQLITE_FULL', 'cannot be written: its disk is full'],
+  ['SQLITE_READONLY', 'cannot be written: its disk or its files are read-only'],
+  ['SQLITE_CANTOPEN', 'cannot be opened'],
+  ['SQLITE_IOERR_LOCK', 'lies on a filesystem without locks'],
+  ['SQLITE_IOERR_RDLOCK', 'lies on a filesystem without locks'],
+  ['SQLITE_IOERR', 'cannot be read or written'],
+];
+
 // INVARIANT: on every open. This SQLite falls back to synchronous=NORMAL whenever it opens an existing WAL database, and
 // then a power cut takes back what was promised.
 const pragmas: readonly (readonly [name: string, value: string, expected: string | number])[] = [
@@ -192,7 +216,9 @@ const pragmas: readonly (readonly [name: string, value: string, expected: string
   ['busy_timeout', '5000', busyTimeoutMs],
   ['trusted_schema', 'OFF', 0],
   ['cell_size_check', 'ON', 1],
-  ['wal_autocheckpoint', '1000', 1_000],
+  // Serials are random, so each leaf changes pages of its own: in 32 MiB of WAL most of them are written once, not often.
+  ['wal_autocheckpoint', '8000', 8_000],
+  ['cache_size', '-65536', -65_536],
   ['journal_size_limit', '67108864', 67_108_864],
   ['mmap_size', '0', 0],
   ['temp_store', 'MEMORY', 2],

@@ -12,11 +12,13 @@ import {
   readSync,
   renameSync,
   type Stats,
+  statSync,
   unlinkSync,
   writeSync,
 } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { MeshError, quote } from '../errors.ts';
+import { diskError } from './disk-error.ts';
 
 /** The most bytes a key file may have. */
 export const maxKeyFileBytes = 65_536;
@@ -47,19 +49,46 @@ export function ensurePrivateDirectory(dir: string): void {
 /**
  * Makes a directory with its parents.
  * @returns the first that had to be made; undefined when it was there
- * @throws MeshError `file_permissions` when something else is in its way, or it may not be made
+ * @throws MeshError `file_permissions` when something else is in its way, or it may not be made; `store_unavailable`
+ *   when the disk takes no more
  */
 export function makeDirectory(dir: string, mode: number): string | undefined {
   try {
-    return mkdirSync(dir, { recursive: true, mode });
+    const missing = missingDirectories(dir);
+    // One by one: Node's own `recursive` goes round for ever where the kernel denies that the parent is there, as in /proc.
+    for (const path of missing) makeOne(path, mode);
+    if (!statSync(dir).isDirectory()) refuse(dir, 'is not a directory', 'choose another path');
+    return missing[0];
   } catch (error) {
-    // ENOENT: a link that leads nowhere.
-    if (hasCode(error, 'EEXIST', 'ENOTDIR', 'ENOENT', 'ELOOP'))
+    if (hasCode(error, 'EEXIST', 'ENOTDIR', 'ELOOP'))
       return refuse(dir, 'is not a directory', 'choose another path');
-    if (hasCode(error, 'EACCES', 'EPERM', 'EROFS')) {
+    // ENOENT: a link that leads nowhere, or a place where nobody can make anything, such as /proc.
+    if (hasCode(error, 'ENOENT', 'EACCES', 'EPERM', 'EROFS')) {
       return refuse(dir, 'cannot be made', 'choose another path, or make it for the user that runs this');
     }
-    throw error;
+    throw diskError(error, dir) ?? error;
+  }
+}
+
+/** Those of the path that do not exist, the outermost first. */
+function missingDirectories(dir: string): readonly string[] {
+  const missing: string[] = [];
+  for (
+    let path = resolve(dir);
+    statSync(path, { throwIfNoEntry: false }) === undefined;
+    path = dirname(path)
+  ) {
+    missing.unshift(path);
+  }
+  return missing;
+}
+
+function makeOne(path: string, mode: number): void {
+  try {
+    mkdirSync(path, { mode });
+  } catch (error) {
+    // Somebody else was faster; what they made is looked at in the end.
+    if (!hasCode(error, 'EEXIST')) throw error;
   }
 }
 
@@ -76,7 +105,7 @@ export function checkPrivateFile(path: string, stats: Stats): void {
 /**
  * Replaces a key file whole: after a crash there is the old file or the new one. Mode 0600.
  * @param name a file name, no path
- * @throws MeshError `file_permissions` when the directory is not private
+ * @throws MeshError `file_permissions` when the directory is not private, `store_unavailable` when the disk takes no more
  */
 export function writeKeyFile(dir: string, name: string, bytes: Uint8Array): void {
   checkName(name);
@@ -116,15 +145,91 @@ export function readKeyFile(dir: string, name: string): Uint8Array {
   return readPrivateFile(join(dir, name));
 }
 
-/** Reads a file as {@link readKeyFile} does, wherever an operator has put it and whatever it is called. */
-export function readPrivateFile(path: string): Uint8Array {
+/**
+ * Reads a file as {@link readKeyFile} does, wherever an operator has put it and whatever it is called.
+ * @param maxBytes default: those of a key file
+ */
+export function readPrivateFile(path: string, maxBytes = maxKeyFileBytes): Uint8Array {
   // Without O_NONBLOCK a FIFO put in its place would hang us.
   const fd = openAs(path, constants.O_RDONLY | constants.O_NONBLOCK, 'a regular file');
   try {
     const stats = fstatSync(fd);
     checkPrivateFile(path, stats);
+    if (stats.size > maxBytes) refuse(path, `has more than ${maxBytes} bytes`, `check ${path}`);
+    return readWhole(fd, stats.size);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/**
+ * Reads a credential that systemd has put where only this unit may look. Its directory and its file may be readable by
+ * a group: where access goes by ACL, the mode shows the ACL's mask there. Nobody else may have any access, and only root
+ * or we may be the owner.
+ * @throws MeshError `file_missing`, `file_permissions`
+ * @see systemd.exec(5), section "Credentials"
+ */
+export function readCredentialFile(path: string): Uint8Array {
+  const dir = openAs(dirname(path), constants.O_RDONLY | constants.O_DIRECTORY, 'a directory');
+  try {
+    checkCredential(dirname(path), fstatSync(dir));
+  } finally {
+    closeSync(dir);
+  }
+  const fd = openAs(path, constants.O_RDONLY | constants.O_NONBLOCK, 'a regular file');
+  try {
+    const stats = fstatSync(fd);
+    if (!stats.isFile()) refuse(path, 'is no regular file', 'put a regular file in its place');
+    checkCredential(path, stats);
     if (stats.size > maxKeyFileBytes) refuse(path, `has more than ${maxKeyFileBytes} bytes`, `check ${path}`);
     return readWhole(fd, stats.size);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/**
+ * Reads a file descriptor that is open already to its end, at most 65,536 bytes, and closes it. It waits for as long as
+ * the other end of a pipe stays open.
+ * @throws MeshError `config_invalid` when it is not open for reading or holds more
+ */
+export function readDescriptor(fd: number): Uint8Array {
+  const fix = 'open it for reading before the start, for example with 3<file';
+  const bytes = Buffer.alloc(maxKeyFileBytes + 1);
+  let at = 0;
+  try {
+    while (at < bytes.length) {
+      const count = readSync(fd, bytes, at, bytes.length - at, null);
+      if (count === 0) break;
+      at += count;
+    }
+    if (fd > 2) closeSync(fd);
+  } catch (cause) {
+    throw new MeshError('config_invalid', `the file descriptor ${fd} cannot be read`, { cause, fix });
+  }
+  if (at > maxKeyFileBytes) {
+    throw new MeshError(
+      'config_invalid',
+      `the file descriptor ${fd} holds more than ${maxKeyFileBytes} bytes`,
+      { fix },
+    );
+  }
+  return bytes.subarray(0, at);
+}
+
+/**
+ * Reads a list, which is no secret; but whoever may write to it decides what it permits.
+ * @throws MeshError `file_missing`, `file_permissions`
+ */
+export function readListFile(path: string, maxBytes: number): string {
+  const fd = openAs(path, constants.O_RDONLY | constants.O_NONBLOCK, 'a regular file');
+  try {
+    const stats = fstatSync(fd);
+    if (!stats.isFile()) refuse(path, 'is no regular file', 'put a regular file in its place');
+    checkOwner(path, stats);
+    if ((stats.mode & 0o022) !== 0) refuse(path, 'can be written by other users', `chmod go-w ${path}`);
+    if (stats.size > maxBytes) refuse(path, `has more than ${maxBytes} bytes`, `check ${path}`);
+    return readWhole(fd, stats.size).toString('utf8');
   } finally {
     closeSync(fd);
   }
@@ -159,14 +264,14 @@ export function ensureKeyEncryptionKey(dir: string): Uint8Array {
 
 function writeTemporary(dir: string, name: string, bytes: Uint8Array): string {
   const path = join(dir, `.${name}.${randomBytes(8).toString('hex')}.tmp`);
-  const fd = openSync(path, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 0o600);
+  const fd = openAs(path, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 'a regular file');
   try {
     fchmodSync(fd, 0o600);
     for (let at = 0; at < bytes.length;) at += writeSync(fd, bytes, at);
     fsyncSync(fd);
   } catch (error) {
     unlinkSync(path);
-    throw error;
+    throw diskError(error, join(dir, name)) ?? error;
   } finally {
     closeSync(fd);
   }
@@ -183,7 +288,7 @@ export function syncDirectory(dir: string): void {
   }
 }
 
-function readWhole(fd: number, size: number): Uint8Array {
+function readWhole(fd: number, size: number): Buffer {
   const bytes = Buffer.alloc(size);
   let at = 0;
   while (at < size) {
@@ -212,7 +317,7 @@ export function openAs(path: string, flags: number, what: string): number {
     if (hasCode(error, 'EACCES', 'EPERM')) {
       return refuse(path, 'may not be opened', 'run as the user it belongs to');
     }
-    throw error;
+    throw diskError(error, path) ?? error;
   }
 }
 
@@ -221,6 +326,12 @@ function checkOwner(path: string, stats: Stats): void {
   if (stats.uid !== 0 && uid !== undefined && stats.uid !== uid) {
     refuse(path, `belongs to uid ${stats.uid}`, `run as that user, or chown ${uid} ${path}`);
   }
+}
+
+function checkCredential(path: string, stats: Stats): void {
+  checkOwner(path, stats);
+  if ((stats.mode & 0o027) !== 0)
+    refuse(path, 'is open to other users', 'let systemd load it: LoadCredential=');
 }
 
 function checkName(name: string): void {

@@ -2,6 +2,8 @@ import { closeSync, constants, fchmodSync, openSync, readFileSync, rmSync, write
 import { join } from 'node:path';
 import SqliteDatabase from 'better-sqlite3';
 import { MeshError, quote } from '../errors.ts';
+import { isBusy, storageError } from './database.ts';
+import { diskError } from './disk-error.ts';
 import { ensurePrivateDirectory } from './key-files.ts';
 
 /** A data directory held by this process. */
@@ -11,7 +13,7 @@ export type DirectoryLock = { readonly release: () => void };
  * Holds a data directory for this process alone, until `release` or the end of the process, however it ends. The lock
  * is the kernel's, on the file `lock`, taken through SQLite: nothing is left to be stale after SIGKILL, and a
  * process ID that is used again means nothing. `lock.pid` only names the holder.
- * @throws MeshError `store_locked` naming the holder, `file_permissions`
+ * @throws MeshError `store_locked` naming the holder, `file_permissions`, `store_unavailable`
  */
 export function lockDataDirectory(dir: string): DirectoryLock {
   ensurePrivateDirectory(dir);
@@ -25,14 +27,19 @@ export function lockDataDirectory(dir: string): DirectoryLock {
     held.exec('BEGIN EXCLUSIVE');
   } catch (error) {
     held.close();
-    if (!(error instanceof SqliteDatabase.SqliteError) || !error.code.startsWith('SQLITE_BUSY')) throw error;
+    if (!isBusy(error)) throw storageError(error) ?? error;
     throw new MeshError('store_locked', `${quote(dir)} is in use by ${holder(pidPath)}`, {
       fix: 'stop that process, or give this one another data directory',
       cause: error,
     });
   }
+  try {
+    writeFileSync(pidPath, `${process.pid}\n`, { mode: 0o600 });
+  } catch (error) {
+    held.close();
+    throw diskError(error, pidPath) ?? error;
+  }
   locks.add(held);
-  writeFileSync(pidPath, `${process.pid}\n`, { mode: 0o600 });
   return {
     release: () => {
       if (!held.open) return;
@@ -54,7 +61,7 @@ function createEmpty(path: string): void {
     fd = openSync(path, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 0o600);
   } catch (error) {
     if (error instanceof Error && 'code' in error && error.code === 'EEXIST') return;
-    throw error;
+    throw diskError(error, path) ?? error;
   }
   fchmodSync(fd, 0o600);
   closeSync(fd);

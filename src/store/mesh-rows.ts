@@ -13,6 +13,7 @@ export function entryRowOf(entry: RegistrationEntry): EntryRow {
     ...entry,
     spiffeId: entry.spiffeId.text,
     selectors: entry.selectors.map(({ text }) => text),
+    nodes: entry.nodes ?? [],
   };
 }
 

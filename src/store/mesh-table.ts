@@ -66,6 +66,7 @@ type StoredEntry = {
   labels: string;
   hint: string;
   expires_at_ms: number | null;
+  nodes: string;
   revision: number;
 };
 
@@ -85,13 +86,14 @@ function putEntry(db: Database, entry: EntryRow): void {
     labels: JSON.stringify(Object.entries(entry.labels)),
     hint: entry.hint,
     expires_at_ms: entry.expiresAt?.getTime() ?? null,
+    nodes: JSON.stringify(entry.nodes),
     revision: entry.revision,
   };
   db.prepare(
     `INSERT OR REPLACE INTO entries
-       (id, spiffe_id, selectors, ttl_seconds, dns_names, labels, hint, expires_at_ms, revision)
+       (id, spiffe_id, selectors, ttl_seconds, dns_names, labels, hint, expires_at_ms, nodes, revision)
      VALUES
-       (@id, @spiffe_id, @selectors, @ttl_seconds, @dns_names, @labels, @hint, @expires_at_ms, @revision)`,
+       (@id, @spiffe_id, @selectors, @ttl_seconds, @dns_names, @labels, @hint, @expires_at_ms, @nodes, @revision)`,
   ).run(row);
 }
 
@@ -105,6 +107,7 @@ function entryRow(row: StoredEntry): EntryRow {
     labels: Object.fromEntries(JSON.parse(row.labels) as [string, string][]),
     hint: row.hint,
     expiresAt: row.expires_at_ms === null ? null : new Date(row.expires_at_ms),
+    nodes: JSON.parse(row.nodes) as string[],
     revision: row.revision,
   };
 }

@@ -2,12 +2,24 @@ import type SqliteDatabase from 'better-sqlite3';
 import { foundation } from './migrations/0001-foundation.ts';
 import { bans } from './migrations/0002-bans.ts';
 import { rotation } from './migrations/0003-rotation.ts';
+import { jwtKeys } from './migrations/0004-jwt-keys.ts';
+import { certificateKeys } from './migrations/0005-certificate-keys.ts';
+import { hierarchy } from './migrations/0006-hierarchy.ts';
+import { nodes } from './migrations/0007-nodes.ts';
 
 /**
  * Each takes the schema one version further. INVARIANT: one that was released is never changed; what it did wrong the
  * next one mends.
  */
-const migrations: readonly string[] = [foundation, bans, rotation];
+const migrations: readonly string[] = [
+  foundation,
+  bans,
+  rotation,
+  jwtKeys,
+  certificateKeys,
+  hierarchy,
+  nodes,
+];
 
 /** The version of the schema this program writes; `PRAGMA user_version` of the file. */
 export const schemaVersion = migrations.length;

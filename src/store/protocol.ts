@@ -1,11 +1,14 @@
-import type { AuditColumns, CertificateColumns } from '../audit/columns.ts';
+import type { AuditColumns, CertificateColumns, TokenColumns } from '../audit/columns.ts';
 import type { PersonalValue } from '../audit/canonical.ts';
 import type { AuditPage, AuditQuery } from '../audit/query.ts';
+import type { JwtSlot } from '../ca/jwt-slot.ts';
 import type { StoredAuthority } from '../ca/stored.ts';
 import { type ErrorCode, MeshError } from '../errors.ts';
 import type { AdminToken } from '../identity/admin-token.ts';
 import type { BanTarget } from '../identity/ban.ts';
+import type { AttestedNode, JoinToken } from '../identity/node.ts';
 import type { CoverageChange, CoverageRow, IssuedCertificate } from '../identity/coverage.ts';
+import type { NamedCertificates } from '../identity/revoked.ts';
 import type { PolicyDocument } from '../identity/mesh.ts';
 
 // What travels between the store and its threads. Structured clones: plain data, no classes of ours.
@@ -19,6 +22,7 @@ export type LeafRecord = {
   readonly personal: readonly PersonalValue[];
   readonly columns: AuditColumns;
   readonly certificate: CertificateColumns | null;
+  readonly token: TokenColumns | null;
 };
 
 /** A registration entry as its row. */
@@ -31,6 +35,7 @@ export type EntryRow = {
   readonly labels: Readonly<Record<string, string>>;
   readonly hint: string;
   readonly expiresAt: Date | null;
+  readonly nodes: readonly string[];
   readonly revision: number;
 };
 
@@ -63,11 +68,29 @@ export type StoreChange =
       readonly kind: 'authorities';
       readonly authorities: readonly StoredAuthority[];
       readonly bundleSequence: number;
+      /** As text; empty when no key waits. */
+      readonly request: string;
     }
+  | { readonly kind: 'jwt_keys'; readonly slots: readonly JwtSlot[]; readonly bundleSequence: number }
   | ({ readonly kind: 'coverage' } & CoverageChange)
   | { readonly kind: 'meta'; readonly key: string; readonly value: string }
   | { readonly kind: 'token_created'; readonly token: AdminToken }
-  | { readonly kind: 'token_revoked'; readonly id: string };
+  | { readonly kind: 'token_revoked'; readonly id: string }
+  | { readonly kind: 'node'; readonly node: AttestedNode }
+  | {
+      readonly kind: 'join_token_redeemed';
+      readonly secretSha256: string;
+      readonly nowMs: number;
+      readonly node: AttestedNode;
+    }
+  | { readonly kind: 'join_token_created'; readonly token: JoinToken }
+  | { readonly kind: 'join_token_revoked'; readonly id: string }
+  | {
+      readonly kind: 'shipment';
+      readonly node: string;
+      readonly epoch: string;
+      readonly sequence: number;
+    };
 
 /** A change and its events: atomic. */
 export type WriteRequest = { readonly change: StoreChange; readonly leaves: readonly LeafRecord[] };
@@ -89,11 +112,18 @@ export type StoredMesh = {
 export type Questions = {
   mesh: { ask: null; answer: StoredMesh };
   authorities: { ask: null; answer: readonly StoredAuthority[] };
+  jwtKeys: { ask: null; answer: readonly JwtSlot[] };
+  jwtExpiries: { ask: null; answer: ReadonlyMap<string, Date> };
   coverage: { ask: null; answer: readonly CoverageRow[] };
   unexpired: { ask: number; answer: readonly IssuedCertificate[] };
+  named: { ask: NamedQuestion; answer: NamedCertificates };
+  keyOwners: { ask: number; answer: readonly KeyOwner[] };
   meta: { ask: string; answer: string | null };
   tokens: { ask: null; answer: readonly AdminToken[] };
   token: { ask: string; answer: AdminToken | null };
+  nodes: { ask: null; answer: readonly AttestedNode[] };
+  joinTokens: { ask: null; answer: readonly JoinToken[] };
+  joinToken: { ask: string; answer: JoinToken | null };
   latestExpiry: { ask: { readonly entryId: string; readonly nowMs: number }; answer: number | null };
   latestExpiries: {
     ask: { readonly spiffeIds: readonly string[]; readonly nowMs: number };
@@ -102,6 +132,17 @@ export type Questions = {
   auditPage: { ask: AuditQuery; answer: AuditPage };
   auditSize: { ask: null; answer: number };
 };
+/** Which certificates are meant, and at what time. */
+export type NamedQuestion = {
+  readonly spiffeIds: readonly string[];
+  readonly serials: readonly string[];
+  /** SHA-256 of SubjectPublicKeyInfos, lower-case hex. */
+  readonly keys: readonly string[];
+  readonly nowMs: number;
+};
+/** A public key and the identity that a certificate for it was given to. */
+export type KeyOwner = readonly [spkiSha256: string, spiffeId: string];
+
 export type QuestionKind = keyof Questions;
 export type Question = {
   [K in QuestionKind]: { readonly kind: K; readonly ask: Questions[K]['ask'] };
@@ -110,9 +151,13 @@ export type Question = {
 export type WorkerCall =
   | { readonly call: number; readonly kind: 'write'; readonly batch: WriteBatch }
   | { readonly call: number; readonly kind: 'read'; readonly question: Question }
+  | { readonly call: number; readonly kind: 'resume' }
   | { readonly call: number; readonly kind: 'close' };
 
-/** `fatal`: the database can no longer be trusted with a write through this handle. */
+/** Whether writes are taken again: not while the disk has no room, never after a failure of another kind. */
+export type Resumption = 'resumed' | 'not_yet' | 'never';
+
+/** `fatal`: nothing more is written through this handle, unless it is resumed. */
 export type WorkerReply =
   | { readonly call: number; readonly kind: 'done'; readonly value: unknown }
   | { readonly call: number; readonly kind: 'failed'; readonly failure: Failure; readonly fatal: boolean };

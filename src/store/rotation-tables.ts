@@ -1,13 +1,15 @@
 import type { StoredAuthority } from '../ca/stored.ts';
 import type { CoverageChange, CoverageRow, IssuedCertificate } from '../identity/coverage.ts';
+import { DerReader } from '../spiffe/der.ts';
 import type { Database } from './database.ts';
 
 /** Stores authorities by key ID, new ones and changed ones; others stay. Inside the caller's transaction. */
 export function storeAuthorities(db: Database, authorities: readonly StoredAuthority[]): void {
   const put = db.prepare(
     `INSERT INTO authorities
-       (key_id, kind, root_key_id, certificate, not_before_ms, not_after_ms, state, tainted, published_in)
-     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+       (key_id, kind, root_key_id, certificate, not_before_ms, not_after_ms, state, tainted, published_in, offline,
+        upstream)
+     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
   );
   // INVARIANT: at no moment are two of a kind active. REPLACE would delete the other one instead of refusing.
   const take = db.prepare('DELETE FROM authorities WHERE key_id = ?');
@@ -23,6 +25,8 @@ export function storeAuthorities(db: Database, authorities: readonly StoredAutho
       slot.state,
       slot.tainted ? 1 : 0,
       slot.publishedIn,
+      slot.offline ? 1 : 0,
+      Buffer.concat(slot.upstream),
     );
   }
 }
@@ -37,6 +41,8 @@ export function readAuthorities(db: Database): readonly StoredAuthority[] {
     not_after_ms: number;
     tainted: number;
     published_in: number;
+    offline: number;
+    upstream: Buffer;
   };
   return db
     .prepare<[], Row>('SELECT * FROM authorities ORDER BY not_before_ms, kind DESC, key_id')
@@ -51,7 +57,17 @@ export function readAuthorities(db: Database): readonly StoredAuthority[] {
       state: row.state,
       tainted: row.tainted === 1,
       publishedIn: row.published_in,
+      offline: row.offline === 1,
+      upstream: splitDer(row.upstream),
     }));
+}
+
+/** Elements that were written one behind the other. */
+function splitDer(bytes: Uint8Array): readonly Uint8Array[] {
+  const reader = DerReader.over(new Uint8Array(bytes));
+  const elements: Uint8Array[] = [];
+  while (reader.peek() !== undefined) elements.push(new Uint8Array(reader.element()));
+  return elements;
 }
 
 /** Stores what proxies have confirmed, inside the caller's transaction. */

@@ -1,23 +1,38 @@
-import { auditColumns, certificateColumns } from '../audit/columns.ts';
+import { auditColumns, certificateColumns, tokenColumns } from '../audit/columns.ts';
 import { encodeEvent } from '../audit/canonical.ts';
 import type { AuditEvent, RecordEvents } from '../audit/event.ts';
 import type { AuditPage, AuditQuery } from '../audit/query.ts';
-import type { StoredAuthority } from '../ca/stored.ts';
+import type { JwtSlot } from '../ca/jwt-slot.ts';
+import type { StoredAuthority, StoredRequest } from '../ca/stored.ts';
 import type { Clock } from '../clock.ts';
 import { MeshError } from '../errors.ts';
 import type { AdminToken } from '../identity/admin-token.ts';
 import type { CoverageChange, CoverageRow, IssuedCertificate } from '../identity/coverage.ts';
 import type { CommitMesh, LoadMesh } from '../identity/mesh.ts';
+import type { AttestedNode, JoinToken } from '../identity/node.ts';
+import type { NamedCertificates } from '../identity/revoked.ts';
 import { type DirectoryLock, lockDataDirectory } from './lock.ts';
 import { banRowOf, entryRowOf, meshOf } from './mesh-rows.ts';
-import type { LeafRecord, Question, QuestionKind, Questions, StoreChange, WriteAnswer } from './protocol.ts';
+import type {
+  KeyOwner,
+  LeafRecord,
+  NamedQuestion,
+  Question,
+  QuestionKind,
+  Questions,
+  Resumption,
+  StoreChange,
+  WriteAnswer,
+} from './protocol.ts';
+import { requestOf, requestText } from './request-text.ts';
 import { startThread } from './thread.ts';
 import { createWriteQueue } from './write-queue.ts';
 
 /** What the store remembers by name, besides its tables. */
-export type MetaKey = 'trust_domain' | 'bundle_sequence';
+export type MetaKey =
+  'trust_domain' | 'bundle_sequence' | 'authority_request' | 'jwt_bundle_sequence' | 'crl_number';
 
-/** Whether the store can write; once it cannot, it never will again in this process. */
+/** Whether the store can write. It may again when the disk has room, and after no other failure. */
 export type StoreHealth = { readonly ok: true } | { readonly ok: false; readonly cause: string };
 
 /**
@@ -35,17 +50,37 @@ export type Store = {
   readonly latestExpiries: (spiffeIds: readonly string[], now: Date) => Promise<readonly (Date | null)[]>;
   /** The oldest first. */
   readonly loadAuthorities: () => Promise<readonly StoredAuthority[]>;
-  /** Puts authorities by key ID; those not named stay as they are. The sequence is that of the bundle they make. */
+  /** The key that waits for a certificate from elsewhere. @throws MeshError `store_corrupt` */
+  readonly loadRequest: () => Promise<StoredRequest | null>;
+  /**
+   * Puts authorities by key ID; those not named stay as they are. The sequence is that of the bundle they make, the
+   * request takes the place of the one there was.
+   */
   readonly commitAuthorities: (
     authorities: readonly StoredAuthority[],
     bundleSequence: number,
+    request: StoredRequest | null,
     events: readonly AuditEvent[],
   ) => Promise<void>;
+  /** Those published first first. */
+  readonly loadJwtKeys: () => Promise<readonly JwtSlot[]>;
+  /** Puts JWT keys by key ID; those not named stay as they are. The sequence is that of the bundle they make. */
+  readonly commitJwtKeys: (
+    slots: readonly JwtSlot[],
+    bundleSequence: number,
+    events: readonly AuditEvent[],
+  ) => Promise<void>;
+  /** When the last token recorded under each JWT key expires, signed or not, by key ID. */
+  readonly jwtExpiries: () => Promise<ReadonlyMap<string, Date>>;
   /** What proxies have confirmed, as it was last committed. */
   readonly loadCoverage: () => Promise<readonly CoverageRow[]>;
   readonly commitCoverage: (change: CoverageChange) => Promise<void>;
   /** Every certificate that was recorded as issued and is valid at `now`, signed or not. */
   readonly unexpiredCertificates: (now: Date) => Promise<readonly IssuedCertificate[]>;
+  /** Whose certificate, valid at `now`, holds which key: the last to expire at the end, 65,536 at most. */
+  readonly keyOwners: (now: Date) => Promise<readonly KeyOwner[]>;
+  /** Certificates of these identities, serials and keys (SHA-256, lower-case hex) that are valid at `now`. */
+  readonly namedCertificates: (names: Omit<NamedQuestion, 'nowMs'>, now: Date) => Promise<NamedCertificates>;
   readonly readMeta: (key: MetaKey) => Promise<string | null>;
   readonly commitMeta: (key: MetaKey, value: string, events: readonly AuditEvent[]) => Promise<void>;
   /** @throws MeshError `audit_cursor_invalid` */
@@ -58,6 +93,30 @@ export type Store = {
   /** The token of a secret, whether or not it has expired; null when there is none. */
   readonly findToken: (secretSha256: string) => Promise<AdminToken | null>;
   readonly listTokens: () => Promise<readonly AdminToken[]>;
+  readonly loadNodes: () => Promise<readonly AttestedNode[]>;
+  readonly putNode: (node: AttestedNode, events: readonly AuditEvent[]) => Promise<void>;
+  /**
+   * Puts a node in exchange for a token that nobody has used: of many who try at once, one does.
+   * @throws MeshError `node_evidence_invalid`; then nothing is stored
+   */
+  readonly redeemJoinToken: (
+    redemption: { readonly secretSha256: string; readonly now: Date },
+    node: AttestedNode,
+    events: readonly AuditEvent[],
+  ) => Promise<void>;
+  readonly findJoinToken: (secretSha256: string) => Promise<JoinToken | null>;
+  readonly listJoinTokens: () => Promise<readonly JoinToken[]>;
+  readonly createJoinToken: (token: JoinToken, events: readonly AuditEvent[]) => Promise<void>;
+  /** @throws MeshError `join_token_not_found` */
+  readonly revokeJoinToken: (id: string, events: readonly AuditEvent[]) => Promise<void>;
+  /**
+   * Records what a node has shipped. @returns false when this batch or a later one of the epoch was recorded before:
+   * then nothing is
+   */
+  readonly recordShipment: (
+    shipment: { readonly node: string; readonly epoch: string; readonly sequence: number },
+    events: readonly AuditEvent[],
+  ) => Promise<boolean>;
   readonly health: () => StoreHealth;
   /** Commits what waits, closes the database and frees the data directory. Safe to call twice. */
   readonly close: () => Promise<void>;
@@ -91,6 +150,8 @@ async function openLocked(
   lock: DirectoryLock,
 ): Promise<Store> {
   let lost: string | undefined;
+  let isBeyondHelp = false;
+  const stop = new AbortController();
   let closed: Promise<void> | undefined;
   let asked = 0;
 
@@ -99,13 +160,32 @@ async function openLocked(
     queue.fail(cause);
   }
 
+  /** Asks every so often whether there is room again. INVARIANT: one at a time, for only one failure starts it. */
+  async function awaitRoom(): Promise<void> {
+    let answer: Resumption = 'not_yet';
+    while (answer === 'not_yet') {
+      await clock.sleep(roomMs, stop.signal);
+      if (stop.signal.aborted) return;
+      answer = await (writer.call({ kind: 'resume' }) as Promise<Resumption>).catch(() => 'never' as const);
+    }
+    if (answer === 'never' || isBeyondHelp) return;
+    lost = undefined;
+    queue.resume();
+  }
+
   const queue = createWriteQueue((requests) => {
     const batch = { requests, nowMs: clock.now().getTime() };
     return writer.call({ kind: 'write', batch }) as Promise<readonly WriteAnswer[]>;
   });
   // The writer first: it makes the database the reader opens.
-  const writer = await startThread({ role: 'writer', dataDir }, lose);
-  const reader = await startThread({ role: 'reader', dataDir }, lose).catch(async (error: unknown) => {
+  const writer = await startThread({ role: 'writer', dataDir }, (cause) => {
+    lose(cause);
+    void awaitRoom();
+  });
+  const reader = await startThread({ role: 'reader', dataDir }, (cause) => {
+    isBeyondHelp = true;
+    lose(cause);
+  }).catch(async (error: unknown) => {
     await writer.close();
     throw error;
   });
@@ -137,6 +217,7 @@ async function openLocked(
   }
 
   async function close(): Promise<void> {
+    stop.abort();
     await queue.drained();
     // Whoever closes last folds the WAL into the database. After a failed write nobody shall: the reader cannot.
     const threads = lost === undefined ? [reader, writer] : [writer, reader];
@@ -164,14 +245,25 @@ async function openLocked(
       return expiries.map((expiryMs) => (expiryMs === null ? null : new Date(expiryMs)));
     },
     loadAuthorities: () => ask('authorities', null),
-    commitAuthorities: async (authorities, bundleSequence, events) => {
-      await write({ kind: 'authorities', authorities, bundleSequence }, events);
+    loadRequest: async () => requestOf(await ask('meta', 'authority_request')),
+    commitAuthorities: async (authorities, bundleSequence, request, events) => {
+      await write(
+        { kind: 'authorities', authorities, bundleSequence, request: requestText(request) },
+        events,
+      );
     },
+    loadJwtKeys: () => ask('jwtKeys', null),
+    commitJwtKeys: async (slots, bundleSequence, events) => {
+      await write({ kind: 'jwt_keys', slots, bundleSequence }, events);
+    },
+    jwtExpiries: () => ask('jwtExpiries', null),
     loadCoverage: () => ask('coverage', null),
     commitCoverage: async (change) => {
       await write({ kind: 'coverage', ...change }, []);
     },
     unexpiredCertificates: (now) => ask('unexpired', now.getTime()),
+    keyOwners: (now) => ask('keyOwners', now.getTime()),
+    namedCertificates: (names, now) => ask('named', { ...names, nowMs: now.getTime() }),
     readMeta: (key) => ask('meta', key),
     commitMeta: async (key, value, events) => {
       await write({ kind: 'meta', key, value }, events);
@@ -186,6 +278,30 @@ async function openLocked(
     },
     findToken: (secretSha256) => ask('token', secretSha256),
     listTokens: () => ask('tokens', null),
+    loadNodes: () => ask('nodes', null),
+    putNode: async (node, events) => {
+      await write({ kind: 'node', node }, events);
+    },
+    redeemJoinToken: async ({ secretSha256, now }, node, events) => {
+      await write({ kind: 'join_token_redeemed', secretSha256, nowMs: now.getTime(), node }, events);
+    },
+    findJoinToken: (secretSha256) => ask('joinToken', secretSha256),
+    listJoinTokens: () => ask('joinTokens', null),
+    createJoinToken: async (token, events) => {
+      await write({ kind: 'join_token_created', token }, events);
+    },
+    revokeJoinToken: async (id, events) => {
+      await write({ kind: 'join_token_revoked', id }, events);
+    },
+    recordShipment: async ({ node, epoch, sequence }, events) => {
+      try {
+        await write({ kind: 'shipment', node, epoch, sequence }, events);
+        return true;
+      } catch (error) {
+        if (error instanceof MeshError && error.code === 'revision_conflict') return false;
+        throw error;
+      }
+    },
     health: () => {
       if (lost !== undefined) return { ok: false, cause: lost };
       return closed === undefined ? { ok: true } : { ok: false, cause: 'the store is closed' };
@@ -197,7 +313,14 @@ async function openLocked(
 function leafRecord(event: AuditEvent, randomBytes: StoreOptions['randomBytes']): LeafRecord {
   const { fitted, leaf, personal } = encodeEvent(event, randomBytes);
   // The columns are those of what is stored, not of what was said.
-  return { leaf, personal, columns: auditColumns(fitted), certificate: certificateColumns(fitted) };
+  return {
+    leaf,
+    personal,
+    columns: auditColumns(fitted),
+    certificate: certificateColumns(fitted),
+    token: tokenColumns(fitted),
+  };
 }
 
 const maxWaitingQuestions = 1_000;
+const roomMs = 5_000;

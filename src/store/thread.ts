@@ -21,7 +21,8 @@ export type StoreThread = {
 
 export type ThreadRequest =
   | { readonly kind: 'write'; readonly batch: WriteBatch }
-  | { readonly kind: 'read'; readonly question: Question };
+  | { readonly kind: 'read'; readonly question: Question }
+  | { readonly kind: 'resume' };
 
 /**
  * Starts a thread and waits until its database is open.

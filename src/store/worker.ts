@@ -2,11 +2,24 @@ import { parentPort, workerData } from 'node:worker_threads';
 import { MeshError } from '../errors.ts';
 import { readAuditSize } from './audit-log.ts';
 import { readAuditPage } from './audit-query.ts';
-import { type Database, isBusy, openForReading, openForWriting, storageError } from './database.ts';
+import {
+  type Database,
+  isBusy,
+  isOutOfRoom,
+  openForReading,
+  openForWriting,
+  storageError,
+  touch,
+} from './database.ts';
+import { proveRoom } from './disk-error.ts';
+import { readJwtExpiries, readJwtKeys } from './jwt-key-table.ts';
 import { readMesh } from './mesh-table.ts';
+import { readKeyOwners, readNamed } from './named-certificates.ts';
+import { readJoinToken, readJoinTokens, readNodes } from './node-tables.ts';
 import {
   describeFailure,
   type Question,
+  type Resumption,
   type WorkerCall,
   type WorkerReply,
   type WorkerStart,
@@ -24,6 +37,7 @@ serve(workerData as WorkerStart);
 function serve(start: WorkerStart): void {
   let db: Database | undefined;
   let write: BatchWriter | undefined;
+  let wasRefusedRoom = false;
 
   function open(): null {
     db = start.role === 'writer' ? openForWriting(start.dataDir) : openForReading(start.dataDir);
@@ -38,6 +52,8 @@ function serve(start: WorkerStart): void {
         return commit(message.batch);
       case 'read':
         return read(db, message.question);
+      case 'resume':
+        return resume(db);
       case 'close':
         db.close();
         return null;
@@ -48,14 +64,33 @@ function serve(start: WorkerStart): void {
 
   function commit(batch: WriteBatch): readonly WriteAnswer[] {
     // INVARIANT: after a failure nothing is written through this handle again: the kernel may have dropped pages that it
-    // failed to write, and would call the next fsync a success.
+    // failed to write, and would call the next fsync a success. A disk without room is another matter: see resume.
     if (write === undefined) throw new MeshError('store_unavailable', 'an earlier write failed');
     try {
       return write(batch);
     } catch (error) {
-      if (!isBusy(error)) write = undefined;
+      if (!isBusy(error)) {
+        write = undefined;
+        wasRefusedRoom = isOutOfRoom(error);
+      }
       throw error;
     }
+  }
+
+  // The kernel took nothing and dropped nothing: every fsync so far has succeeded, and SQLite has rolled back. So this
+  // very handle may go on. Another one must not: it would read what is left of the refused commit as if it were kept.
+  function resume(open: Database): Resumption {
+    if (write !== undefined) return 'resumed';
+    if (!wasRefusedRoom) return 'never';
+    try {
+      proveRoom(start.dataDir);
+      touch(open);
+    } catch (error) {
+      if (storageError(error) !== undefined && !isOutOfRoom(error) && !isBusy(error)) wasRefusedRoom = false;
+      return 'not_yet';
+    }
+    write = createBatchWriter(open);
+    return 'resumed';
   }
 
   answer(0, open);
@@ -84,16 +119,30 @@ function read(db: Database, question: Question): unknown {
       return readMesh(db);
     case 'authorities':
       return readAuthorities(db);
+    case 'jwtKeys':
+      return readJwtKeys(db);
+    case 'jwtExpiries':
+      return readJwtExpiries(db);
     case 'coverage':
       return readCoverage(db);
     case 'unexpired':
       return readUnexpired(db, question.ask);
+    case 'keyOwners':
+      return readKeyOwners(db, question.ask);
+    case 'named':
+      return readNamed(db, question.ask);
     case 'meta':
       return readMeta(db, question.ask);
     case 'tokens':
       return readTokens(db);
     case 'token':
       return readToken(db, question.ask);
+    case 'nodes':
+      return readNodes(db);
+    case 'joinTokens':
+      return readJoinTokens(db);
+    case 'joinToken':
+      return readJoinToken(db, question.ask);
     case 'latestExpiry':
       return readLatestExpiry(db, question.ask.entryId, question.ask.nowMs);
     case 'latestExpiries':

@@ -16,8 +16,9 @@ export type WriteQueue = {
    * @throws MeshError what the request was refused for, or `store_unavailable`
    */
   readonly push: (request: WriteRequest) => Promise<number>;
-  /** Refuses all that waits and all that comes. */
+  /** Refuses all that waits and all that comes, until `resume`. */
   readonly fail: (cause: string) => void;
+  readonly resume: () => void;
   /** Resolves when nothing waits any more. */
   readonly drained: () => Promise<void>;
 };
@@ -90,6 +91,9 @@ export function createWriteQueue(
       }
       waiting = [];
     },
+    resume: () => {
+      failed = undefined;
+    },
     drained: async () => {
       await running;
     },
@@ -110,7 +114,7 @@ function settleWith(settle: PromiseWithResolvers<number>, answer: WriteAnswer | 
 
 function unavailable(cause: unknown): MeshError {
   return new MeshError('store_unavailable', 'the store cannot write', {
-    fix: 'see the cause in /readyz and the log of the server, mend it and restart',
+    fix: 'see the cause in /readyz and mend it; room on the disk is noticed, for the rest restart',
     cause,
   });
 }

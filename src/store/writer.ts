@@ -1,6 +1,8 @@
 import { createAppender } from './audit-log.ts';
 import { type Database, inTransaction, sqliteCode } from './database.ts';
+import { storeJwtKeys } from './jwt-key-table.ts';
 import { storeMesh } from './mesh-table.ts';
+import { redeemJoinToken, removeJoinToken, storeJoinToken, storeNode, storeShipment } from './node-tables.ts';
 import {
   describeFailure,
   type StoreChange,
@@ -62,6 +64,11 @@ function applyChange(db: Database, change: StoreChange): void {
     case 'authorities':
       storeAuthorities(db, change.authorities);
       storeMeta(db, 'bundle_sequence', `${change.bundleSequence}`);
+      storeMeta(db, 'authority_request', change.request);
+      return;
+    case 'jwt_keys':
+      storeJwtKeys(db, change.slots);
+      storeMeta(db, 'jwt_bundle_sequence', `${change.bundleSequence}`);
       return;
     case 'coverage':
       storeCoverage(db, change);
@@ -74,6 +81,21 @@ function applyChange(db: Database, change: StoreChange): void {
       return;
     case 'token_revoked':
       removeToken(db, change.id);
+      return;
+    case 'node':
+      storeNode(db, change.node);
+      return;
+    case 'join_token_redeemed':
+      redeemJoinToken(db, change);
+      return;
+    case 'join_token_created':
+      storeJoinToken(db, change.token);
+      return;
+    case 'join_token_revoked':
+      removeJoinToken(db, change.id);
+      return;
+    case 'shipment':
+      storeShipment(db, change);
       return;
     default:
       change satisfies never;

@@ -105,6 +105,12 @@ describe('refuses', () => {
       -1,
     ],
     ['the intermediate alone', () => pemOf(signerOf()), 'chain_root_missing', 1],
+    [
+      'an intermediate without a subject key identifier',
+      () => pemOf(signerOf({ subjectKeyId: null }), root),
+      'chain_not_ca',
+      1,
+    ],
     ['the root alone', () => pemOf(root), 'chain_root_missing', 1],
     ['a chain that ends early', () => pemOf(signerOf({ issuer: middle }), middle), 'chain_root_missing', -1],
     ['the root first', () => pemOf(root, signerOf()), 'chain_root_missing', -1],

@@ -7,6 +7,7 @@ import {
   sealKey,
   type SealingSecret,
 } from '../../src/ca/key-envelope.ts';
+import { generatePkcs8, openMemoryKey } from '../../src/ca/memory-key.ts';
 import { TrustDomain } from '../../src/spiffe/id.ts';
 import { makeKey } from './test-authority.ts';
 
@@ -26,11 +27,26 @@ let envelope: KeyEnvelope;
 beforeAll(async () => {
   envelope = await sealKey({ pkcs8, keyId, trustDomain, secret, randomBytes, cost });
 });
+/** What `Buffer.from` and `Buffer.concat` copy small things into. */
+const sharedPool = () => Buffer.from(Buffer.allocUnsafe(1).buffer);
 const open = (changed: unknown, options: object = {}) =>
   openKey({ envelope: changed, keyId, trustDomain, secret, minCost: cost, ...options });
 
 test('what is sealed is opened, through JSON', async () => {
   expect(await open(JSON.parse(JSON.stringify(envelope)))).toEqual(Uint8Array.from(pkcs8));
+});
+
+test('no copy of an opened key is left where buffers are shared', async () => {
+  const made = await generatePkcs8('ecdsa-p256');
+  const copy = Uint8Array.from(made);
+  const sealed = await sealKey({ pkcs8: made, keyId, trustDomain, secret: randomKey, randomBytes });
+  made.fill(0);
+  const before = sharedPool();
+  const opened = await openKey({ envelope: sealed, keyId, trustDomain, secret: randomKey });
+  expect(opened).toEqual(copy);
+  openMemoryKey(opened);
+  opened.fill(0);
+  for (const pool of [before, sharedPool()]) expect(pool.includes(Buffer.from(copy.buffer))).toBe(false);
 });
 
 test('by default it costs 2^17, and opens only at that cost', async () => {

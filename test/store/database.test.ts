@@ -32,7 +32,8 @@ describe('every open', () => {
     ['busy_timeout', 5_000],
     ['trusted_schema', 0],
     ['cell_size_check', 1],
-    ['wal_autocheckpoint', 1_000],
+    ['wal_autocheckpoint', 8_000],
+    ['cache_size', -65_536],
     ['journal_size_limit', 67_108_864],
     ['mmap_size', 0],
     ['temp_store', 2],
@@ -120,13 +121,15 @@ describe('a data directory is refused when', () => {
 });
 
 describe('the log', () => {
+  const next = oneOfEach.length;
+
   test.each([
     ['UPDATE audit_leaves SET leaf = hash WHERE idx = 3', 'append-only'],
     ['UPDATE audit_leaves SET source = NULL', 'append-only'],
     ['DELETE FROM audit_leaves WHERE idx = 8', 'append-only'],
     ['INSERT OR REPLACE INTO audit_leaves SELECT * FROM audit_leaves WHERE idx = 3', 'no gaps'],
     [
-      "INSERT INTO audit_leaves (idx, leaf, hash, type, time_ms) VALUES (11, x'', zeroblob(32), 'loss', 0)",
+      `INSERT INTO audit_leaves (idx, leaf, hash, type, time_ms) VALUES (${next + 1}, x'', zeroblob(32), 'loss', 0)`,
       'no gaps',
     ],
     [
@@ -134,10 +137,13 @@ describe('the log', () => {
       'no gaps',
     ],
     [
-      "INSERT INTO audit_leaves (idx, leaf, hash, type, time_ms) VALUES (10, zeroblob(65536), zeroblob(32), 'loss', 0)",
+      `INSERT INTO audit_leaves (idx, leaf, hash, type, time_ms) VALUES (${next}, zeroblob(65536), zeroblob(32), 'loss', 0)`,
       'CHECK',
     ],
-    ["INSERT INTO audit_leaves (idx, leaf, hash, type, time_ms) VALUES (10, x'', x'00', 'loss', 0)", 'CHECK'],
+    [
+      `INSERT INTO audit_leaves (idx, leaf, hash, type, time_ms) VALUES (${next}, x'', x'00', 'loss', 0)`,
+      'CHECK',
+    ],
   ])('forbids %s', (sql, why) => {
     const db = openWithEvents();
     expect(() => db.exec(sql)).toThrow(why);
@@ -151,6 +157,7 @@ describe('the log', () => {
     expect(db.prepare('SELECT idx, field FROM audit_personal').raw().all()).toEqual([
       [4, 'sourceAddress'],
       [7, 'sourceAddress'],
+      [12, 'sourceAddress'],
     ]);
     expect(db.prepare('SELECT count(*) FROM audit_leaves').pluck().get()).toBe(oneOfEach.length);
     db.close();
@@ -163,6 +170,7 @@ function openWithEvents(): SqliteDatabase.Database {
     ...encodeEvent(event, randomBytes),
     columns: auditColumns(event),
     certificate: null,
+    token: null,
   }));
   const answers = createBatchWriter(db)({ requests: [{ change: { kind: 'none' }, leaves }], nowMs: 0 });
   expect(answers).toEqual([{ firstIndex: 0 }]);

@@ -4,10 +4,11 @@ import SqliteDatabase from 'better-sqlite3';
 import { describe, expect, test } from 'vitest';
 import { encodeEvent } from '../../src/audit/canonical.ts';
 import { leafHash } from '../../src/audit/leaf.ts';
+import type { JwtSlot } from '../../src/ca/jwt-slot.ts';
 import type { Ban } from '../../src/identity/ban.ts';
 import { foundation } from '../../src/store/migrations/0001-foundation.ts';
 import { schemaVersion } from '../../src/store/migrations.ts';
-import { issuance, noon } from '../audit/events.ts';
+import { issuance, jwtIssuance, noon } from '../audit/events.ts';
 import { newDirectory, openTestStore } from './directories.ts';
 
 const web = issuance().spiffeId;
@@ -19,6 +20,15 @@ const ban: Ban = {
   createdAt: noon,
   actor: { kind: 'token', tokenId: '0123456789abcdef', role: 'operator' },
   revision: 6,
+};
+const jwtKey: JwtSlot = {
+  keyId: jwtIssuance().keyId,
+  keyType: 'rsa-2048',
+  publicKey: new Uint8Array([0x30, 0]),
+  state: 'active',
+  publishedAt: noon,
+  activatedAt: noon,
+  stoppedAt: null,
 };
 const change = {
   expectRevision: 5,
@@ -75,6 +85,17 @@ describe('a database of schema 1', () => {
     expect(await store.readMeta('bundle_sequence')).toBe('1');
     expect(await store.unexpiredCertificates(noon)).toMatchObject([{ entryId: 'web', issuerKeyId: '' }]);
     expect(await store.loadCoverage()).toEqual([]);
+  });
+
+  test('it has no JWT keys yet, and takes them with their tokens', async () => {
+    const dataDir = newDirectory();
+    makeFirstDatabase(dataDir);
+    const store = await openTestStore(dataDir);
+    expect([await store.loadJwtKeys(), await store.jwtExpiries()]).toEqual([[], new Map()]);
+    expect(await store.readMeta('jwt_bundle_sequence')).toBeNull();
+    await store.commitJwtKeys([jwtKey], 1, [jwtIssuance()]);
+    expect(await store.loadJwtKeys()).toEqual([jwtKey]);
+    expect(await store.jwtExpiries()).toEqual(new Map([[jwtKey.keyId, jwtIssuance().notAfter]]));
   });
 
   test('a ban and its event are one: when one is refused, neither is there', async () => {

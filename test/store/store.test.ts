@@ -19,10 +19,11 @@ describe('events', () => {
   test('get indexes in order, without a gap, one of each type', async () => {
     const store = await openTestStore();
     expect(await store.recordEvents([])).toEqual([]);
-    expect(await store.recordEvents(oneOfEach)).toEqual([0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
-    expect(await store.recordEvents([numbered(10)])).toEqual([10]);
+    expect(await store.recordEvents(oneOfEach)).toEqual(oneOfEach.map((_, index) => index));
+    const next = oneOfEach.length;
+    expect(await store.recordEvents([numbered(next)])).toEqual([next]);
     const rows = await checkedLog(store);
-    expect(rows.map(({ leaf }) => JSON.parse(leaf).type).slice(0, 10)).toEqual(
+    expect(rows.map(({ leaf }) => JSON.parse(leaf).type).slice(0, next)).toEqual(
       oneOfEach.map(({ type }) => type),
     );
     expect(rows[4]?.personal).toEqual({ path: '/accounts/7', sourceAddress: '127.0.0.1:40000' });
@@ -218,14 +219,14 @@ describe('the rest of the state', () => {
 
   test('two active CAs of one kind are refused, and nothing of the change is kept', async () => {
     const store = await openTestStore();
-    await store.commitAuthorities([root, intermediate], 1, []);
+    await store.commitAuthorities([root, intermediate], 1, null, []);
     const second = { ...intermediate, keyId: 'cc' };
-    await expect(store.commitAuthorities([second], 2, [lifecycle])).rejects.toThrow(code('internal'));
+    await expect(store.commitAuthorities([second], 2, null, [lifecycle])).rejects.toThrow(code('internal'));
     expect(await store.loadAuthorities()).toEqual([root, intermediate]);
     expect(await store.readMeta('bundle_sequence')).toBe('1');
     expect(await store.auditSize()).toBe(0);
     const stepped = { ...intermediate, state: 'retiring' } as const;
-    await store.commitAuthorities([second, stepped], 2, [lifecycle]);
+    await store.commitAuthorities([second, stepped], 2, null, [lifecycle]);
     expect(await store.loadAuthorities()).toEqual([root, stepped, second]);
     expect(await store.readMeta('bundle_sequence')).toBe('2');
   });
@@ -245,10 +246,28 @@ describe('the rest of the state', () => {
 
   test('authorities are put by key, with their events', async () => {
     const store = await openTestStore();
-    await store.commitAuthorities([root, intermediate], 1, [oneOfEach[6]!]);
-    await store.commitAuthorities([{ ...intermediate, state: 'retired' }], 1, [lifecycle]);
+    await store.commitAuthorities([root, intermediate], 1, null, [oneOfEach[6]!]);
+    await store.commitAuthorities([{ ...intermediate, state: 'retired' }], 1, null, [lifecycle]);
     expect(await store.loadAuthorities()).toEqual([root, { ...intermediate, state: 'retired' }]);
     expect(await store.auditSize()).toBe(2);
+  });
+
+  test('a root that is kept elsewhere, what stands below it, and the key that waits', async () => {
+    const store = await openTestStore();
+    const request = { keyId: 'ef'.repeat(20), csr: new Uint8Array([0x30, 0x01, 0x05]) };
+    expect(await store.loadRequest()).toBeNull();
+    const upstream = [new Uint8Array([0x30, 0x02, 5, 0]), new Uint8Array([0x30, 0x00])];
+    const rows = [
+      { ...root, offline: true },
+      { ...intermediate, upstream },
+    ];
+    await store.commitAuthorities(rows, 1, request, []);
+    expect(await store.loadAuthorities()).toEqual(rows);
+    expect(await store.loadRequest()).toEqual(request);
+    await store.commitAuthorities([], 1, null, []);
+    expect(await store.loadRequest()).toBeNull();
+    await store.commitMeta('authority_request', 'not a request', []);
+    await expect(store.loadRequest()).rejects.toThrow(code('store_corrupt'));
   });
 
   test('names', async () => {
@@ -293,6 +312,7 @@ const web: RegistrationEntry = {
   labels: { app: 'web', constructor: 'x' },
   hint: '',
   expiresAt: null,
+  nodes: ['node:web-1'],
   revision: 1,
 };
 
@@ -301,6 +321,7 @@ const ledger: RegistrationEntry = {
   id: 'ledger',
   spiffeId: SpiffeId.parse('spiffe://example.org/ns/pay/sa/ledger'),
   expiresAt: noon,
+  nodes: [],
 };
 
 const policy: PolicyDocument = {
@@ -318,6 +339,8 @@ const root: StoredAuthority = {
   rootKeyId: 'aa',
   tainted: false,
   publishedIn: 1,
+  offline: false,
+  upstream: [],
   certificate: new Uint8Array([0x30, 0x00]),
   notBefore: noon,
   notAfter: new Date('2036-01-31T12:00:00.000Z'),
