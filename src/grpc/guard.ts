@@ -1,8 +1,10 @@
 import type {
   handleBidiStreamingCall,
+  handleServerStreamingCall,
   handleUnaryCall,
   ServerDuplexStream,
   ServerUnaryCall,
+  ServerWritableStream,
 } from '@grpc/grpc-js';
 import { MeshError } from '../errors.ts';
 import { grpcFailure } from './status.ts';
@@ -23,8 +25,8 @@ export function guardUnary<Request, Response>(
 ): handleUnaryCall<Request, Response> {
   return (call, callback) => {
     const cancelled = new AbortController();
-    call.on('cancelled', () => cancelled.abort());
-    call.on('error', () => cancelled.abort());
+    call.on('cancelled', () => cancelled.abort(ended));
+    call.on('error', () => cancelled.abort(ended));
     const answer = async (): Promise<void> => {
       try {
         callback(null, await handle(call, cancelled.signal));
@@ -49,22 +51,33 @@ export function guardStream<Request, Response>(
   handle: (call: ServerDuplexStream<Request, Response>, signal: AbortSignal) => Promise<void>,
   options: { readonly report?: ReportFailure } = {},
 ): handleBidiStreamingCall<Request, Response> {
-  return (call) => {
-    const over = new AbortController();
-    for (const event of ['cancelled', 'error', 'close']) call.on(event, () => over.abort());
-    const serve = async (): Promise<void> => {
-      try {
-        await handle(call, over.signal);
-        if (!over.signal.aborted) call.end();
-      } catch (error) {
-        reportInternal(error, call.getPath(), options.report);
-        if (!over.signal.aborted) call.emit('error', grpcFailure(error));
-      } finally {
-        over.abort();
-      }
-    };
-    void serve();
-  };
+  return (call) => void serveStream(call, (signal) => handle(call, signal), options.report);
+}
+
+/** As {@link guardStream}, for a stream of answers to one request. */
+export function guardServerStream<Request, Response>(
+  handle: (call: ServerWritableStream<Request, Response>, signal: AbortSignal) => Promise<void>,
+  options: { readonly report?: ReportFailure } = {},
+): handleServerStreamingCall<Request, Response> {
+  return (call) => void serveStream(call, (signal) => handle(call, signal), options.report);
+}
+
+async function serveStream(
+  call: ServerDuplexStream<unknown, never> | ServerWritableStream<unknown, never>,
+  handle: (signal: AbortSignal) => Promise<void>,
+  report: ReportFailure | undefined,
+): Promise<void> {
+  const over = new AbortController();
+  for (const event of ['cancelled', 'error', 'close']) call.on(event, () => over.abort(ended));
+  try {
+    await handle(over.signal);
+    if (!over.signal.aborted) call.end();
+  } catch (error) {
+    reportInternal(error, call.getPath(), report);
+    if (!over.signal.aborted) call.emit('error', grpcFailure(error));
+  } finally {
+    over.abort(ended);
+  }
 }
 
 function reportInternal(error: unknown, method: string, report: ReportFailure | undefined): void {
@@ -79,3 +92,6 @@ function attempt<T>(make: ((error: unknown) => T) | undefined, error: unknown): 
     return undefined;
   }
 }
+
+// Without a reason each abort makes an error with a stack of its own.
+const ended = 'ended';

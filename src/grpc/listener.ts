@@ -83,15 +83,25 @@ export async function startGrpcListener(options: GrpcListenerOptions): Promise<G
   const grpc = createGrpcServer(limits, options.services);
   const injector = grpc.createConnectionInjector(ServerCredentials.createInsecure());
   const connections = createConnections({ perUid: limits.connectionsPerUid, total: limits.connections });
+  const turnAway = (socket: Socket, error: unknown): void => {
+    log('connection turned away', { error: error instanceof Error ? error.message : 'unknown' });
+    socket.destroy();
+  };
+  const serve = oneInTurn((socket: Socket) => {
+    try {
+      if (!socket.destroyed) injector.injectConnection(socket);
+    } catch (error) {
+      turnAway(socket, error);
+    }
+  });
   const server = createServer((socket) => {
     // Without a handler the reset of any client would end the process.
     socket.on('error', (error) => log('connection failed', { error: error.message }));
     try {
       admit(socket, readPeer, connections.admit);
-      injector.injectConnection(socket);
+      serve(socket);
     } catch (error) {
-      log('connection turned away', { error: error instanceof Error ? error.message : 'unknown' });
-      socket.destroy();
+      turnAway(socket, error);
     }
   });
   const bound = await bindSocket(server, options.path, options.mode);
@@ -129,7 +139,25 @@ function admit(
   }
 }
 
-function createGrpcServer(limits: GrpcLimits, services: readonly GrpcService[]): Server {
+/**
+ * Does the work for one thing in each turn of the event loop. After an outage thousands of clients are back at once, each
+ * with all its streams in its first bytes, and the kernel would hand over all of them in one turn.
+ */
+export function oneInTurn<T>(work: (one: T) => void): (one: T) => void {
+  const waiting: T[] = [];
+  const next = (): void => {
+    const one = waiting.shift();
+    if (waiting.length > 0) setImmediate(next);
+    if (one !== undefined) work(one);
+  };
+  return (one) => {
+    waiting.push(one);
+    if (waiting.length === 1) setImmediate(next);
+  };
+}
+
+/** A server of grpc-js with every limit set and the services on it; connections are injected. */
+export function createGrpcServer(limits: GrpcLimits, services: readonly GrpcService[]): Server {
   const server = new Server({
     'grpc.max_concurrent_streams': limits.streamsPerConnection,
     'grpc.max_receive_message_length': limits.messageBytes,
@@ -168,7 +196,7 @@ function limitHeaders(server: Server, headerBytes: number): void {
 }
 
 /** Waits for `done`, at most `ms`. */
-async function atMost(ms: number, done: Promise<void>): Promise<void> {
+export async function atMost(ms: number, done: Promise<void>): Promise<void> {
   const late = Promise.withResolvers<void>();
   const timer = setTimeout(late.resolve, ms);
   await Promise.race([done, late.promise]);

@@ -4,10 +4,11 @@ import type { Clock } from '../clock.ts';
 import { MeshError } from '../errors.ts';
 import { disconnect } from '../grpc/connections.ts';
 import type { WatchCredentials, WorkloadCredentials } from '../identity/credentials.ts';
-import type { Attest, Attestation, UnixPeer } from '../identity/evidence.ts';
-import type { DiscoveryRequest, DiscoveryResponse } from '../wire/discovery.ts';
+import { type Attest, type Attestation, type UnixPeer, stillHolds } from '../identity/evidence.ts';
+import type { DiscoveryRequest } from '../wire/discovery.ts';
 import type { SdsObserver, StreamIdentity } from './observer.ts';
-import type { Refusals } from './refusals.ts';
+import type { Refusals } from '../identity/refusals.ts';
+import { encodeResponse } from './response.ts';
 import { isBannedName, secretOf, secretTypeUrl, type SecretFormat, svidOf } from './secret.ts';
 import {
   type FindResource,
@@ -40,7 +41,8 @@ export type PipeParts = {
   readonly limits: PipeLimits;
 };
 
-export type SecretCall = ServerDuplexStream<DiscoveryRequest, DiscoveryResponse>;
+/** Responses are encoded by whoever writes them. */
+export type SecretCall = ServerDuplexStream<DiscoveryRequest, Buffer>;
 
 /** One stream at work. */
 export type Pipe = {
@@ -66,11 +68,13 @@ export function openPipe(call: SecretCall, peer: UnixPeer, signal: AbortSignal, 
   let identity: StreamIdentity = { peer, nodeId: '' };
   let attestation: Attestation | undefined;
   let credentials: WorkloadCredentials | undefined;
+  let written = new AbortController();
   let answered = new AbortController();
 
   const end = (error?: unknown): void => {
-    over.abort();
-    answered.abort();
+    over.abort(done);
+    written.abort(done);
+    answered.abort(done);
     if (error === undefined) finish.resolve();
     else finish.reject(error);
   };
@@ -90,14 +94,14 @@ export function openPipe(call: SecretCall, peer: UnixPeer, signal: AbortSignal, 
         void send(effect.response).catch(end);
         return;
       case 'acknowledged':
-        answered.abort();
+        answered.abort(done);
         for (const { name, version, content } of effect.response.resources) {
           const what = { name, version, ...(content === undefined ? {} : { content }) };
           observer.acknowledged?.({ ...identity, ...what, at: clock.now() });
         }
         return;
       case 'rejected':
-        answered.abort();
+        answered.abort(done);
         observer.rejected?.({ ...identity, names: namesOf(effect.response), message: effect.message });
         return;
       case 'withheld':
@@ -160,24 +164,24 @@ export function openPipe(call: SecretCall, peer: UnixPeer, signal: AbortSignal, 
       const what = { name, ...(content === undefined ? {} : { content }) };
       observer.delivering?.({ ...identity, ...what, at: clock.now() });
     }
-    const written = new AbortController();
-    call.write(toWire(response), () => written.abort());
+    const leaving = new AbortController();
+    written = leaving;
+    call.write(encodeResponse(response), () => leaving.abort(done));
     observer.pushed?.({ ...identity, names: namesOf(response), version: response.version });
     answered = new AbortController();
-    void expectWritten(written.signal);
+    void expectWritten(leaving.signal);
     await expectAnswer(answered.signal);
   };
   const confirm = async (): Promise<void> => {
     const now = await attest();
-    if (peer.isAlive() && attestation !== undefined && sameSelectors(now, attestation)) return;
+    if (peer.isAlive() && attestation !== undefined && stillHolds(attestation, now)) return;
     const message = 'the caller has changed since the stream was opened';
     refuse('attestation_failed', message, '');
     throw new MeshError('attestation_failed', message, { fix: 'open the stream again' });
   };
-  const expectWritten = async (written: AbortSignal): Promise<void> => {
-    const either = AbortSignal.any([written, over.signal]);
-    await clock.sleep(limits.writeMs, either);
-    if (either.aborted) return;
+  const expectWritten = async (leaving: AbortSignal): Promise<void> => {
+    await clock.sleep(limits.writeMs, leaving);
+    if (leaving.aborted || over.signal.aborted) return;
     // An orderly end would wait behind the bytes that do not move.
     disconnect(peer);
     end(new MeshError('stream_stalled', 'the stream does not read what it is sent'));
@@ -195,19 +199,19 @@ export function openPipe(call: SecretCall, peer: UnixPeer, signal: AbortSignal, 
 
   const first = new AbortController();
   signal.addEventListener('abort', () => {
-    first.abort();
+    first.abort(done);
     end();
   });
   call.on('data', (request: DiscoveryRequest) => {
     const opens = !first.signal.aborted;
-    first.abort();
+    first.abort(done);
     // Only the first request names the node; what a later one says of it does not count.
     if (opens) identity = { peer, nodeId: (request.node?.id ?? '').slice(0, maxNodeIdLength) };
     step({ kind: 'request', request: fromWire(request) });
     if (opens && !over.signal.aborted) void follow(formatOf(request)).catch(end);
   });
   call.on('end', () => {
-    first.abort();
+    first.abort(done);
     end();
   });
   void expectFirst(first.signal);
@@ -251,27 +255,10 @@ function fromWire(request: DiscoveryRequest): StreamRequest {
   };
 }
 
-function toWire({ nonce, version, resources }: SentResponse): DiscoveryResponse {
-  return {
-    versionInfo: version,
-    resources: resources.map(({ value }) => ({ typeUrl: secretTypeUrl, value })),
-    canary: false,
-    // Envoy drops a response with another type_url in silence.
-    typeUrl: secretTypeUrl,
-    nonce,
-    controlPlane: { identifier: 'countersign' },
-    resourceErrors: [],
-  };
-}
-
 function namesOf({ resources }: SentResponse): readonly string[] {
   return resources.map(({ name }) => name);
 }
 
-function sameSelectors(a: Attestation, b: Attestation): boolean {
-  const texts = (attestation: Attestation): string =>
-    JSON.stringify(attestation.selectors.map(({ text }) => text));
-  return texts(a) === texts(b);
-}
-
 const maxNodeIdLength = 256;
+// Without a reason each abort makes an error with a stack of its own.
+const done = 'done';

@@ -1,7 +1,6 @@
 import { createHash } from 'node:crypto';
 import type { WorkloadCredentials, X509Svid } from '../identity/credentials.ts';
 import type { TrustBundle } from '../spiffe/bundle.ts';
-import type { TrustDomain } from '../spiffe/id.ts';
 import { encodePem } from '../spiffe/pem.ts';
 import type { DataSource } from '../wire/core.ts';
 import { type CertificateValidationContext, Secret, SPIFFECertValidatorConfig } from '../wire/tls.ts';
@@ -42,15 +41,16 @@ export function secretOf(
   format: SecretFormat,
 ): Resource | undefined {
   const svid = svidOf(credentials, name);
-  if (svid !== undefined && svid.certificates.length > 0) return certificateResource(name, svid);
+  if (svid !== undefined && svid.certificates.length > 0) {
+    return remember(svid, name, [], () => certificateResource(name, svid));
+  }
   const bundles = bundlesOf(credentials, name).filter((bundle) => bundle.x509Authorities.length > 0);
+  const plain = format.plainTrustedCa && name !== allBundlesName;
+  const [first] = bundles;
   // INVARIANT: a validation context is never empty; Envoy would take it, and trust nobody or everybody.
-  if (bundles.length === 0) return undefined;
-  return bundleResource(
-    name,
-    bundles,
-    format.plainTrustedCa && name !== allBundlesName,
-    credentials.trustDomain,
+  if (first === undefined) return undefined;
+  return remember(first, `${name} ${plain}`, [...bundles, credentials.crls], () =>
+    bundleResource(name, bundles, plain, credentials),
   );
 }
 
@@ -79,6 +79,22 @@ function bundlesOf({ bundles, trustDomain }: WorkloadCredentials, name: string):
   return wanted === undefined ? [] : [wanted];
 }
 
+/** Thousands of streams are given the same secret: it is made once, and kept as long as what it was made of. */
+function remember(owner: object, name: string, parts: readonly unknown[], make: () => Resource): Resource {
+  const made = secrets.get(owner) ?? new Map<string, Made>();
+  secrets.set(owner, made);
+  const known = made.get(name);
+  if (known?.parts.length === parts.length && parts.every((part, i) => part === known.parts[i])) {
+    return known.resource;
+  }
+  const resource = make();
+  made.set(name, { parts, resource });
+  return resource;
+}
+
+type Made = { readonly parts: readonly unknown[]; readonly resource: Resource };
+const secrets = new WeakMap<object, Map<string, Made>>();
+
 function certificateResource(name: string, svid: X509Svid): Resource {
   const tlsCertificate = {
     certificateChain: inline(pemOf('CERTIFICATE', svid.certificates)),
@@ -106,13 +122,17 @@ function bundleResource(
   name: string,
   bundles: readonly TrustBundle[],
   plain: boolean,
-  trustDomain: TrustDomain,
+  { trustDomain, crls = [] }: Pick<WorkloadCredentials, 'trustDomain' | 'crls'>,
 ): Resource {
+  const own = bundles.find((bundle) => bundle.trustDomain.equals(trustDomain));
   const validationContext = plain
-    ? { ...emptyContext, trustedCa: inline(authoritiesOf(bundles)) }
+    ? {
+        ...emptyContext,
+        trustedCa: inline(authoritiesOf(bundles)),
+        ...(own === undefined ? {} : revocations(crls)),
+      }
     : { ...emptyContext, customValidatorConfig: spiffeValidator(bundles) };
   const value = encode({ name, type: { $case: 'validationContext', validationContext } });
-  const own = bundles.find((bundle) => bundle.trustDomain.equals(trustDomain));
   return {
     name,
     version: digest('bundle', [value]),
@@ -120,6 +140,12 @@ function bundleResource(
     value,
     ...(own === undefined ? {} : { content: { kind: 'bundle', sequence: own.sequence } }),
   };
+}
+
+/** Envoy's SPIFFE validator reads no list. The plain one demands a list of every CA in a chain, unless told to be content
+ * with those that sign leaves. */
+function revocations(crls: readonly Uint8Array[]): Partial<CertificateValidationContext> {
+  return crls.length === 0 ? {} : { crl: inline(pemOf('X509 CRL', crls)), onlyVerifyLeafCertCrl: true };
 }
 
 function spiffeValidator(

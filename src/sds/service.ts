@@ -4,12 +4,12 @@ import { MeshError, quote } from '../errors.ts';
 import { peerOf } from '../grpc/connections.ts';
 import { guardStream } from '../grpc/guard.ts';
 import type { WatchCredentials } from '../identity/credentials.ts';
-import type { Attest } from '../identity/evidence.ts';
-import type { DiscoveryRequest, DiscoveryResponse } from '../wire/discovery.ts';
+import type { Attest, Attestation, UnixPeer } from '../identity/evidence.ts';
+import type { DiscoveryRequest } from '../wire/discovery.ts';
 import { SecretDiscoveryServiceService } from '../wire/sds.ts';
 import type { SdsObserver } from './observer.ts';
 import { openPipe, type Pipe, type PipeLimits, type PipeParts } from './pipe.ts';
-import { createRefusals, type RecordRefusal } from './refusals.ts';
+import { createRefusals, type RecordRefusal } from '../identity/refusals.ts';
 
 export type SdsLimits = PipeLimits & {
   /** Streams of one uid over all its connections. */
@@ -44,7 +44,7 @@ export type SdsOptions = {
 
 /** Envoy's secret discovery service, to be handed to a listener. */
 export type SdsService = {
-  readonly definition: typeof SecretDiscoveryServiceService;
+  readonly definition: typeof definition;
   readonly implementation: UntypedServiceImplementation;
   /** Ends every stream with OK, and turns new ones away with UNAVAILABLE. */
   readonly close: () => void;
@@ -64,7 +64,7 @@ export function createSdsService(options: SdsOptions): SdsService {
   const refusals = createRefusals(options.recordRefusal, clock);
   const observer = reportRejections(options.observer ?? {}, log, clock);
   const parts: PipeParts = {
-    attest: options.attest,
+    attest: oncePerTurn(options.attest),
     watch: options.watch,
     refusals,
     clock,
@@ -75,7 +75,7 @@ export function createSdsService(options: SdsOptions): SdsService {
   const perUid = new Map<number, number>();
   let closed = false;
 
-  const streamSecrets = guardStream<DiscoveryRequest, DiscoveryResponse>(
+  const streamSecrets = guardStream<DiscoveryRequest, Buffer>(
     async (call, signal) => {
       const peer = peerOf(call);
       if (closed) throw new MeshError('shutting_down', 'the service is shutting down');
@@ -100,7 +100,7 @@ export function createSdsService(options: SdsOptions): SdsService {
     { report: (error, method) => log('error', 'stream failed', { error, method }) },
   );
   return {
-    definition: SecretDiscoveryServiceService,
+    definition,
     // What is not here grpc-js answers with UNIMPLEMENTED.
     implementation: { streamSecrets },
     close: () => {
@@ -108,6 +108,22 @@ export function createSdsService(options: SdsOptions): SdsService {
       for (const pipe of pipes) pipe.shutDown();
       refusals.close();
     },
+  };
+}
+
+/**
+ * The streams of one connection have one process at their end: what was seen of it in this turn of the event loop is as
+ * good as what would be seen again.
+ */
+function oncePerTurn(attest: Attest): Attest {
+  const seen = new Map<UnixPeer, Promise<Attestation>>();
+  return (peer) => {
+    const known = seen.get(peer);
+    if (known !== undefined) return known;
+    if (seen.size === 0) setImmediate(() => seen.clear());
+    const made = attest(peer);
+    seen.set(peer, made);
+    return made;
   };
 }
 
@@ -137,3 +153,11 @@ function reportRejections(observer: SdsObserver, log: LogSds, clock: Clock): Sds
 
 const rejectionLogMs = 60_000;
 const maxRejectingUids = 1_024;
+
+const definition = {
+  ...SecretDiscoveryServiceService,
+  streamSecrets: {
+    ...SecretDiscoveryServiceService.streamSecrets,
+    responseSerialize: (bytes: Buffer): Buffer => bytes,
+  },
+} as const;

@@ -204,6 +204,17 @@ function fail(state: StreamState, code: ErrorCode, message: string): ReturnType<
 
 /** The version of a response: that of its resources, in whatever order they were asked for. */
 function versionOf(resources: readonly Resource[]): string {
+  const [only] = resources;
+  if (only === undefined || resources.length > 1) return digestOf(resources);
+  const known = versions.get(only) ?? digestOf(resources);
+  versions.set(only, known);
+  return known;
+}
+
+// Most responses are of one secret, which many streams share.
+const versions = new WeakMap<Resource, string>();
+
+function digestOf(resources: readonly Resource[]): string {
   const hash = createHash('sha256');
   for (const line of resources.map(({ name, version }) => JSON.stringify([name, version])).sort()) {
     hash.update(line).update('\n');

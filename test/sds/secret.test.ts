@@ -175,3 +175,48 @@ function blocks(source: DataSource | undefined): string[] {
     .split(/(?<=-----END CERTIFICATE-----\n)/)
     .filter((block) => block !== '');
 }
+
+describe('revocation lists', () => {
+  const crls = [Buffer.from('3000', 'hex'), Buffer.from('3001', 'hex')];
+  const contextOf = (name: string, plainTrustedCa: boolean, lists: readonly Uint8Array[]) => {
+    const made = secretOf({ ...all, crls: lists }, name, { plainTrustedCa });
+    const { type } = Secret.decode(made?.value ?? Buffer.alloc(0));
+    if (type?.$case !== 'validationContext') throw new Error('another kind');
+    return { ...type.validationContext, version: made?.version };
+  };
+
+  test.each(['ROOTCA', 'spiffe://example.org'])('%s has them when it is plain, for leaves alone', (name) => {
+    const context = contextOf(name, true, crls);
+    expect(text(context.crl)).toMatch(
+      /^-----BEGIN X509 CRL-----\nMAA=\n[^]*-----BEGIN X509 CRL-----\nMAE=\n/,
+    );
+    expect(context.onlyVerifyLeafCertCrl).toBe(true);
+    expect(context.version).not.toBe(contextOf(name, true, []).version);
+  });
+
+  test.each<[string, boolean, readonly Uint8Array[]]>([
+    ['ROOTCA', false, crls],
+    ['ALL', true, crls],
+    // Of another trust domain's CAs we have none, and one list would demand all.
+    ['spiffe://friend.example', true, crls],
+    ['ROOTCA', true, []],
+  ])('%s, plain: %s, has none', (name, plain, lists) => {
+    const context = contextOf(name, plain, lists);
+    expect([context.crl, context.onlyVerifyLeafCertCrl]).toEqual([undefined, false]);
+    expect(context.version).toBe(contextOf(name, plain, []).version);
+  });
+});
+
+test('what many streams are given is made once, and made anew when anything in it changes', () => {
+  const format = { plainTrustedCa: true };
+  for (const name of ['default', 'ROOTCA', 'ALL', 'spiffe://friend.example']) {
+    const made = secretOf({ ...all, crls: noLists }, name, format);
+    expect(secretOf({ ...all, bundles: new Map(all.bundles), crls: noLists }, name, format)).toBe(made);
+    expect(secretOf({ ...all, crls: noLists }, name, { plainTrustedCa: false })?.name).toBe(name);
+  }
+  const before = secretOf(all, 'ALL', format);
+  const alone = secretOf({ ...all, bundles: new Map([...all.bundles].slice(0, 1)) }, 'ALL', format);
+  expect(alone?.version).not.toBe(before?.version);
+  expect(secretOf(all, 'ALL', format)?.version).toBe(before?.version);
+});
+const noLists: readonly Uint8Array[] = [];
