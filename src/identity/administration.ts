@@ -1,8 +1,10 @@
 import type { Actor } from '../audit/event.ts';
+import type { Snapshot } from '../authz/snapshot.ts';
 import type { Clock } from '../clock.ts';
 import { MeshError, quote } from '../errors.ts';
 import { type Ban, type BanInput, banKey, lastsAsLong, parseBan, parseBanTarget, sameBan } from './ban.ts';
-import { compileMesh, type MeshHolder, type MeshSettings } from './current-mesh.ts';
+import { type Breathe, inBreaths } from './breath.ts';
+import { compileMesh, type CurrentMesh, type MeshHolder, type MeshSettings } from './current-mesh.ts';
 import type { EntryInput, RegistrationEntry } from './entry.ts';
 import { formatEntry, parseEntry, sameEntry } from './entry-parse.ts';
 import type { CommitMesh, Mesh } from './mesh.ts';
@@ -11,9 +13,10 @@ import {
   changeOf,
   emptyPlan,
   type MeshPlan,
-  planApply,
+  planInSteps,
   type SourceFile,
 } from './plan.ts';
+import { createTurns, type Turns } from './turns.ts';
 
 export type ApplyResult = {
   /** The mesh revision after the change. */
@@ -71,22 +74,26 @@ export type AdministrationParts = {
   /** The same for each of these SPIFFE IDs. */
   readonly latestExpiries: (spiffeIds: readonly string[], now: Date) => Promise<readonly (Date | null)[]>;
   readonly clock: Clock;
+  /** Lets others run while policies are compiled. Without it that happens at once. */
+  readonly breathe?: Breathe;
 };
 
 // Beyond this a change takes long enough for callers to notice.
 const maxEntries = 100_000;
 const maxPolicies = 20_000;
 const maxBans = 10_000;
+const longestPreparationMs = 10_000;
 
-/** Changes happen one after the other: each is planned on the state the one before it left. */
+/**
+ * Edits happen one after the other: each is planned on the state the one before it left. While one is read and compiled,
+ * which may take seconds for ten thousand policies, bans do not wait for it: the edit is taken on top of them.
+ */
 export function createAdministration(parts: AdministrationParts): Administration {
-  const { holder, settings, clock } = parts;
-  let last: Promise<unknown> = Promise.resolve();
-  const inTurn = <T>(work: () => Promise<T>): Promise<T> => {
-    const mine = last.then(work, work);
-    last = mine.catch(() => undefined);
-    return mine;
-  };
+  const { holder, settings, clock, breathe = () => undefined } = parts;
+  const inEdit = createTurns(1);
+  const inStep = createTurns(1);
+  const takeEdit = (plan: MeshPlan, actor: Actor, dryRun = false): Promise<MeshPlan> =>
+    take(parts, plan, actor, inStep, dryRun);
   const known = (id: string): RegistrationEntry => {
     const entry = holder.current().mesh.entries.get(id);
     if (entry !== undefined) return entry;
@@ -112,49 +119,52 @@ export function createAdministration(parts: AdministrationParts): Administration
   return {
     current: () => holder.current().mesh,
     createEntry: (input, actor) =>
-      inTurn(async () => {
+      inEdit(async () => {
         const entry = parse(input);
         if (holder.current().mesh.entries.has(entry.id)) {
           throw new MeshError('entry_exists', `there is an entry ${quote(entry.id)} already`, {
             fix: 'choose another id, or use `countersign entry update`',
           });
         }
-        await take(parts, { ...emptyPlan, putEntries: [entry] }, actor);
-        return entry;
+        const { putEntries } = await takeEdit({ ...emptyPlan, putEntries: [entry] }, actor);
+        return putEntries[0] ?? entry;
       }),
     updateEntry: (id, patch, actor) =>
-      inTurn(async () => {
+      inEdit(async () => {
         const before = known(id);
         const entry = parse({ ...formatEntry(before), ...patch, id });
         if (sameEntry(before, entry)) return before;
-        await take(parts, { ...emptyPlan, putEntries: [entry] }, actor);
-        return entry;
+        const { putEntries } = await takeEdit({ ...emptyPlan, putEntries: [entry] }, actor);
+        return putEntries[0] ?? entry;
       }),
     deleteEntry: (id, actor) =>
-      inTurn(async () => {
+      inEdit(async () => {
         const entry = known(id);
-        await take(parts, { ...emptyPlan, deleteEntries: [id] }, actor);
+        await takeEdit({ ...emptyPlan, deleteEntries: [id] }, actor);
         // Asked afterwards: an issuance that was under way when the entry fell is counted too.
         return { entry, certificatesValidUntil: await parts.latestExpiry(id, clock.now()) };
       }),
     apply: (files, actor, { dryRun }) =>
-      inTurn(async () => {
-        const plan = planApply(holder.current(), files, settings);
+      inEdit(async () => {
+        const steps = planInSteps(holder.current(), files, settings);
+        const read = (await inBreaths(steps, breathe)) ?? emptyPlan;
+        // Bans may have come while it was read.
+        const plan = stampPlan(read, holder.current().mesh.revision + 1);
         const idle = plan.putEntries.length + plan.putPolicies.length === 0;
-        if (!idle) await take(parts, plan, actor, dryRun);
+        if (!idle) await takeEdit(plan, actor, dryRun);
         return { revision: holder.current().mesh.revision, changes: plan.changes };
       }),
     deletePolicy: (key, actor) =>
-      inTurn(async () => {
+      inEdit(async () => {
         if (!holder.current().mesh.policies.has(key)) {
           throw new MeshError('policy_not_found', `there is no policy ${quote(key)}`, {
             fix: 'see `countersign policy list`',
           });
         }
-        await take(parts, { ...emptyPlan, deletePolicies: [key] }, actor);
+        await takeEdit({ ...emptyPlan, deletePolicies: [key] }, actor);
       }),
     ban: (input, actor) =>
-      inTurn(async () => {
+      inStep(async () => {
         const { mesh } = holder.current();
         const now = clock.now();
         const ban = parseBan(input, settings.trustDomain, { actor, revision: mesh.revision + 1, now });
@@ -166,12 +176,12 @@ export function createAdministration(parts: AdministrationParts): Administration
             fix: 'name no earlier end, or lift that ban first with `countersign unban`',
           });
         }
-        await take(parts, { ...emptyPlan, putBans: [ban] }, actor);
+        await put(parts, { ...emptyPlan, putBans: [ban] }, actor);
         // Asked afterwards: a certificate that was under way when the ban fell is counted too.
         return describeBan(ban);
       }),
     unban: (kind, value, actor) =>
-      inTurn(async () => {
+      inStep(async () => {
         const target = parseBanTarget(kind, value);
         const ban = holder.current().mesh.bans.get(banKey(target));
         if (ban === undefined) {
@@ -179,7 +189,7 @@ export function createAdministration(parts: AdministrationParts): Administration
             fix: 'see `countersign ban list`',
           });
         }
-        await take(parts, { ...emptyPlan, deleteBans: [target] }, actor);
+        await put(parts, { ...emptyPlan, deleteBans: [target] }, actor);
         return ban;
       }),
     bans: () => holder.current().mesh.bans,
@@ -187,15 +197,53 @@ export function createAdministration(parts: AdministrationParts): Administration
   };
 }
 
-/** Compiles what the plan leads to, stores it, then puts it in force: whatever cannot be compiled is never stored. */
+/**
+ * Compiles what the plan leads to, to the last index that calls under way will ask for, then stores it and puts it in
+ * force: whatever cannot be compiled is never stored.
+ * @returns the plan as it was taken
+ */
 async function take(
+  parts: AdministrationParts,
+  plan: MeshPlan,
+  actor: Actor,
+  inStep: Turns,
+  dryRun: boolean,
+): Promise<MeshPlan> {
+  const { holder, settings, clock, breathe = () => undefined } = parts;
+  const planned = holder.current();
+  const next = follow(planned, plan, settings);
+  const { snapshot } = next;
+  if (dryRun) return plan;
+  const deadline = clock.now().getTime() + longestPreparationMs;
+  const inTime = () => clock.now().getTime() < deadline;
+  // What is not ready by then is compiled when it is first asked for.
+  if (snapshot !== planned.snapshot) await inBreaths(snapshot.prepare(planned.snapshot), breathe, inTime);
+  return inStep(async () => {
+    const current = holder.current();
+    if (current === planned) {
+      await put(parts, plan, actor, next);
+      return plan;
+    }
+    // Bans have come meanwhile, and nothing else: edits take turns.
+    const restamped = stampPlan(plan, current.mesh.revision + 1);
+    await put(parts, restamped, actor, follow(current, restamped, settings, snapshot));
+    return restamped;
+  });
+}
+
+/** Stores a plan, then puts what it leads to in force. */
+async function put(
   { holder, settings, commit, clock }: AdministrationParts,
   plan: MeshPlan,
   actor: Actor,
-  dryRun = false,
+  next: CurrentMesh = follow(holder.current(), plan, settings),
 ): Promise<void> {
-  const current = holder.current();
-  const change = changeOf(plan, current, actor, clock.now());
+  await commit(changeOf(plan, holder.current(), actor, clock.now()));
+  holder.replace(next);
+}
+
+/** The mesh that a plan leads to. */
+function follow(current: CurrentMesh, plan: MeshPlan, settings: MeshSettings, ready?: Snapshot): CurrentMesh {
   const { mesh } = current;
   const entries = stepped(
     mesh.entries,
@@ -216,15 +264,20 @@ async function take(
   if (entries.size > maxEntries) refuseSize(`${maxEntries} entries`);
   if (documents.size > maxPolicies) refuseSize(`${maxPolicies} policies`);
   if (bans.size > maxBans) refuseSize(`${maxBans} bans`);
-  const next = compileMesh(
-    { revision: change.revision, entries, policies: documents, bans },
-    policies,
-    settings,
-    current,
-  );
-  if (dryRun) return;
-  await commit(change);
-  holder.replace(next);
+  const next = { revision: mesh.revision + 1, entries, policies: documents, bans };
+  return compileMesh(next, policies, settings, current, ready);
+}
+
+/** The same plan for another revision than it was made for. */
+function stampPlan(plan: MeshPlan, revision: number): MeshPlan {
+  return {
+    ...plan,
+    putEntries: plan.putEntries.map((entry) => ({ ...entry, revision })),
+    putPolicies: plan.putPolicies.map(({ document, policy }) => ({
+      document: { ...document, revision },
+      policy,
+    })),
+  };
 }
 
 /** What stays as it is stays the same object, so that it is not indexed again. */

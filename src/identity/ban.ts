@@ -4,6 +4,7 @@ import { parseMoment, unitMs } from '../audit/moment.ts';
 import { MeshError, quote } from '../errors.ts';
 import { SpiffeId, type TrustDomain } from '../spiffe/id.ts';
 import { reservedPath } from './entry-parse.ts';
+import { nodePath } from './node.ts';
 
 /** What can be banned: an identity, one certificate, or every certificate of a key pair. */
 export const banKinds = ['spiffe-id', 'serial', 'key'] as const;
@@ -54,8 +55,12 @@ export function parseBan(
 ): Ban {
   const target = parseBanTarget(input.kind, input.value);
   // Its certificate serves the admin API, through which the ban would have to be lifted.
-  if (target.kind === 'spiffe-id' && target.value.startsWith(`${trustDomain.id}${reservedPath}`)) {
-    refuse(`${quote(target.value)} is kept for Countersign itself and cannot be banned`, 'ban a workload');
+  const isOf = (path: string): boolean => target.value.startsWith(`${trustDomain.id}${path}`);
+  if (target.kind === 'spiffe-id' && isOf(reservedPath) && !isOf(nodePath)) {
+    refuse(
+      `${quote(target.value)} is kept for Countersign itself and cannot be banned`,
+      'ban a workload or a node',
+    );
   }
   return {
     ...target,
@@ -120,9 +125,17 @@ export function banEvent(
   return { type: 'ban', time, action, kind, value, reason, until, revision, actor };
 }
 
-function parseSerial(text: string): string {
+/**
+ * Whatever may stand in a certificate or a token as its number, in the form that bans are compared in; empty for what is
+ * no hex, which no ban is about.
+ */
+export function readSerial(text: string): string {
   // The octet that keeps a DER integer positive is no part of it.
-  const serial = readHex(text).replace(/^(?:00)+/, '');
+  return readHex(text).replace(/^(?:00)+/, '');
+}
+
+function parseSerial(text: string): string {
+  const serial = readSerial(text);
   if (serial !== '' && serial.length <= maxSerialBytes * 2) return serial;
   return refuse(`${quote(text)} is no serial number`, 'write 1 to 20 bytes in hex, as the log prints them');
 }

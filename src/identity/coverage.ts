@@ -9,10 +9,21 @@ export type SecretContent =
       readonly serial: string;
       readonly issuerKeyId: string;
       readonly notAfter: Date;
+      /**
+       * Of the bundle that came in one message with it, where the protocol has no acknowledgement: who presents this
+       * certificate has read that message. Sent once more with a later bundle, the first is what counts.
+       */
+      readonly bundleSequence?: number;
     };
 
 /** A process that is sent secrets. The kernel names it; `node` is what it calls itself, for people. */
-export type CoverageClient = { readonly uid: number; readonly pid: number; readonly node: string };
+export type CoverageClient = {
+  readonly uid: number;
+  readonly pid: number;
+  readonly node: string;
+  /** The attested node it runs on; absent on the machine of the authority itself. */
+  readonly host?: string;
+};
 
 /** A certificate that was recorded as issued; its issuer is empty when it was issued by an earlier version. */
 export type IssuedCertificate = {
@@ -47,6 +58,7 @@ type Leaf = Extract<SecretContent, { kind: 'svid' }>;
 type Holding = {
   readonly uid: number;
   readonly pid: number;
+  readonly host?: string;
   node: string;
   readonly name: string;
   lastSeen: Date;
@@ -55,31 +67,47 @@ type Holding = {
   /** Sent since, and perhaps in use. */
   sent: SecretContent[];
   /** No longer in use here: certificates that something newer was confirmed in place of. */
-  replaced: Pick<Leaf, 'serial' | 'notAfter'>[];
+  replaced: (Pick<Leaf, 'serial' | 'notAfter'> & Partial<Pick<Leaf, 'spiffeId'>>)[];
 };
 
 /** Beyond this a process or a name is not followed, and so never counts as having confirmed anything. */
 export const maxHoldings = 200_000;
+/** The same for the processes of one attested node: it says itself how many it has. */
+export const maxHoldingsPerHost = 20_000;
+// What is dropped counts as unconfirmed. A proxy that renews has one or two that have not ended.
+const maxReplaced = 16;
 const maxSent = 16;
 // A process that verifies and presents nothing is remembered as long as the longest certificate lives.
 const idleMs = 86_400_000;
 const pruneMs = 60_000;
 
-/** Goes on from rows that {@link Coverage.takeChange} once gave; a row that cannot be read is as if it were lost. */
-export function createCoverage(rows: readonly CoverageRow[]): Coverage {
+/**
+ * Goes on from rows that {@link Coverage.takeChange} once gave; a row that cannot be read is as if it were lost.
+ * @param doubtful certificates of which more may have been given out than the rows say, because the last rows of a
+ *   process that crashed were never kept: until they expire, somebody unknown counts as holding each of them
+ */
+export function createCoverage(
+  rows: readonly CoverageRow[],
+  doubtful: readonly Pick<Leaf, 'serial' | 'notAfter'>[] = [],
+): Coverage {
   const holdings = new Map<string, Holding>();
   const changed = new Set<string>();
+  // Certificates are shared: one that somebody else confirmed may also be with a process that is not followed.
+  const unfollowed = new Map(doubtful.map(({ serial, notAfter }) => [serial, notAfter]));
   let prunedAtMs = -Infinity;
   for (const { key, record } of rows) {
     const holding = parseHolding(record);
     if (holding !== null && keyOf(holding, holding.name) === key) holdings.set(key, holding);
     else changed.add(key);
   }
+  let perHost = countHosts(holdings);
   const holdingOf = (client: CoverageClient, name: string, at: Date): Holding | undefined => {
     const key = keyOf(client, name);
     let holding = holdings.get(key);
     if (holding === undefined) {
-      if (holdings.size >= maxHoldings) return undefined;
+      const ofHost = client.host === undefined ? 0 : (perHost.get(client.host) ?? 0);
+      if (holdings.size >= maxHoldings || ofHost >= maxHoldingsPerHost) return undefined;
+      if (client.host !== undefined) perHost.set(client.host, ofHost + 1);
       holding = { ...client, name, lastSeen: at, confirmed: null, sent: [], replaced: [] };
       holdings.set(key, holding);
     }
@@ -91,7 +119,13 @@ export function createCoverage(rows: readonly CoverageRow[]): Coverage {
   return {
     sent: (client, name, content, at) => {
       const holding = holdingOf(client, name, at);
-      if (holding === undefined || holding.sent.some((other) => sameContent(other, content))) return;
+      if (holding === undefined) {
+        // A node that invents processes can only hurt what it says of itself.
+        const hasRoom = client.host === undefined || unfollowed.size < maxHoldings;
+        if (content.kind === 'svid' && hasRoom) unfollowed.set(content.serial, content.notAfter);
+        return;
+      }
+      if (holding.sent.some((other) => sameContent(other, content))) return;
       // What is dropped here belongs to nobody from now on, and so counts as unconfirmed.
       holding.sent = [...holding.sent, content].slice(-maxSent);
     },
@@ -103,14 +137,17 @@ export function createCoverage(rows: readonly CoverageRow[]): Coverage {
       holding.sent = [];
       for (const old of before) {
         if (old?.kind !== 'svid' || sameContent(old, content)) continue;
-        holding.replaced.push({ serial: old.serial, notAfter: old.notAfter });
+        holding.replaced.push({ serial: old.serial, notAfter: old.notAfter, spiffeId: old.spiffeId });
       }
+      holding.replaced = holding.replaced.slice(-maxReplaced);
     },
-    evidence: (issued, now, doubt) => ({ holders: holdersOf(holdings, issued, now), doubt }),
+    evidence: (issued, now, doubt) => ({ holders: holdersOf(holdings, unfollowed, issued, now), doubt }),
     takeChange: (now) => {
       if (Math.abs(now.getTime() - prunedAtMs) >= pruneMs) {
         prunedAtMs = now.getTime();
         for (const key of prune(holdings, now)) changed.add(key);
+        perHost = countHosts(holdings);
+        for (const [serial, notAfter] of unfollowed) if (notAfter <= now) unfollowed.delete(serial);
       }
       const put: CoverageRow[] = [];
       const remove: string[] = [];
@@ -125,32 +162,60 @@ export function createCoverage(rows: readonly CoverageRow[]): Coverage {
   };
 }
 
+function countHosts(holdings: ReadonlyMap<string, Holding>): Map<string, number> {
+  const counts = new Map<string, number>();
+  for (const { host } of holdings.values()) {
+    if (host !== undefined) counts.set(host, (counts.get(host) ?? 0) + 1);
+  }
+  return counts;
+}
+
 type Client = {
   node: string;
   lastSeen: Date;
   sequence: number | null | undefined;
+  /** The oldest bundle that came with a certificate it may present. */
+  carried: number | undefined;
+  /** Whether it may present a certificate that came without a bundle. */
+  isMute: boolean;
   readonly leaves: Map<string, Leaf>;
 };
 
 function holdersOf(
   holdings: ReadonlyMap<string, Holding>,
+  unfollowed: ReadonlyMap<string, Date>,
   issued: readonly IssuedCertificate[],
   now: Date,
 ): readonly Holder[] {
   const clients = new Map<string, Client>();
+  const idOf = new Map(issued.map(({ serial, spiffeId }) => [serial, spiffeId]));
   const accounted = new Set<string>();
+  // INVARIANT: a node may speak of its own identities alone, so a serial counts only with the identity it was issued for.
+  const account = (serial: string, spiffeId: string | undefined): void => {
+    if (spiffeId === undefined || idOf.get(serial) === spiffeId) accounted.add(serial);
+  };
   for (const holding of holdings.values()) {
-    const { uid, pid, node, lastSeen, confirmed, sent, replaced } = holding;
-    const key = `${uid}/${pid}`;
-    const client = clients.get(key) ?? { node, lastSeen, sequence: undefined, leaves: new Map() };
+    const { node, lastSeen, confirmed, sent, replaced } = holding;
+    const key = processOf(holding);
+    const client = clients.get(key) ?? {
+      node,
+      lastSeen,
+      sequence: undefined,
+      carried: undefined,
+      isMute: false,
+      leaves: new Map(),
+    };
     clients.set(key, client);
     if (lastSeen > client.lastSeen) [client.node, client.lastSeen] = [node, lastSeen];
     for (const content of [confirmed, ...sent]) {
       if (content?.kind !== 'svid') continue;
-      accounted.add(content.serial);
-      if (content.notAfter > now) client.leaves.set(content.serial, content);
+      account(content.serial, content.spiffeId);
+      if (content.notAfter <= now) continue;
+      client.leaves.set(content.serial, content);
+      if (content.bundleSequence === undefined) client.isMute = true;
+      else client.carried = Math.min(client.carried ?? Infinity, content.bundleSequence);
     }
-    for (const { serial } of replaced) accounted.add(serial);
+    for (const { serial, spiffeId } of replaced) account(serial, spiffeId);
     if (confirmed?.kind === 'bundle' || sent.some(({ kind }) => kind === 'bundle')) {
       // The oldest of what it verifies with under different names; unconfirmed weighs more than any.
       const own = confirmed?.kind === 'bundle' ? confirmed.sequence : null;
@@ -158,18 +223,27 @@ function holdersOf(
     }
   }
   const holders: Holder[] = [];
-  for (const { node, lastSeen, sequence = null, leaves } of clients.values()) {
+  for (const client of clients.values()) {
+    const { node, lastSeen, leaves } = client;
+    const sequence = oldestBundle(client);
     for (const [spiffeId, own] of Map.groupBy(leaves.values(), (leaf) => leaf.spiffeId)) {
       holders.push({ spiffeId, node, lastSeen, sequence, leaves: own });
     }
   }
   // Given out some other way, or to somebody who was forgotten: nobody can say what its holder trusts.
   for (const { serial, spiffeId, issuerKeyId, notAfter } of issued) {
-    if (accounted.has(serial) || notAfter <= now) continue;
+    if ((accounted.has(serial) && !unfollowed.has(serial)) || notAfter <= now) continue;
     const leaves = [{ issuerKeyId, notAfter }];
     holders.push({ spiffeId, node: '', lastSeen: null, sequence: null, leaves });
   }
   return holders;
+}
+
+/** What a process verifies with for sure; null when nobody can say. */
+function oldestBundle({ sequence, carried, isMute }: Client): number | null {
+  if (carried === undefined) return sequence ?? null;
+  if (sequence === undefined) return isMute ? null : carried;
+  return least(sequence, carried);
 }
 
 function least(a: number | null, b: number | null): number | null {
@@ -189,11 +263,12 @@ function prune(holdings: Map<string, Holding>, now: Date): readonly string[] {
     const live = [holding.confirmed, ...holding.sent].some(
       (content) => content?.kind === 'svid' && content.notAfter > now,
     );
-    if (live || holding.replaced.length > 0) presenting.add(`${holding.uid}/${holding.pid}`);
+    if (live || holding.replaced.length > 0) presenting.add(processOf(holding));
   }
   for (const [key, holding] of holdings) {
-    if (presenting.has(`${holding.uid}/${holding.pid}`)) continue;
-    if (now.getTime() - holding.lastSeen.getTime() < idleMs) continue;
+    if (presenting.has(processOf(holding))) continue;
+    const verifies = [holding.confirmed, ...holding.sent].some((content) => content?.kind === 'bundle');
+    if (verifies && now.getTime() - holding.lastSeen.getTime() < idleMs) continue;
     holdings.delete(key);
     keys.push(key);
   }
@@ -202,8 +277,12 @@ function prune(holdings: Map<string, Holding>, now: Date): readonly string[] {
 
 // The process, not the connection or what it calls itself: it is one trust, however often it connects. A pid that was
 // given away belongs to nobody who could still present anything.
-function keyOf({ uid, pid }: Pick<CoverageClient, 'uid' | 'pid'>, name: string): string {
-  return JSON.stringify([uid, pid, name]);
+function keyOf({ uid, pid, host }: Omit<CoverageClient, 'node'>, name: string): string {
+  return JSON.stringify(host === undefined ? [uid, pid, name] : [uid, pid, name, host]);
+}
+
+function processOf({ uid, pid, host = '' }: Omit<CoverageClient, 'node'>): string {
+  return `${uid}/${pid}/${host}`;
 }
 
 function sameContent(a: SecretContent, b: SecretContent): boolean {

@@ -34,6 +34,11 @@ export type WorkloadCredentials = {
   readonly isDefaultBanned: boolean;
   /** By trust domain name, our own among them. Empty when there is no SVID. */
   readonly bundles: ReadonlyMap<string, TrustBundle>;
+  /**
+   * Revocation lists (DER) of our own trust domain: one of every CA whose leaves may be presented, or none. The same
+   * array until they change.
+   */
+  readonly crls?: readonly Uint8Array[];
   /** By trust domain name, our own among them. Empty when there is no SVID. */
   readonly jwtBundles: ReadonlyMap<string, JwtBundle>;
 };

@@ -48,37 +48,49 @@ export function createMeshHolder(first: CurrentMesh): MeshHolder {
 
 /**
  * Compiles a stored mesh. A policy that this version cannot read stops the start: to leave it out could open a door.
+ * @param previous what did not change is taken over from it; of the same settings
  * @throws MeshError `policy_invalid` naming the policy
  */
-export function compileStoredMesh(mesh: Mesh, settings: MeshSettings): CurrentMesh {
+export function compileStoredMesh(mesh: Mesh, settings: MeshSettings, previous?: CurrentMesh): CurrentMesh {
+  if (previous?.mesh.policies === mesh.policies) {
+    return compileMesh(mesh, previous.policies, settings, previous);
+  }
   const policies = new Map<string, Policy>();
-  for (const document of mesh.policies.values()) policies.set(document.key, readStoredPolicy(document));
-  return compileMesh(mesh, policies, settings);
+  for (const document of mesh.policies.values()) {
+    const known = previous?.mesh.policies.get(document.key) === document;
+    const policy = known ? previous.policies.get(document.key) : undefined;
+    policies.set(document.key, policy ?? readStoredPolicy(document));
+  }
+  return compileMesh(mesh, policies, settings, previous);
 }
 
-/** Compiles a mesh whose policies have been parsed; what did not change is taken over from `previous`. */
+/**
+ * Compiles a mesh whose policies have been parsed; what did not change is taken over from `previous`.
+ * @param ready a snapshot of the same policies and workloads, of whatever revision
+ */
 export function compileMesh(
   mesh: Mesh,
   policies: ReadonlyMap<string, Policy>,
   { trustDomain, rootNamespace }: MeshSettings,
   previous?: CurrentMesh,
+  ready?: Snapshot,
 ): CurrentMesh {
   const sameEntries = previous?.mesh.entries === mesh.entries;
-  const unchanged = sameEntries && previous.policies === policies;
+  const known = ready ?? (sameEntries && previous.policies === policies ? previous.snapshot : undefined);
   return {
     mesh,
     registry: sameEntries ? previous.registry : indexEntries(mesh.entries.values()),
     policies,
-    snapshot: unchanged
-      ? previous.snapshot.at(mesh.revision)
-      : compileSnapshot({
-          revision: mesh.revision,
-          trustDomain,
-          rootNamespace,
-          policies: [...policies.values()],
-          workloads: [...mesh.entries.values()].map(({ spiffeId, labels }) => ({ id: spiffeId, labels })),
-          ...(previous === undefined ? {} : { previous: previous.snapshot }),
-        }),
+    snapshot:
+      known?.at(mesh.revision) ??
+      compileSnapshot({
+        revision: mesh.revision,
+        trustDomain,
+        rootNamespace,
+        policies: [...policies.values()],
+        workloads: [...mesh.entries.values()].map(({ spiffeId, labels }) => ({ id: spiffeId, labels })),
+        ...(previous === undefined ? {} : { previous: previous.snapshot }),
+      }),
     bans: indexBans(mesh.bans.values()),
   };
 }

@@ -24,7 +24,7 @@ export function readEntryDocument(document: YamlDocument): EntrySource {
   const metadata = root.required('metadata').mapping(['name', 'labels']);
   const spec = root
     .required('spec')
-    .mapping(['spiffeId', 'selectors', 'ttlSeconds', 'dnsNames', 'hint', 'expiresAt']);
+    .mapping(['spiffeId', 'selectors', 'ttlSeconds', 'dnsNames', 'hint', 'expiresAt', 'nodes']);
   const input: EntryInput = {
     id: metadata.required('name').string(),
     spiffeId: spec.required('spiffeId').string(),
@@ -34,6 +34,7 @@ export function readEntryDocument(document: YamlDocument): EntrySource {
     ...given('labels', metadata, labels),
     ...given('hint', spec, (node) => node.string()),
     ...given('expiresAt', spec, (node) => node.string()),
+    ...given('nodes', spec, strings),
   };
   const locate: LocateField = (field, index) => {
     const node =

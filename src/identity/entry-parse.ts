@@ -7,6 +7,7 @@ import { parseSelector } from './selector.ts';
 export const maxSelectors = 16;
 export const maxDnsNames = 16;
 export const maxLabels = 32;
+export const maxNodes = 64;
 const maxHintBytes = 1_024;
 
 /** What an entry inherits from its mesh. */
@@ -37,6 +38,7 @@ export function parseEntry(
     labels: at('labels', () => parseLabels(input.labels ?? {}, spiffeId)),
     hint: at('hint', () => parseHint(input.hint ?? '')),
     expiresAt: at('expiresAt', () => parseExpiry(input.expiresAt ?? null)),
+    nodes: at('nodes', () => parseNodes(input.nodes ?? [], at)),
     revision,
   };
 }
@@ -52,6 +54,7 @@ export function formatEntry(entry: RegistrationEntry): Required<EntryInput> {
     labels: entry.labels,
     hint: entry.hint,
     expiresAt: entry.expiresAt?.toISOString() ?? null,
+    nodes: entry.nodes ?? [],
   };
 }
 
@@ -194,6 +197,20 @@ function parseExpiry(text: string | null): Date | null {
   if (Number.isNaN(time))
     refuse(`expiresAt ${quote(text)} is not a time`, 'write it as 2027-01-31T00:00:00Z');
   return new Date(time);
+}
+
+function parseNodes(texts: readonly string[], at: At): readonly string[] {
+  if (texts.length > maxNodes)
+    refuse(`an entry names at most ${maxNodes} nodes`, 'write * for every attested node');
+  for (const [index, text] of texts.entries()) {
+    if (text === '*' || /^node:[a-z0-9][a-z0-9._-]{0,127}$/.test(text)) continue;
+    at(
+      'nodes',
+      () => refuse(`${quote(text)} names no node`, 'write node:<name>, or * for every attested node'),
+      index,
+    );
+  }
+  return [...new Set(texts)].sort();
 }
 
 function refuse(message: string, fix: string): never {

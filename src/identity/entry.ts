@@ -27,6 +27,11 @@ export type RegistrationEntry = {
   readonly hint: string;
   /** From then on the entry matches nothing; null for never. */
   readonly expiresAt: Date | null;
+  /**
+   * Which attested nodes may serve it: `node:<name>` or `*` for every one; sorted, without duplicates. Left out or empty:
+   * none, only the node that `countersign up` is itself.
+   */
+  readonly nodes?: readonly string[];
   /** The registry revision that last changed this entry. */
   readonly revision: number;
 };
@@ -42,4 +47,6 @@ export type EntryInput = {
   readonly hint?: string;
   /** RFC 3339, or null for never. */
   readonly expiresAt?: string | null;
+  /** `node:<name>` or `*`; none for an entry that only `countersign up` serves. */
+  readonly nodes?: readonly string[];
 };

@@ -9,6 +9,7 @@ import { formatEntry } from './entry-parse.ts';
 import type { IssueX509 } from './issuer.ts';
 import { createLatch, type Latch, latchOrSleep } from './notice.ts';
 import { createTurns, type Turns } from './turns.ts';
+import { peerCertificateIds } from '../spiffe/svid.ts';
 
 /** Makes a key pair where it will be used. */
 export type GenerateKeyPair = () => Promise<{
@@ -27,6 +28,8 @@ export type KeeperParts = {
   readonly clock: Clock;
   /** 0 to 1, evenly spread; spreads renewals. */
   readonly random: () => number;
+  /** A certificate of an earlier process for this very entry, with its key. Asked once, before the first one is made. */
+  readonly recall?: (entry: RegistrationEntry) => X509Svid | undefined;
   /** A certificate could not be made; the keeper tries again by itself. */
   readonly onFailure: (entry: RegistrationEntry, error: unknown) => void;
 };
@@ -162,7 +165,7 @@ async function keep(
 ): Promise<void> {
   const { signal } = slot.stop;
   let retryMs = firstRetryMs;
-  let [madeAt, renewAt] = [0, 0];
+  let [madeAt, renewAt] = recalled(slot, parts);
   let unheldSince: number | undefined;
   while (!signal.aborted) {
     const now = parts.clock.now().getTime();
@@ -181,6 +184,11 @@ async function keep(
       continue;
     }
     unheldSince = undefined;
+    if (isBanned({ id: slot.entry.spiffeId }, parts)) {
+      // Those who hold it leave in their turn.
+      await latchOrSleep(slot.latch, longestSleepMs, parts.clock, signal);
+      continue;
+    }
     // Compared with our own clock, not with notBefore: an issuer whose clock is ahead must not make this spin.
     const dueAt = Math.min(renewAt, slot.replaceAt);
     const inTime = now < dueAt && now > madeAt - toleratedStepMs;
@@ -200,6 +208,18 @@ async function keep(
       retryMs = Math.min(retryMs * 2, longestRetryMs);
     }
   }
+}
+
+/** Takes a certificate over. @returns as {@link renew}; it is due in the middle of its life, as if it were made here */
+function recalled(slot: Slot, { recall, clock, random }: KeeperParts): readonly [number, number] {
+  const svid = recall?.(slot.entry);
+  if (svid === undefined || !svid.id.equals(slot.entry.spiffeId)) return [0, 0];
+  const [leaf = new Uint8Array(0)] = svid.certificates;
+  slot.svid = { ...svid, hint: slot.entry.hint };
+  slot.spkiSha256 = peerCertificateIds(leaf).spkiSha256;
+  slot.madeFrom = certificateInput(slot.entry);
+  const [from, until] = [svid.notBefore.getTime(), svid.notAfter.getTime()];
+  return [clock.now().getTime(), from + (until - from) * (0.45 + random() / 10)];
 }
 
 /**

@@ -6,8 +6,8 @@ export type Registry = {
   readonly size: number;
   readonly entry: (id: string) => RegistrationEntry | undefined;
   /**
-   * The entries that a caller with these selectors is entitled to, the default one first. An entry matches when all
-   * its selectors were attested and it has not expired at `now`.
+   * The entries that a caller on this machine with these selectors is entitled to, the default one first. An entry
+   * matches when all its selectors were attested and it has not expired at `now`, and it is not for other nodes.
    *
    * The default is the entry that says most about the caller: the one with the most selectors; among equals the one
    * whose id sorts first. It does not depend on the order in which entries were made.
@@ -15,6 +15,8 @@ export type Registry = {
   readonly match: (selectors: readonly Selector[], now: Date) => readonly RegistrationEntry[];
   /** The earliest expiry after `now` among entries these selectors match, so that a watcher knows when to look again. */
   readonly nextExpiry: (selectors: readonly Selector[], now: Date) => Date | null;
+  /** The kinds of selectors that some entry names, expired or not. */
+  readonly kinds: ReadonlySet<SelectorKind>;
 };
 
 /**
@@ -24,8 +26,12 @@ export type Registry = {
 export function indexEntries(entries: Iterable<RegistrationEntry>): Registry {
   const byId = new Map<string, RegistrationEntry>();
   const byAnchor = new Map<string, RegistrationEntry[]>();
+  const kinds = new Set<SelectorKind>();
   for (const entry of entries) {
     byId.set(entry.id, entry);
+    // INVARIANT: an entry of attested nodes matches nobody here. What a node is sent of it does not name nodes.
+    if (entry.nodes !== undefined && entry.nodes.length > 0) continue;
+    for (const { kind } of entry.selectors) kinds.add(kind);
     const anchor = anchorOf(entry);
     if (anchor === undefined) continue;
     const filed = byAnchor.get(anchor.text);
@@ -53,6 +59,7 @@ export function indexEntries(entries: Iterable<RegistrationEntry>): Registry {
           expiresAt !== null && (earliest === null || expiresAt < earliest) ? expiresAt : earliest,
         null,
       ),
+    kinds,
   };
 }
 
@@ -73,4 +80,24 @@ function byPrecedence(a: RegistrationEntry, b: RegistrationEntry): number {
   return b.selectors.length - a.selectors.length || (a.id < b.id ? -1 : 1);
 }
 
-const anchorOrder: readonly SelectorKind[] = ['unix:path', 'unix:user', 'unix:uid', 'unix:gid'];
+// INVARIANT: every kind is in it, or entries with that kind alone would never match.
+const anchorOrder = Object.keys({
+  'unix:sha256': true,
+  'k8s:pod-uid': true,
+  'k8s:pod-name': true,
+  'docker:image-id': true,
+  'k8s:container-image': true,
+  'systemd:unit': true,
+  'k8s:sa': true,
+  'unix:path': true,
+  'docker:label': true,
+  'docker:image': true,
+  'k8s:pod-label': true,
+  'unix:ancestor-path': true,
+  'unix:user': true,
+  'unix:uid': true,
+  'k8s:container-name': true,
+  'k8s:ns': true,
+  'unix:gid': true,
+  'k8s:node-name': true,
+} satisfies Record<SelectorKind, true>) as readonly SelectorKind[];

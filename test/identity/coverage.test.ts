@@ -5,6 +5,7 @@ import {
   type Coverage,
   type CoverageRow,
   createCoverage,
+  maxHoldingsPerHost,
   type IssuedCertificate,
   type SecretContent,
 } from '../../src/identity/coverage.ts';
@@ -22,6 +23,10 @@ const leaf = (serial: string): SecretContent => ({
   serial,
   issuerKeyId: issuerOf(serial),
   notAfter: expiry(serial),
+});
+const leafWith = (serial: string, bundleSequence: number): SecretContent => ({
+  ...(leaf(serial) as Extract<SecretContent, { kind: 'svid' }>),
+  bundleSequence,
 });
 const bundle = (sequence: number): SecretContent => ({ kind: 'bundle', sequence });
 const issued = (...serials: string[]): IssuedCertificate[] =>
@@ -156,6 +161,57 @@ test.each<[string, Act[], IssuedCertificate[], string[], number?]>([
     ['a@n1 bundle 3 old', 'b@n1 bundle 3 new'],
   ],
   [
+    'a certificate that came with a bundle: who presents it has both',
+    [sent(1, 'workload-api', leafWith('a1', 2))],
+    issued('a1'),
+    ['a@n1 bundle 2 old'],
+  ],
+  [
+    'sent once more with a later bundle, which may not have been read',
+    [sent(1, 'workload-api', leafWith('a1', 1)), sent(1, 'workload-api', leafWith('a1', 2))],
+    issued('a1'),
+    ['a@n1 bundle 1 old'],
+  ],
+  [
+    'the older of two certificates tells',
+    [sent(1, 'workload-api', leafWith('a1', 1)), sent(1, 'workload-api', leafWith('a2', 2))],
+    issued('a1', 'a2'),
+    ['a@n1 bundle 1 old,new'],
+  ],
+  [
+    'until it is over',
+    [sent(1, 'workload-api', leafWith('a1', 1)), sent(1, 'workload-api', leafWith('a2', 2))],
+    issued('a1', 'a2'),
+    ['a@n1 bundle 2 new'],
+    100,
+  ],
+  [
+    'a proxy confirms the same certificate: that says nothing of the other process',
+    [
+      sent(1, 'workload-api', leafWith('a1', 1)),
+      confirmed(2, 'default', leaf('a1')),
+      confirmed(2, 'ROOTCA', bundle(2)),
+    ],
+    issued('a1'),
+    ['a@n1 bundle 1 old', 'a@n2 bundle 2 old'],
+  ],
+  [
+    'a process that takes certificates both ways is as far as the older',
+    [
+      sent(1, 'workload-api', leafWith('a1', 1)),
+      confirmed(1, 'default', leaf('a1')),
+      confirmed(1, 'ROOTCA', bundle(2)),
+    ],
+    issued('a1'),
+    ['a@n1 bundle 1 old'],
+  ],
+  [
+    'and counts for nothing when one way brings no bundle',
+    [sent(1, 'workload-api', leafWith('a1', 2)), confirmed(1, 'default', leaf('a1'))],
+    issued('a1'),
+    ['a@n1 bundle null old'],
+  ],
+  [
     'a certificate beside those of a proxy counts for itself',
     [confirmed(1, 'default', leaf('a1')), confirmed(1, 'ROOTCA', bundle(1))],
     issued('a1', 'a3'),
@@ -203,6 +259,19 @@ test('only what changed is written, and what is over is removed', () => {
   expect(coverage.takeChange(at(90_000)).remove).toHaveLength(3);
 });
 
+test('after a crash a certificate that another has confirmed may still be with somebody unknown', () => {
+  const coverage = createCoverage([]);
+  play(coverage, [confirmed(1, 'ROOTCA', bundle(1)), confirmed(1, 'default', leaf('a1'))]);
+  const rows = coverage.takeChange(at(0)).put;
+  play(coverage, [['sent', 2, 'default', leaf('a1')]]);
+  const after = (doubtful: readonly IssuedCertificate[], seconds: number) =>
+    createCoverage(rows, doubtful).evidence(issued('a1'), at(seconds), null).holders.map(show);
+  expect(after([], 1)).toHaveLength(1);
+  expect(after(issued('a1'), 1)).toContain('a@? bundle null old');
+  expect(after(issued('a1'), 1)).toHaveLength(2);
+  expect(after(issued('a1'), 101)).toEqual([]);
+});
+
 // Whatever was not yet written when the process died may only make people look later, never safer.
 test('a crash never makes anybody look more covered than they are', () => {
   const serial = fc.constantFrom('a1', 'a2', 'b1', 'b2');
@@ -229,8 +298,8 @@ test('a crash never makes anybody look more covered than they are', () => {
       play(whole, grown.slice(0, cut));
       const kept = whole.takeChange(at(0)).put as CoverageRow[];
       play(whole, grown.slice(cut));
-      const lost = createCoverage(kept);
       const all = issued('a1', 'a2', 'b1', 'b2');
+      const lost = createCoverage(kept, all);
       for (const held of whole.evidence(all, at(50), null).holders) {
         for (const { issuerKeyId, notAfter } of held.leaves) {
           // Every certificate in use is still seen to be in use, by somebody who is no further than its real holder.
@@ -245,4 +314,36 @@ test('a crash never makes anybody look more covered than they are', () => {
     }),
     { numRuns: 500 },
   );
+});
+
+test('a node that invents processes and certificates is remembered up to a bound, and takes no room of others', () => {
+  const coverage = createCoverage([]);
+  const client = (host: string, pid: number) => ({ uid: 1, pid, node: 'n', host });
+  for (let pid = 0; pid < maxHoldingsPerHost + 100; pid += 1) {
+    coverage.sent(client('liar', pid), 'x', leaf('b9'), at(0));
+  }
+  for (let count = 0; count < 1_000; count += 1) {
+    const content = { ...leaf('b9'), serial: `${count}` } as SecretContent;
+    coverage.confirmed(client('liar', 0), 'x', content, at(0));
+  }
+  coverage.confirmed(client('other', 1), 'x', leafWith('a1', 2), at(0));
+  const { put } = coverage.takeChange(at(0));
+  expect(put).toHaveLength(maxHoldingsPerHost + 1);
+  expect(Math.max(...put.map(({ record }) => record.length))).toBeLessThan(8_192);
+  expect(coverage.evidence(issued('a1'), at(1), null).holders.map(show)).toContain('a@n bundle 2 old');
+  // What has ended makes room again.
+  coverage.takeChange(at(1_000));
+  coverage.sent(client('liar', 1_000_000), 'x', bundle(1), at(1_000));
+  expect(coverage.takeChange(at(1_000)).put).toHaveLength(1);
+});
+
+test('a node that names the serial of a foreign certificate as one of its own does not speak for its holder', () => {
+  const coverage = createCoverage([]);
+  const liar = { uid: 1, pid: 1, node: 'n', host: 'liar' };
+  const forged = { ...leafWith('b1', 9), spiffeId: idOf('a1') } as SecretContent;
+  coverage.confirmed(liar, 'x', forged, at(0));
+  const foreign = () => coverage.evidence(issued('b1'), at(1), null).holders.map(show);
+  expect(foreign()).toContain('b@? bundle null old');
+  coverage.confirmed(liar, 'x', leafWith('a1', 9), at(1));
+  expect(foreign()).toContain('b@? bundle null old');
 });

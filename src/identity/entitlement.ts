@@ -1,0 +1,33 @@
+import type { SpiffeId } from '../spiffe/id.ts';
+import type { BanList } from './ban-list.ts';
+import type { RegistrationEntry } from './entry.ts';
+import type { Attestation } from './evidence.ts';
+import type { Registry } from './registry.ts';
+
+/** What a caller may have at one moment. */
+export type Entitlement = {
+  /** The default one first, unless it is banned; those of banned identities are left out. */
+  readonly entries: readonly RegistrationEntry[];
+  /** Identities that the caller would have were they not banned. */
+  readonly banned: readonly SpiffeId[];
+  /** Whether the default identity is banned: then none is the default, or a ban would make one workload another. */
+  readonly isDefaultBanned: boolean;
+};
+
+/** What of the registry a caller with these selectors is entitled to at `now`. */
+export function entitlementOf(
+  registry: Registry,
+  bans: BanList,
+  { selectors }: Pick<Attestation, 'selectors'>,
+  now: Date,
+): Entitlement {
+  const matched = registry.match(selectors, now);
+  const isBanned = ({ spiffeId }: RegistrationEntry): boolean =>
+    bans.find({ id: spiffeId }, now) !== undefined;
+  const [first] = matched;
+  return {
+    entries: matched.filter((entry) => !isBanned(entry)),
+    banned: matched.filter(isBanned).map(({ spiffeId }) => spiffeId),
+    isDefaultBanned: first !== undefined && isBanned(first),
+  };
+}
