@@ -6,20 +6,18 @@ import { publicError } from './errors.ts';
 import { type AdminPorts, createAdminApp } from './http/app.ts';
 import { type AdminListener, listenTls, listenUnix } from './http/listener.ts';
 import { openUnixDoor } from './http/unix-door.ts';
-import type { X509Svid } from './identity/credentials.ts';
 import type { MeshHolder } from './identity/current-mesh.ts';
-import type { RegistrationEntry } from './identity/entry.ts';
-import type { Attestation } from './identity/evidence.ts';
-import { reservedIds, reservedPath } from './identity/entry-parse.ts';
 import type { Keeper } from './identity/keeper.ts';
 import { findStandingDenial } from './identity/standing-denial.ts';
 import type { Log } from './log.ts';
 import { bundlePem } from './spiffe/bundle.ts';
-import { SpiffeId, type TrustDomain } from './spiffe/id.ts';
-import { encodePem } from './spiffe/pem.ts';
+import type { TrustDomain } from './spiffe/id.ts';
+import type { JwtBundle } from './spiffe/jwt-bundle.ts';
 import { makeDirectory } from './store/key-files.ts';
 import type { Store } from './store/store.ts';
 import type { KeptAuthority } from './up-authority.ts';
+import { keepOwnCertificate } from './up-own-certificate.ts';
+import { bundleDocument } from './up-trust.ts';
 
 /** The admin API of a running authority. */
 export type AdminDoors = {
@@ -28,18 +26,25 @@ export type AdminDoors = {
   readonly close: () => Promise<void>;
 };
 
-/** The entry under which the admin API's own certificate is issued; it is in no registry. */
-export const serverEntryId = `${reservedIds}server`;
-
 export type AdminDoorParts = Pick<
   AdminPorts,
-  'administration' | 'ca' | 'status' | 'readiness' | 'metricsText' | 'clock' | 'randomBytes'
+  | 'administration'
+  | 'ca'
+  | 'revocationLists'
+  | 'jwt'
+  | 'nodes'
+  | 'status'
+  | 'readiness'
+  | 'metricsText'
+  | 'clock'
+  | 'randomBytes'
 > & {
   readonly config: Config;
   readonly trustDomain: TrustDomain;
   readonly store: Store;
   readonly holder: MeshHolder;
   readonly authority: KeptAuthority;
+  readonly jwtBundle: () => JwtBundle;
   readonly keeper: Keeper;
   readonly log: Log;
 };
@@ -63,6 +68,7 @@ export async function openAdminDoors(parts: AdminDoorParts): Promise<AdminDoors>
       return explainCall(snapshot, { ...call, authority: host }, standing);
     },
     trustBundlePem: () => bundlePem(authority.bundle()),
+    trustBundleDocument: () => bundleDocument(authority.bundle(), parts.jwtBundle()),
     reportFailure: (errorId, error) => log.error({ errorId, err: error }, 'request failed'),
   };
   makeDirectory(dirname(config.adminSocket), 0o755);
@@ -90,62 +96,23 @@ async function openTls(
   ports: AdminPorts,
   at: NonNullable<Config['adminAddress']>,
 ): Promise<{ readonly url: string } & Pick<AdminListener, 'close'>> {
-  const entry = serverEntry(trustDomain);
-  let renew: (svid: X509Svid) => void = () => undefined;
-  const svid = await new Promise<X509Svid>((resolve, reject) => {
-    const lease = keeper.hold(entry, ownAttestation(), () => {
-      const [current, failure] = [lease.svid(), lease.failure()];
-      // Settles once: what fails later is tried again while the last one serves.
-      if (failure !== undefined) reject(failure);
-      if (current === undefined) return;
-      resolve(current);
-      renew(current);
-    });
-  });
+  const own = await keepOwnCertificate(keeper, { door: 'server', trustDomain, dnsNames: ['localhost'] });
   const app = await createAdminApp(ports, {
     kind: 'tls',
-    certificate: chainPem(svid),
-    privateKey: keyPem(svid),
+    ...own.current(),
     allowedHosts: new Set(['localhost', hostOf(at.host)]),
   });
   const listener = await listenTls(app, at);
-  renew = (next) => {
+  own.watch(({ certificate, privateKey }) => {
     try {
-      listener.renew(chainPem(next), keyPem(next));
+      listener.renew(certificate, privateKey);
     } catch (error) {
       log.error(publicError(error), 'the certificate of the admin API could not be renewed');
     }
-  };
+  });
   // The certificate is for the name: an address would not verify.
   const port = listener.address.slice(listener.address.lastIndexOf(':') + 1);
   return { url: `https://localhost:${port}`, close: listener.close };
-}
-
-function serverEntry(trustDomain: TrustDomain): RegistrationEntry {
-  return {
-    id: serverEntryId,
-    spiffeId: SpiffeId.parseWorkload(`${trustDomain.id}${reservedPath}server`),
-    selectors: [],
-    ttlSeconds: 86_400,
-    dnsNames: ['localhost'],
-    labels: {},
-    hint: '',
-    expiresAt: null,
-    revision: 0,
-  };
-}
-
-function ownAttestation(): Attestation {
-  const [uid, gid] = [process.getuid?.() ?? 0, process.getgid?.() ?? 0];
-  return { selectors: [], caller: { pid: process.pid, uid, gid } };
-}
-
-function chainPem(svid: X509Svid): string {
-  return svid.certificates.map((der) => encodePem('CERTIFICATE', der)).join('');
-}
-
-function keyPem(svid: X509Svid): string {
-  return encodePem('PRIVATE KEY', svid.privateKey);
 }
 
 function hostOf(host: string): string {

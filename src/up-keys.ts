@@ -1,6 +1,7 @@
-import { openKey, sealKey } from './ca/key-envelope.ts';
+import { openKey, sealKey, type SealingSecret } from './ca/key-envelope.ts';
+import type { KeyCustody } from './ca/key-port.ts';
+import { generatePkcs8, openMemoryKey } from './ca/memory-key.ts';
 import type { RandomBytes } from './ca/serial.ts';
-import type { CreatedAuthority } from './ca/x509.ts';
 import { MeshError, quote } from './errors.ts';
 import type { TrustDomain } from './spiffe/id.ts';
 import { readKeyFile, removeKeyFile, writeKeyFile } from './store/key-files.ts';
@@ -8,19 +9,48 @@ import { readKeyFile, removeKeyFile, writeKeyFile } from './store/key-files.ts';
 export type KeyParts = {
   readonly keyDir: string;
   readonly trustDomain: TrustDomain;
-  readonly passphrase: Uint8Array;
+  /** What seals the keys. */
+  readonly secret: SealingSecret;
   readonly randomBytes: RandomBytes;
 };
 
-/** Seals new keys, each in a file of its own, durably. */
+/** Keeps CA keys in sealed files of a directory, and opens them in this process. */
+export function createFileCustody(parts: KeyParts): KeyCustody {
+  return {
+    create: async (kind) => {
+      const pkcs8 = await generatePkcs8(kind);
+      try {
+        const key = openMemoryKey(pkcs8);
+        await sealNewKeys(parts, [{ keyId: key.keyId, privateKey: pkcs8 }]);
+        return key;
+      } finally {
+        pkcs8.fill(0);
+      }
+    },
+    open: async (keyId) => {
+      const pkcs8 = await openStoredKey(parts, keyId);
+      try {
+        return openMemoryKey(pkcs8);
+      } finally {
+        pkcs8.fill(0);
+      }
+    },
+    forget: (keyId) => forgetKey(parts.keyDir, keyId),
+  };
+}
+
+/**
+ * Seals new keys, each in a file of its own, durably.
+ * @param keys private keys as PKCS#8 DER
+ */
 export async function sealNewKeys(
-  { keyDir, trustDomain, passphrase, randomBytes }: KeyParts,
-  created: readonly CreatedAuthority[],
+  { keyDir, trustDomain, secret, randomBytes }: KeyParts,
+  keys: readonly { readonly keyId: string; readonly privateKey: Uint8Array }[],
 ): Promise<void> {
-  // Sealing costs half a second of another thread for each key.
+  // Under a passphrase each costs half a second of another thread.
   const envelopes = await Promise.all(
-    created.map(({ keyId, privateKey }) =>
-      sealKey({ pkcs8: privateKey, keyId, trustDomain, passphrase, randomBytes }),
+    keys.map(({ keyId, privateKey }) =>
+      sealKey({ pkcs8: privateKey, keyId, trustDomain, secret, randomBytes }),
     ),
   );
   for (const envelope of envelopes) {
@@ -34,7 +64,7 @@ export async function sealNewKeys(
  * @throws MeshError `key_passphrase_wrong`, `key_envelope_invalid`, `file_missing`, `file_permissions`
  */
 export async function openStoredKey(parts: KeyParts, keyId: string): Promise<Uint8Array> {
-  const { keyDir, trustDomain, passphrase } = parts;
+  const { keyDir, trustDomain, secret } = parts;
   let envelope: unknown;
   try {
     envelope = JSON.parse(Buffer.from(readKeyFile(keyDir, keyFile(keyId))).toString('utf8'));
@@ -45,7 +75,7 @@ export async function openStoredKey(parts: KeyParts, keyId: string): Promise<Uin
       fix: 'restore it from a backup',
     });
   }
-  return openKey({ envelope, keyId, trustDomain, passphrase });
+  return openKey({ envelope, keyId, trustDomain, secret });
 }
 
 /** Deletes a sealed key, if it is still there. */

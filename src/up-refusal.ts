@@ -1,4 +1,4 @@
-import type { RotationRefusal } from './ca/rotation.ts';
+import type { RotationRefusal } from './ca/rotation-event.ts';
 import type { Laggard } from './ca/slot.ts';
 import { MeshError, quote } from './errors.ts';
 
@@ -17,6 +17,10 @@ export function refusalError(refusal: RotationRefusal): MeshError {
     }
     case 'rotation_out_of_order':
       return new MeshError(refusal.code, refusal.why, { fix: refusal.fix });
+    case 'csr_not_waiting':
+      return new MeshError(refusal.code, refusal.why, {
+        fix: 'use `countersign ca rotate` to have a key made, then `countersign ca csr`',
+      });
     case 'authority_not_found':
       return new MeshError(refusal.code, refusal.why, { fix: 'see `countersign ca status`' });
     default:

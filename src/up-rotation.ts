@@ -1,25 +1,36 @@
 import { createHash } from 'node:crypto';
 import type { Actor } from './audit/event.ts';
+import { type Outlook, outlook } from './ca/outlook.ts';
 import { rotate } from './ca/rotation.ts';
 import { type Evidence, unconfirmed } from './ca/slot.ts';
 import type { Clock } from './clock.ts';
 import { publicError } from './errors.ts';
 import type { CaPort, CaReport } from './http/ca-report.ts';
-import { createCoverage } from './identity/coverage.ts';
+import { type CoverageClient, createCoverage, type SecretContent } from './identity/coverage.ts';
 import { createLatch } from './identity/notice.ts';
 import type { Log } from './log.ts';
 import type { Acknowledgement, Delivery, SdsObserver, StreamIdentity } from './sds/observer.ts';
 import type { Store } from './store/store.ts';
 import { type AuthorityParts, type KeptAuthority, openAuthority, type RotationWish } from './up-authority.ts';
 import { watchClock } from './up-clock.ts';
-import { namedLaggards } from './up-refusal.ts';
+import { namedLaggards, refusalError } from './up-refusal.ts';
 
 /** The CA of this process, with all that its rotation goes by. */
 export type Rotation = {
   readonly authority: KeptAuthority;
   /** Must hear of every secret that is sent or acknowledged. */
   readonly observer: Required<Pick<SdsObserver, 'delivering' | 'acknowledged'>>;
+  /** Takes down what a process was sent or has taken into use, wherever it runs. */
+  readonly note: (
+    isConfirmed: boolean,
+    client: CoverageClient,
+    name: string,
+    content: SecretContent,
+    at: Date,
+  ) => void;
   readonly ca: CaPort;
+  /** What will become of the CA if nobody does anything. */
+  readonly outlook: () => Outlook;
   /** Why the clock is not to be trusted; null when it is. */
   readonly doubt: () => string | null;
   /** Stops what runs by itself and keeps what proxies have confirmed. */
@@ -36,7 +47,15 @@ export type RotationParts = Omit<AuthorityParts, 'evidence' | 'doubt' | 'store'>
 /** Opens the CA and keeps it going. @throws MeshError as {@link openAuthority} */
 export async function openRotation(parts: RotationParts): Promise<Rotation> {
   const { store, clock, log, ownEntries } = parts;
-  const coverage = createCoverage(await store.loadCoverage());
+  const rows = await store.loadCoverage();
+  // The row stands while a process runs. One that is found was left by a crash, with whatever it had not yet written.
+  const hasCrashed = rows.some(({ key }) => key === openRow.key);
+  const doubtful = hasCrashed ? await store.unexpiredCertificates(clock.now()) : [];
+  const coverage = createCoverage(
+    rows.filter(({ key }) => key !== openRow.key),
+    doubtful.filter(({ entryId }) => !ownEntries.has(entryId)),
+  );
+  await store.commitCoverage({ put: [openRow], remove: [] });
   const clockWatch = watchClock(clock, () => performance.now());
   const evidence = async (): Promise<Evidence> => {
     const issued = await store.unexpiredCertificates(clock.now());
@@ -51,18 +70,29 @@ export async function openRotation(parts: RotationParts): Promise<Rotation> {
       // The first keys are no news: the status tells of them.
       log[action === 'created' ? 'info' : 'warn']({ kind, keyId, evidence: why }, `CA key ${action}`),
   });
+  let isWhole = true;
   const flush = async (): Promise<void> => {
     const change = coverage.takeChange(clock.now());
     if (change.put.length + change.remove.length === 0) return;
-    await store
-      .commitCoverage(change)
-      .catch((error: unknown) => log.error(publicError(error), 'coverage could not be stored'));
+    await store.commitCoverage(change).catch((error: unknown) => {
+      isWhole = false;
+      log.error(publicError(error), 'coverage could not be stored');
+    });
   };
   const changed = createLatch();
   const follow = (told: Delivery | Acknowledgement, note: Note): void => {
     if (told.content === undefined) return;
     note(clientOf(told), told.name, told.content, told.at);
     changed.raise();
+  };
+  let warnedAt = Number.NEGATIVE_INFINITY;
+  const lookAhead = (): void => {
+    const { warnings, ended } = outlook(authority.state(), clock.now());
+    const nowMs = clock.now().getTime();
+    if (ended === null && (warnings.length === 0 || nowMs - warnedAt < warnEveryMs)) return;
+    warnedAt = nowMs;
+    if (ended !== null) log.error({}, ended);
+    for (const warning of warnings) log.warn({}, warning);
   };
   const stop = new AbortController();
   const running = [
@@ -73,7 +103,9 @@ export async function openRotation(parts: RotationParts): Promise<Rotation> {
       await flush();
     }),
     repeat(stop.signal, async () => {
-      await tick(authority, log, clockWatch);
+      // Keys that cannot be stored would only be left behind on the disk, minute by minute.
+      if (store.health().ok) await tick(authority, log, clockWatch);
+      lookAhead();
       await clock.sleep(tickMs, stop.signal);
     }),
   ];
@@ -83,12 +115,22 @@ export async function openRotation(parts: RotationParts): Promise<Rotation> {
       delivering: (delivery) => follow(delivery, coverage.sent),
       acknowledged: (acknowledgement) => follow(acknowledgement, coverage.confirmed),
     },
+    note: (isConfirmed, client, name, content, at) => {
+      (isConfirmed ? coverage.confirmed : coverage.sent)(client, name, content, at);
+      changed.raise();
+    },
     ca: caPort(authority, evidence, clock),
+    outlook: () => {
+      const { warnings, ended } = outlook(authority.state(), clock.now());
+      const doubt = clockWatch();
+      return { ended, warnings: doubt === null ? warnings : [doubt, ...warnings] };
+    },
     doubt: clockWatch,
     close: async () => {
       stop.abort();
       await Promise.all(running);
       await flush();
+      if (isWhole) await store.commitCoverage({ put: [], remove: [openRow.key] }).catch(() => undefined);
     },
   };
 }
@@ -123,7 +165,13 @@ function caPort(authority: KeptAuthority, evidence: () => Promise<Evidence>, clo
   };
   return {
     report,
-    rotate: (scope, actor) => step({ kind: 'rotate', scope }, actor),
+    request: () => {
+      const request = authority.request();
+      if (request !== null) return request;
+      throw refusalError({ code: 'csr_not_waiting', why: 'no key waits for a certificate' });
+    },
+    rotate: (scope, actor, offline = false) => step({ kind: 'rotate', scope, offline }, actor),
+    importChain: (chain, actor) => step({ kind: 'import', chain }, actor),
     activate: (force, actor) => step({ kind: 'activate', force }, actor),
     retire: (force, actor) => step({ kind: 'retire', force }, actor),
     taint: (keyId, actor) => step({ kind: 'taint', keyId }, actor),
@@ -149,8 +197,11 @@ function reportOf(authority: KeptAuthority, evidence: Evidence, now: Date): CaRe
   const laggards = next?.refusal?.code === 'rotation_unproven' ? next.refusal.laggards : [];
   return {
     bundleSequence: state.sequence,
-    authorities: authority.stored().map(({ certificate, ...slot }) => ({
+    waiting: state.requested === null ? null : { keyId: state.requested },
+    warnings: outlook(state, now).warnings,
+    authorities: authority.stored().map(({ certificate, upstream, ...slot }) => ({
       ...slot,
+      upstream: upstream.length,
       certificateSha256: createHash('sha256').update(certificate).digest('hex'),
     })),
     coverage: { sequence, confirmed: holders.length - late.length, holders: holders.length },
@@ -161,5 +212,7 @@ function reportOf(authority: KeptAuthority, evidence: Evidence, now: Date): CaRe
   };
 }
 
+const openRow = { key: 'open', record: '' };
 const gatherMs = 100;
 const tickMs = 60_000;
+const warnEveryMs = 3_600_000;

@@ -1,67 +1,102 @@
 import { randomBytes } from 'node:crypto';
 import { dirname } from 'node:path';
 import type { AuditEvent } from './audit/event.ts';
+import type { Snapshot } from './authz/snapshot.ts';
 import type { Clock } from './clock.ts';
 import type { Config } from './config.ts';
 import { publicError } from './errors.ts';
 import type { DecisionLog } from './ext-authz/decision-log.ts';
 import { createExtAuthzService } from './ext-authz/service.ts';
 import { startGrpcListener } from './grpc/listener.ts';
+import type { Breathe } from './identity/breath.ts';
+import { createBundleWatch } from './identity/bundle-watch.ts';
 import type { MeshHolder } from './identity/current-mesh.ts';
+import { entitlementOf } from './identity/entitlement.ts';
 import type { Attest } from './identity/evidence.ts';
 import type { IssueX509 } from './identity/issuer.ts';
+import type { MintJwt } from './identity/jwt-svid.ts';
 import type { Keeper } from './identity/keeper.ts';
-import { createWatch } from './identity/watch.ts';
+import { createPace } from './identity/pace.ts';
+import { createRefusals } from './identity/refusals.ts';
+import { createWatch, type WatchParts } from './identity/watch.ts';
 import type { Log } from './log.ts';
 import type { SdsObserver } from './sds/observer.ts';
-import { createRefusals } from './sds/refusals.ts';
 import { createSdsService } from './sds/service.ts';
 import { createSigningService } from './signing/service.ts';
+import type { ProofThread } from './signing/thread.ts';
+import { writeJwtBundle } from './spiffe/bundle-document.ts';
 import type { TrustDomain } from './spiffe/id.ts';
 import { makeDirectory } from './store/key-files.ts';
 import type { KeptAuthority } from './up-authority.ts';
+import type { RevocationLists } from './up-crl.ts';
+import type { JwtPlant } from './up-jwt.ts';
 import type { Instruments } from './up-metrics.ts';
 import type { Rotation } from './up-rotation.ts';
+import { createWorkloadApi } from './workload-api/service.ts';
 
 /** The socket that proxies and workloads of this machine connect to. */
 export type WorkloadDoor = { readonly close: () => Promise<void> };
 
 export type WorkloadDoorParts = {
-  readonly config: Config;
+  readonly config: Pick<Config, 'workloadSocket' | 'shutdownGraceSeconds'>;
   readonly trustDomain: TrustDomain;
   readonly holder: MeshHolder;
   readonly keeper: Keeper;
-  readonly authority: KeptAuthority;
+  readonly authority: Pick<KeptAuthority, 'bundle' | 'onChange'>;
+  readonly crl: Pick<RevocationLists, 'published' | 'onChange'>;
+  readonly jwt: Pick<JwtPlant, 'bundle' | 'onChange' | 'validate'> & { readonly mint: MintJwt };
+  readonly breathe: Breathe;
   readonly issue: IssueX509;
+  /** Keys in certificates that are still valid, and their identities. */
+  readonly knownKeys: readonly (readonly [spkiSha256: string, spiffeId: string])[];
+  readonly readCsr: ProofThread['readCsr'];
   readonly attest: Attest;
   readonly decisions: DecisionLog;
   /** Records without anybody waiting for it. */
   readonly recordQuietly: (events: readonly AuditEvent[]) => void;
   readonly observer: Rotation['observer'];
-  readonly instruments: Instruments;
+  readonly instruments: Pick<Instruments, 'sds' | 'checks' | 'workloadApi'>;
+  /** What calls are decided by; default: the snapshot of the mesh. */
+  readonly snapshot?: () => Snapshot;
   readonly clock: Clock;
   readonly log: Log;
 };
 
-/** Opens the workload socket with all that is served on it: SDS, ext_authz and signing. */
+/** Opens the workload socket with all that is served on it: SDS, ext_authz, signing and the Workload API. */
 export async function openWorkloadDoor(parts: WorkloadDoorParts): Promise<WorkloadDoor> {
-  const { config, trustDomain, holder, keeper, authority, attest, recordQuietly, instruments, clock, log } =
-    parts;
+  const {
+    config,
+    trustDomain,
+    holder,
+    keeper,
+    authority,
+    crl,
+    jwt,
+    attest,
+    recordQuietly,
+    instruments,
+    clock,
+    log,
+  } = parts;
+  const watchParts: WatchParts = {
+    trustDomain,
+    registry: () => holder.current().registry,
+    bans: () => holder.current().bans,
+    bundles: () => new Map([[trustDomain.name, authority.bundle()]]),
+    jwtBundles: () => new Map([[trustDomain.name, jwt.bundle()]]),
+    crls: crl.published,
+    keeper,
+    clock,
+    pace: createPace(parts.breathe),
+    onChange: (listener) => {
+      const all = [holder, authority, crl, jwt].map(({ onChange }) => onChange(listener));
+      return () => all.forEach((unsubscribe) => unsubscribe());
+    },
+  };
+  const watch = createWatch(watchParts);
   const sds = createSdsService({
     attest,
-    watch: createWatch({
-      trustDomain,
-      registry: () => holder.current().registry,
-      bans: () => holder.current().bans,
-      bundles: () => new Map([[trustDomain.name, authority.bundle()]]),
-      jwtBundles: () => new Map(),
-      keeper,
-      clock,
-      onChange: (listener) => {
-        const both = [holder.onChange(listener), authority.onChange(listener)];
-        return () => both.forEach((unsubscribe) => unsubscribe());
-      },
-    }),
+    watch,
     recordRefusal: (event) => recordQuietly([event]),
     clock,
     observer: observeBoth(instruments.sds, parts.observer),
@@ -74,7 +109,7 @@ export async function openWorkloadDoor(parts: WorkloadDoorParts): Promise<Worklo
         .current()
         .registry.match(selectors, clock.now())
         .map(({ spiffeId }) => spiffeId),
-    snapshot: () => holder.current().snapshot,
+    snapshot: parts.snapshot ?? (() => holder.current().snapshot),
     bans: () => holder.current().bans,
     record: parts.decisions.push,
     clock,
@@ -86,17 +121,45 @@ export async function openWorkloadDoor(parts: WorkloadDoorParts): Promise<Worklo
     attest,
     entitled: ({ selectors }) => holder.current().registry.match(selectors, clock.now()),
     issue: parts.issue,
+    knownKeys: parts.knownKeys,
+    readCsr: parts.readCsr,
     bundle: authority.bundle,
     recordRefusal: refusals.add,
     clock,
     report: (error) => log.error(publicError(error), 'certificate could not be made'),
+  });
+  const workloadApi = createWorkloadApi({
+    attest,
+    watch,
+    watchBundles: createBundleWatch(watchParts),
+    entitled: (attestation) => {
+      const { registry, bans } = holder.current();
+      return entitlementOf(registry, bans, attestation, clock.now());
+    },
+    mintJwt: jwt.mint,
+    validateJwt: jwt.validate,
+    writeJwtBundle,
+    recordRefusal: (event) => recordQuietly([event]),
+    clock,
+    observer: {
+      ...instruments.workloadApi,
+      // Nobody acknowledges what is fetched here, so that it is only ever sent.
+      delivering: (delivery) =>
+        parts.observer.delivering({ ...delivery, nodeId: `pid ${delivery.peer.pid}, Workload API` }),
+    },
+    report: (error) => log.error(publicError(error), 'Workload API call failed'),
   });
   // Others must be able to reach the sockets in it; who may use one is the socket's own affair.
   makeDirectory(dirname(config.workloadSocket), 0o755);
   const workload = await startGrpcListener({
     path: config.workloadSocket,
     mode: 0o666,
-    services: [sds, signing, { ...extAuthz, requestBytes: 262_144 }],
+    services: [
+      sds,
+      signing,
+      { ...extAuthz, requestBytes: 262_144 },
+      { ...workloadApi, requestBytes: 65_536 },
+    ],
     log: (message, detail) => log.warn(detail, message),
   });
   return {

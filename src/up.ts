@@ -1,27 +1,38 @@
 import { generateKeyPair, randomBytes as cryptoRandomBytes } from 'node:crypto';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { createUnixAttestor, describeUnixAbilities } from './attest/unix.ts';
+import { describeUnixAbilities } from './attest/unix.ts';
+import { createWorkloadAttestor } from './attest/workload.ts';
 import type { AuditEvent } from './audit/event.ts';
-import { parseProfile } from './ca/profile.ts';
+import type { Outlook } from './ca/outlook.ts';
 import { type Clock, systemClock } from './clock.ts';
-import { type Config, defaultTrustDomain } from './config.ts';
-import { MeshError, publicError, quote } from './errors.ts';
+import type { Config } from './config.ts';
+import { publicError } from './errors.ts';
 import { createDecisionLog } from './ext-authz/decision-log.ts';
-import type { StatusReport } from './http/status-report.ts';
+import type { Readiness, StatusReport } from './http/status-report.ts';
 import { createAdministration } from './identity/administration.ts';
 import { compileStoredMesh, createMeshHolder } from './identity/current-mesh.ts';
 import { createIssuer, type IssueX509 } from './identity/issuer.ts';
 import { createKeeper, type GenerateKeyPair, type Keeper } from './identity/keeper.ts';
 import type { Log } from './log.ts';
-import { TrustDomain } from './spiffe/id.ts';
-import { ensureKeyEncryptionKey, ensurePrivateDirectory, readPrivateFile } from './store/key-files.ts';
+import { startProofThread } from './signing/thread.ts';
+import { ensurePrivateDirectory } from './store/key-files.ts';
 import { openStore, type Store } from './store/store.ts';
-import { type AdminDoors, openAdminDoors, serverEntryId } from './up-admin.ts';
+import { type AdminDoors, openAdminDoors } from './up-admin.ts';
 import type { Failpoint } from './up-authority.ts';
+import { type JwtPlant, openJwt } from './up-jwt.ts';
+import type { JwtFailpoint } from './up-jwt-keys.ts';
+import { authorityProfile, readRefusedKeys, settleTrustDomain } from './up-hierarchy.ts';
+import { createFileCustody } from './up-keys.ts';
+import { createBreathe } from './up-breath.ts';
+import { openRevocationLists } from './up-crl.ts';
 import { createInstruments } from './up-metrics.ts';
+import { ownEntryIds } from './up-own-certificate.ts';
 import { openRotation } from './up-rotation.ts';
+import { custodyOf, readSealingSecret } from './up-secret.ts';
+import { openNodes } from './up-nodes.ts';
 import { openWorkloadDoor } from './up-workload.ts';
+import { openTrustDoor, type TrustDoor } from './up-trust.ts';
 import { version } from './version.ts';
 
 /** A running authority, in one process with the agent. */
@@ -29,6 +40,13 @@ export type Running = {
   readonly status: () => Promise<StatusReport>;
   /** Stops accepting, drains and closes everything, in the reverse order of opening. A second call waits for the first. */
   readonly close: () => Promise<void>;
+};
+
+/** How a start differs from that of `countersign up`. */
+export type Hooks = {
+  readonly failpoint?: (name: Failpoint | JwtFailpoint) => void;
+  /** `nodes`: no workload of this machine is served; agents serve those of theirs. */
+  readonly serves?: 'machine' | 'nodes';
 };
 
 /**
@@ -40,7 +58,7 @@ export async function startUp(
   config: Config,
   log: Log,
   clock: Clock = systemClock,
-  hooks: { readonly failpoint?: (name: Failpoint) => void } = {},
+  hooks: Hooks = {},
 ): Promise<Running> {
   const opened: (() => Promise<void> | void)[] = [];
   const closeAll = async () => {
@@ -67,28 +85,38 @@ async function open(
   config: Config,
   log: Log,
   clock: Clock,
-  hooks: { readonly failpoint?: (name: Failpoint) => void },
+  hooks: Hooks,
   opened: (() => Promise<void> | void)[],
   closeAll: () => Promise<void>,
 ): Promise<Running> {
   const startedAt = clock.now();
+  const breathe = createBreathe(turnShareMs);
   ensurePrivateDirectory(config.dataDir);
   const store = await openStore({ dataDir: config.dataDir, clock, randomBytes });
   opened.push(() => store.close());
   const trustDomain = await settleTrustDomain(config, store);
   const keyDir = join(config.dataDir, 'keys');
   ensurePrivateDirectory(keyDir);
+  const sealing = { keyDir, trustDomain, secret: readSealingSecret(config, keyDir), randomBytes };
+  const custody = createFileCustody(sealing);
   let reissue: Keeper['reissue'] = () => undefined;
+  let jwtKeys: JwtPlant['keySha256'] = () => [];
+  const proofs = startProofThread((cause) =>
+    log.warn({ cause }, 'the thread that verifies is gone; the main thread verifies from now on'),
+  );
+  opened.push(proofs.close);
   const rotation = await openRotation({
     store,
-    keyDir,
+    custody,
     trustDomain,
-    profile: parseProfile(),
-    passphrase: readPassphrase(config, keyDir),
+    profile: authorityProfile(config),
+    refusedKeys: readRefusedKeys(config),
     clock,
     randomBytes,
     log,
-    ownEntries: new Set([serverEntryId]),
+    otherKeys: () => jwtKeys(),
+    lint: proofs.lintLeaf,
+    ownEntries: ownEntryIds,
     reissue: (issuerKeyIds) => reissue(issuerKeyIds),
     ...hooks,
   });
@@ -103,16 +131,39 @@ async function open(
     latestExpiry: store.latestExpiry,
     latestExpiries: store.latestExpiries,
     clock,
+    breathe,
   });
+  const crl = await openRevocationLists({
+    authority,
+    openKey: custody.open,
+    holder,
+    store,
+    trustDomain,
+    clock,
+    log,
+  });
+  opened.push(crl.close);
+  const jwt = await openJwt({
+    ...sealing,
+    ...hooks,
+    store,
+    config,
+    holder,
+    clock,
+    log,
+    doubt: rotation.doubt,
+  });
+  jwtKeys = jwt.keySha256;
+  opened.push(jwt.close);
   await recordLifecycle(store, clock, 'started');
   opened.push(() => recordLifecycle(store, clock, 'stopped'));
   const issue = createIssuer({
-    authority: authority.current,
+    authority: crl.signer,
     mayStillSign: authority.mayStillSign,
     record: store.recordEvents,
     clock,
     isCurrent: (entry) =>
-      entry.id === serverEntryId || holder.current().registry.entry(entry.id)?.revision === entry.revision,
+      ownEntryIds.has(entry.id) || holder.current().registry.entry(entry.id)?.revision === entry.revision,
     bans: () => holder.current().bans,
   });
   const counted: IssueX509 = async (request) => {
@@ -134,7 +185,14 @@ async function open(
   });
   reissue = keeper.reissue;
   opened.push(() => keeper.close());
-  const attest = createUnixAttestor({ warn: (message) => log.warn(message) });
+  const { attestKubelet: url, attestKubeletCaFile: caFile, attestKubeletTokenFile: tokenFile } = config;
+  const attest = createWorkloadAttestor({
+    kubelet: url === null ? null : { url, caFile, tokenFile },
+    dockerSocket: config.attestDocker,
+    wanted: () => holder.current().registry.kinds,
+    clock,
+    warn: (message) => log.warn(message),
+  });
   const recordQuietly = (events: readonly AuditEvent[]) => {
     store
       .recordEvents(events)
@@ -153,41 +211,70 @@ async function open(
     authority,
     store,
     clock,
+    doubt: rotation.doubt,
     onCheckFailure: (error) => log.warn(publicError(error), 'check failed'),
   });
-  const workload = await openWorkloadDoor({
+  const nodes = await openNodes({
     config,
     trustDomain,
+    settings,
+    store,
     holder,
-    keeper,
     authority,
+    crl,
+    jwt,
     issue: counted,
-    attest,
-    decisions,
-    recordQuietly,
-    observer: rotation.observer,
-    instruments,
+    keeper,
+    readCsr: proofs.readCsr,
+    note: rotation.note,
     clock,
+    randomBytes,
     log,
   });
-  opened.push(workload.close);
+  opened.push(nodes.close);
+  const openWorkload = async () =>
+    openWorkloadDoor({
+      config,
+      trustDomain,
+      holder,
+      keeper,
+      authority,
+      crl,
+      jwt,
+      breathe,
+      issue: counted,
+      knownKeys: await store.keyOwners(clock.now()),
+      readCsr: proofs.readCsr,
+      attest,
+      decisions,
+      recordQuietly,
+      observer: rotation.observer,
+      instruments,
+      clock,
+      log,
+    });
+  if (hooks.serves !== 'nodes') opened.push((await openWorkload()).close);
 
   const abilities = describeUnixAbilities();
   // The Unix door may be asked before the TLS one is open.
   let doors: AdminDoors | undefined;
+  let trustDoor: TrustDoor | undefined;
+  const readiness = () => readinessOf(store, rotation.outlook());
   const status = async (): Promise<StatusReport> => {
     const { mesh } = holder.current();
-    const { ready, causes } = readinessOf(store);
+    const { ready, causes, warnings } = readiness();
     return {
       version,
       trustDomain: trustDomain.name,
       startedAt,
       ready,
       causes,
+      warnings,
       dataDir: config.dataDir,
       workloadSocket: config.workloadSocket,
       adminSocket: config.adminSocket,
       adminUrl: doors?.url() ?? null,
+      trustEndpoint: trustDoor?.endpoint ?? null,
       custody: custodyOf(config),
       attestation: abilities.pathOfOtherUsers
         ? 'unix:path works for every process'
@@ -209,65 +296,51 @@ async function open(
     authority,
     keeper,
     ca: rotation.ca,
+    revocationLists: crl.current,
+    jwt: jwt.port,
+    nodes: nodes.ports,
+    jwtBundle: jwt.bundle,
     clock,
     log,
     randomBytes,
     metricsText: instruments.text,
     status,
-    readiness: () => readinessOf(store),
+    readiness,
   });
   opened.push(doors.close);
+  if (config.trustAddress !== null) {
+    trustDoor = await openTrustDoor(
+      {
+        config,
+        trustDomain,
+        x509: authority.bundle,
+        jwt: jwt.bundle,
+        keeper,
+        instruments,
+        clock,
+        log,
+        randomBytes,
+      },
+      config.trustAddress,
+    );
+    opened.push(trustDoor.close);
+  }
   let closing: Promise<void> | undefined;
   return { status, close: () => (closing ??= closeAll()) };
-}
-
-/** The trust domain is fixed by the first start: certificates of two would be strangers to each other. */
-async function settleTrustDomain(config: Config, store: Store): Promise<TrustDomain> {
-  const stored = await store.readMeta('trust_domain');
-  if (stored === null) {
-    const chosen = config.trustDomain ?? TrustDomain.parse(defaultTrustDomain);
-    await store.commitMeta('trust_domain', chosen.name, []);
-    return chosen;
-  }
-  if (config.trustDomain !== null && config.trustDomain.name !== stored) {
-    throw new MeshError(
-      'config_invalid',
-      `this data directory belongs to the trust domain ${quote(stored)}, not ${quote(config.trustDomain.name)}`,
-      { fix: 'drop the trustDomain option, or choose another data directory' },
-    );
-  }
-  return TrustDomain.parse(stored);
-}
-
-function readPassphrase(config: Config, keyDir: string): Uint8Array {
-  if (config.passphraseFile === null) return ensureKeyEncryptionKey(keyDir);
-  const bytes = readPrivateFile(config.passphraseFile);
-  // An editor's last line break is no part of a passphrase. Latin-1 keeps every byte: read as UTF-8, random ones would
-  // collapse into U+FFFD.
-  return Buffer.from(
-    Buffer.from(bytes)
-      .toString('latin1')
-      .replace(/\r?\n$/, ''),
-    'latin1',
-  );
-}
-
-function custodyOf({ passphraseFile }: Config): string {
-  return passphraseFile === null
-    ? 'CA keys are sealed with a key file on this same machine: fit for one machine, not for a fleet'
-    : 'CA keys are sealed with your passphrase';
 }
 
 async function recordLifecycle(store: Store, clock: Clock, action: 'started' | 'stopped'): Promise<void> {
   await store.recordEvents([{ type: 'lifecycle', time: clock.now(), action, version }]);
 }
 
-function readinessOf(store: Store): { ready: boolean; causes: readonly string[] } {
+function readinessOf(store: Store, { warnings, ended }: Outlook): Readiness {
   const health = store.health();
-  return health.ok ? { ready: true, causes: [] } : { ready: false, causes: [`store: ${health.cause}`] };
+  const causes = [...(health.ok ? [] : [`store: ${health.cause}`]), ...(ended === null ? [] : [ended])];
+  return { ready: causes.length === 0, causes, warnings };
 }
 
-const generateP256: GenerateKeyPair = async () => {
+/** A key pair for a workload: ECDSA P-256. */
+export const generateP256: GenerateKeyPair = async () => {
   const { publicKey, privateKey } = await promisify(generateKeyPair)('ec', { namedCurve: 'P-256' });
   return {
     publicKey: new Uint8Array(publicKey.export({ type: 'spki', format: 'der' })),
@@ -278,3 +351,6 @@ const generateP256: GenerateKeyPair = async () => {
 function randomBytes(size: number): Uint8Array {
   return new Uint8Array(cryptoRandomBytes(size));
 }
+
+// Of each turn of the event loop, for long work; calls that wait for a decision get the rest.
+const turnShareMs = 3;

@@ -94,6 +94,16 @@ test.each<[string, string]>([
   ['COUNTERSIGN_DATA_DIR', ''],
   ['COUNTERSIGN_TRUST_DOMAIN', 'spiffe://shop.test'],
   ['COUNTERSIGN_SHUTDOWN_GRACE_SECONDS', '301'],
+  ['COUNTERSIGN_ATTEST_KUBELET', ''],
+  ['COUNTERSIGN_ATTEST_KUBELET', '127.0.0.1:10250'],
+  ['COUNTERSIGN_ATTEST_KUBELET', 'https://127.0.0.1'],
+  ['COUNTERSIGN_ATTEST_KUBELET', 'https://127.0.0.1:10250/pods'],
+  ['COUNTERSIGN_ATTEST_KUBELET', 'https://a:b@127.0.0.1:10250'],
+  ['COUNTERSIGN_ATTEST_KUBELET', 'https://127.0.0.1:70000'],
+  ['COUNTERSIGN_ATTEST_KUBELET', 'http://10.0.0.1:10255'],
+  ['COUNTERSIGN_ATTEST_KUBELET', 'http://localhost:10255'],
+  ['COUNTERSIGN_ATTEST_KUBELET', 'http://127.0.0.1.test:10255'],
+  ['COUNTERSIGN_ATTEST_DOCKER', ''],
 ])('refuses %s=%s and names it', (name, value) => {
   expect(() => loadConfig({ ...nothing, environment: { [name]: value } })).toThrow(
     expect.objectContaining({
@@ -101,6 +111,18 @@ test.each<[string, string]>([
       message: expect.stringContaining(name) as string,
     }) as Error,
   );
+});
+
+test.each([
+  ['off', null],
+  ['https://node-1:10250', 'https://node-1:10250/'],
+  ['https://[::1]:443', 'https://[::1]/'],
+  ['http://127.0.0.1:10255', 'http://127.0.0.1:10255/'],
+])('the kubelet at %s', (value, url) => {
+  const environment = { COUNTERSIGN_ATTEST_KUBELET: value, COUNTERSIGN_ATTEST_DOCKER: '/run/docker.sock' };
+  const { attestKubelet, attestDocker } = loadConfig({ ...nothing, environment });
+  expect(attestKubelet?.href ?? null).toBe(url);
+  expect(attestDocker).toBe('/run/docker.sock');
 });
 
 test('a missing file is named', () => {

@@ -1,9 +1,11 @@
 import { randomBytes as cryptoRandomBytes, X509Certificate } from 'node:crypto';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import type { AuditEvent } from '../src/audit/event.ts';
+import { readChain } from '../src/ca/chain.ts';
+import { readCsr } from '../src/ca/csr.ts';
 import { parseProfile } from '../src/ca/profile.ts';
 import type { MeshError } from '../src/errors.ts';
 import { noBans } from '../src/identity/ban-list.ts';
@@ -11,12 +13,15 @@ import { parseEntry } from '../src/identity/entry-parse.ts';
 import { createIssuer, type IssuedX509 } from '../src/identity/issuer.ts';
 import { TrustDomain } from '../src/spiffe/id.ts';
 import { openStore, type Store } from '../src/store/store.ts';
-import { type KeptAuthority, openAuthority } from '../src/up-authority.ts';
+import { type AuthorityParts, type KeptAuthority, openAuthority } from '../src/up-authority.ts';
+import { createFileCustody } from '../src/up-keys.ts';
+import { days, type ForgedCa, forgeCa, now as forgedNow } from './ca/forged-chain.ts';
 import { makeKey } from './ca/test-authority.ts';
 import { type ManualClock, manualClock } from './harness/manual-clock.ts';
 
 const trustDomain = TrustDomain.parse('mesh.test');
 const day = 86_400_000;
+const secret = { kind: 'random_key', bytes: Buffer.alloc(32, 7) } as const;
 const entry = parseEntry(
   {
     id: 'web',
@@ -107,13 +112,12 @@ test.each<{ when: string; change: () => void; records: number }>([
   expect(recorded).toHaveLength(records);
 });
 
-function open(): Promise<KeptAuthority> {
-  return openAuthority({
+function open(begin?: 'as_is'): Promise<KeptAuthority> {
+  const parts: AuthorityParts = {
     store,
-    keyDir: join(dataDir, 'keys'),
     trustDomain,
     profile: parseProfile(),
-    passphrase: Buffer.alloc(32, 7),
+    custody: createFileCustody({ keyDir: join(dataDir, 'keys'), trustDomain, secret, randomBytes }),
     clock,
     randomBytes,
     reissue: () => undefined,
@@ -122,7 +126,8 @@ function open(): Promise<KeptAuthority> {
       holders: [{ spiffeId: entry.spiffeId.text, node: '', lastSeen: null, sequence: null, leaves: holders }],
       doubt: null,
     }),
-  });
+  };
+  return openAuthority(parts, begin);
 }
 
 function issue(
@@ -195,6 +200,19 @@ test('a bundle of two roots wakes who waits for it, and certificates of both ver
   expect(verifiesInBundle((await issue(kept)).certificates, kept)).toBe(true);
 });
 
+test('the roots of a bundle stand in one order, before and after a restart, whatever their dates are', async () => {
+  const kept = await open();
+  // So that what is published later seems to be older.
+  clock.jump(-3_600_000);
+  for (let i = 0; i < 3; i++)
+    await kept
+      .step({ kind: 'rotate', scope: 'root' }, { kind: 'system' })
+      .then(() => kept.step({ kind: 'activate', force: true }, { kind: 'system' }));
+  const again = await open();
+  expect(again.bundle()).toEqual(kept.bundle());
+  expect(again.bundle().x509Authorities).toHaveLength(4);
+});
+
 test('a certificate is not signed once its CA is retired, though its record was written', async () => {
   const kept = await open();
   await kept.step({ kind: 'rotate', scope: 'root' }, { kind: 'system' });
@@ -216,6 +234,26 @@ test('a disk that takes no key file leaves everything as it was', async () => {
   await expect(kept.step({ kind: 'rotate', scope: 'root' }, { kind: 'system' })).rejects.toThrow();
   expect([kept.current(), kept.bundle(), kept.stored().length]).toEqual([signer, bundle, 2]);
   expect((await issue(kept)).issuerKeyId).toBe(signer.issuerKeyId);
+});
+
+test('a chain that could not be stored leaves nothing behind', async () => {
+  clock.jump(forgedNow.getTime() - clock.now().getTime());
+  const kept = await open('as_is');
+  const system = { kind: 'system' } as const;
+  await kept.step({ kind: 'rotate', scope: 'root', offline: true }, system);
+  const { spki } = readCsr(kept.request()?.csr ?? new Uint8Array(0));
+  const rootKey = makeKey('ec-prime256v1');
+  const chainOf = (root: ForgedCa) =>
+    readChain(forgeCa('signer', { key: { ...rootKey, spki }, issuer: root }).pem + root.pem, 'chain.pem');
+  const file = join(dataDir, 'keys', `${kept.request()?.keyId}.json`);
+  renameSync(file, `${file}.away`);
+  const refused = kept.step({ kind: 'import', chain: chainOf(forgeCa('root', { key: rootKey })) }, system);
+  await expect(refused).rejects.toThrow(code('file_missing'));
+  renameSync(`${file}.away`, file);
+  // The root was renewed meanwhile, which is nobody's affair: nothing of the first chain was taken.
+  const renewed = forgeCa('root', { key: rootKey, until: days(500) });
+  await kept.step({ kind: 'import', chain: chainOf(renewed) }, system);
+  expect(rootOf(kept)).toEqual(renewed.der);
 });
 
 function verifiesInBundle([leaf, intermediate]: readonly Uint8Array[], kept: KeptAuthority): boolean {

@@ -26,6 +26,7 @@ afterEach(async () => {
 
 type Step = readonly [string, object];
 const prepare: Step = ['rotate', { scope: 'root' }];
+const request: Step = ['rotate', { scope: 'root', offline: true }];
 const renew: Step = ['rotate', { scope: 'intermediate' }];
 const activate: Step = ['activate', {}];
 const retire: Step = ['retire', {}];
@@ -49,6 +50,20 @@ test.each<{ what: string; steps: readonly Step[]; failpoint: Failpoint; roots: n
     sequence: 1,
   },
   { what: 'a new root, keys sealed', steps: [prepare], failpoint: 'keys_sealed', roots: 1, sequence: 1 },
+  {
+    what: 'a key for a root elsewhere, sealed',
+    steps: [request],
+    failpoint: 'keys_sealed',
+    roots: 1,
+    sequence: 1,
+  },
+  {
+    what: 'a key for a root elsewhere, stored',
+    steps: [request],
+    failpoint: 'stored',
+    roots: 1,
+    sequence: 1,
+  },
   { what: 'a new root, stored', steps: [prepare], failpoint: 'stored', roots: 2, sequence: 2 },
   { what: 'a new root, published', steps: [prepare], failpoint: 'published', roots: 2, sequence: 2 },
   { what: 'activate, stored', steps: [prepare, activate], failpoint: 'stored', roots: 2, sequence: 2 },

@@ -97,4 +97,7 @@ const personalFields: Record<AuditEventType, readonly string[]> = {
   admin: ['sourceAddress'],
   lifecycle: [],
   ban: [],
+  jwt_issuance: [],
+  jwt_key: [],
+  node: ['sourceAddress'],
 };

@@ -8,7 +8,7 @@ export type AuditColumns = {
   readonly source: string | null;
   readonly destination: string | null;
   readonly verdict: 'allow' | 'deny' | null;
-  /** Of the certificate that was issued, made an authority, banned, or presented by the caller of a decision. */
+  /** Of the certificate that was issued, made an authority, banned, or presented in a decision; a token's `jti`. */
   readonly serial: string | null;
 };
 
@@ -18,8 +18,13 @@ export type CertificateColumns = {
   readonly spiffeId: string;
   readonly entryId: string;
   readonly issuerKeyId: string;
+  /** Of its public key, lower-case hex. */
+  readonly spkiSha256: string;
   readonly notAfterMs: number;
 };
+
+/** A token as its issuance event promises it: the key is needed until then. */
+export type TokenColumns = { readonly keyId: string; readonly expiresAtMs: number };
 
 /** The columns of an event. A refusal has no source: whoever was refused proved no identity. */
 export function auditColumns(event: AuditEvent): AuditColumns {
@@ -27,6 +32,8 @@ export function auditColumns(event: AuditEvent): AuditColumns {
   switch (event.type) {
     case 'issuance':
       return { ...common, source: event.spiffeId, serial: event.serial };
+    case 'jwt_issuance':
+      return { ...common, source: event.spiffeId, serial: event.jwtId };
     case 'entry_change':
       return { ...common, source: event.spiffeId };
     case 'decision':
@@ -38,7 +45,8 @@ export function auditColumns(event: AuditEvent): AuditColumns {
         serial: presence(event.sourceSerial),
       };
     case 'authority':
-      return { ...common, serial: event.serial };
+    case 'node':
+      return { ...common, serial: presence(event.serial) };
     case 'ban':
       return {
         ...common,
@@ -50,6 +58,7 @@ export function auditColumns(event: AuditEvent): AuditColumns {
     case 'loss':
     case 'admin':
     case 'lifecycle':
+    case 'jwt_key':
       return common;
     default:
       return event satisfies never;
@@ -64,8 +73,15 @@ export function certificateColumns(event: AuditEvent): CertificateColumns | null
     spiffeId: event.spiffeId,
     entryId: event.entryId,
     issuerKeyId: event.issuerKeyId,
+    spkiSha256: event.spkiSha256,
     notAfterMs: event.notAfter.getTime(),
   };
+}
+
+/** The key and the end of the token an event announces, or null for any other event than a token's issuance. */
+export function tokenColumns(event: AuditEvent): TokenColumns | null {
+  if (event.type !== 'jwt_issuance') return null;
+  return { keyId: event.keyId, expiresAtMs: event.notAfter.getTime() };
 }
 
 function presence(text: string): string | null {

@@ -14,7 +14,10 @@ export type AuditEvent =
   | AuthorityEvent
   | AdminEvent
   | LifecycleEvent
-  | BanEvent;
+  | BanEvent
+  | JwtIssuanceEvent
+  | JwtKeyEvent
+  | NodeEvent;
 
 export type AuditEventType = AuditEvent['type'];
 
@@ -33,7 +36,13 @@ export type Actor =
   | { readonly kind: 'anonymous' };
 
 /** The process a certificate was made for, or refused to. */
-export type Caller = { readonly pid: number; readonly uid: number; readonly gid: number };
+export type Caller = {
+  readonly pid: number;
+  readonly uid: number;
+  readonly gid: number;
+  /** The node whose agent saw the process; absent for one of the machine of the authority itself. */
+  readonly node?: string;
+};
 
 /** Written before the certificate exists: a crash may lose the certificate, never this record. */
 export type IssuanceEvent = {
@@ -58,7 +67,7 @@ export type IssuanceEvent = {
 export type RefusalEvent = {
   readonly type: 'refusal';
   readonly time: Date;
-  readonly door: 'sds' | 'ext_authz' | 'issue';
+  readonly door: 'sds' | 'ext_authz' | 'issue' | 'workload_api';
   readonly code: string;
   readonly message: string;
   readonly resource: string;
@@ -137,8 +146,11 @@ export type LossEvent = {
 export type AuthorityEvent = {
   readonly type: 'authority';
   readonly time: Date;
-  /** `forced`: activated or retired without the evidence it takes. */
-  readonly action: 'created' | 'prepared' | 'activated' | 'retired' | 'tainted' | 'forced';
+  /**
+   * `forced`: activated or retired without the evidence it takes. `requested`: a key was made and waits for a certificate
+   * from elsewhere; then serial and digest are empty, and both dates are the time of the event.
+   */
+  readonly action: 'requested' | 'created' | 'prepared' | 'activated' | 'retired' | 'tainted' | 'forced';
   /** Absent in events of the first version, which recorded only what the system created. */
   readonly actor?: Actor;
   /** What the step was permitted on, in words; empty when it needs none. */
@@ -186,6 +198,64 @@ export type BanEvent = {
   readonly until: Date | null;
   readonly revision: number;
   readonly actor: Actor;
+};
+
+/** Written before the token is signed: a crash may lose the token, never this record. The token itself is in no record. */
+export type JwtIssuanceEvent = {
+  readonly type: 'jwt_issuance';
+  readonly time: Date;
+  readonly spiffeId: string;
+  readonly audiences: readonly string[];
+  /** The `kid` of the token. */
+  readonly keyId: string;
+  /** Its `jti`, lower-case hex. */
+  readonly jwtId: string;
+  readonly issuedAt: Date;
+  readonly notAfter: Date;
+  /** Of its first two parts with the dot between them, as they are signed; lower-case hex. */
+  readonly signingInputSha256: string;
+  readonly entryId: string;
+  readonly entryRevision: number;
+  /** Empty when an operator asked. */
+  readonly selectors: readonly string[];
+  /** The process it was made for; or else `actor`, the operator who asked for it. */
+  readonly caller?: Caller;
+  readonly actor?: Actor;
+};
+
+/** A step in the life of a key that signs tokens. */
+export type JwtKeyEvent = {
+  readonly type: 'jwt_key';
+  readonly time: Date;
+  /** `tainted`: withdrawn at once; `forced`: activated or withdrawn without the evidence it takes. */
+  readonly action: 'created' | 'prepared' | 'activated' | 'retired' | 'tainted' | 'forced';
+  readonly actor: Actor;
+  /** What the step was permitted on, in words; empty when it needs none. */
+  readonly evidence: string;
+  readonly trustDomain: string;
+  readonly keyId: string;
+  readonly keyType: 'ec-p256' | 'rsa-2048';
+  readonly spkiSha256: string;
+  /** Of the bundle that followed. */
+  readonly sequence: number;
+};
+
+/** A machine that was let in, or not, and join tokens. A ban of a node is a {@link BanEvent}. */
+export type NodeEvent = {
+  readonly type: 'node';
+  readonly time: Date;
+  readonly action: 'token_created' | 'token_revoked' | 'attested' | 'renewed' | 'refused' | 'evicted';
+  /** Its name; empty, or not proven, for one that was refused. */
+  readonly node: string;
+  /** Empty when the attempt did not come that far. */
+  readonly method: 'join_token' | 'x509pop' | '';
+  readonly selectors: readonly string[];
+  /** Of the certificate it was renewed with, lower-case hex, or empty. */
+  readonly serial: string;
+  /** Why it was refused, or empty. */
+  readonly code: string;
+  readonly actor: Actor;
+  readonly sourceAddress: Personal;
 };
 
 /**

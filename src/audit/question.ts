@@ -39,6 +39,9 @@ export const auditEventTypes = [
   'admin',
   'lifecycle',
   'ban',
+  'jwt_issuance',
+  'jwt_key',
+  'node',
 ] as const satisfies readonly AuditEventType[];
 
 /**

@@ -77,6 +77,45 @@ const descriptions: ReadonlyMap<string, Describe> = new Map<string, Describe>([
         field('reason'),
       ),
   ],
+  [
+    'jwt_issuance',
+    (field) =>
+      words(
+        field('spiffeId'),
+        'for',
+        field('audiences'),
+        'token',
+        field('jwtId'),
+        'until',
+        field('notAfter'),
+        field('actor') === '' ? '' : `by ${field('actor')}`,
+      ),
+  ],
+  [
+    'jwt_key',
+    (field) =>
+      words(
+        field('action'),
+        'JWT key of',
+        field('trustDomain'),
+        field('keyId'),
+        'by',
+        field('actor'),
+        field('evidence'),
+      ),
+  ],
+  [
+    'node',
+    (field) =>
+      words(
+        field('action'),
+        field('node'),
+        field('method'),
+        field('code'),
+        field('selectors'),
+        field('actor') === 'system' ? '' : `by ${field('actor')}`,
+      ),
+  ],
   ['lifecycle', (field) => words(field('action'), field('version'))],
 ]);
 
@@ -91,6 +130,7 @@ function times(count: string): string {
 function textOf(value: unknown): string {
   if (typeof value === 'string') return value;
   if (typeof value === 'number' || typeof value === 'boolean') return `${value}`;
+  if (Array.isArray(value)) return value.map(textOf).join(', ');
   if (typeof value !== 'object' || value === null) return '';
   const actor = value as Record<string, unknown>;
   switch (actor['kind']) {

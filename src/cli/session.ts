@@ -10,7 +10,7 @@ import { printableJson } from './text.ts';
 /** What a command has of the process. One per run. */
 export type Session = {
   readonly environment: Readonly<Record<string, string | undefined>>;
-  readonly write: (text: string) => void;
+  readonly write: (text: string | Uint8Array) => void;
   /** Talk that is no result: standard error. */
   readonly say: (text: string) => void;
   readonly isRoot: boolean;

@@ -30,9 +30,11 @@ export function formatStatus(status: StatusAnswer): string {
   return formatPairs([
     ['trust domain', status.trustDomain],
     ['state', status.ready ? 'ready' : `not ready: ${status.causes.join('; ')}`],
+    ...status.warnings.map((warning) => ['warning', warning] as const),
     ['workload socket', status.workloadSocket],
     ['admin socket', status.adminSocket],
     ['admin URL', status.adminUrl ?? 'off'],
+    ['trust endpoint', trustEndpointText(status.trustEndpoint)],
     ['data', status.dataDir],
     ['keys', status.custody],
     ['attestation', status.attestation],
@@ -45,6 +47,11 @@ export function formatStatus(status: StatusAnswer): string {
     ['streams', `${status.streams}`],
     ['version', `${status.version}, up since ${status.startedAt}`],
   ]);
+}
+
+function trustEndpointText(endpoint: StatusAnswer['trustEndpoint']): string {
+  if (endpoint === null) return 'off';
+  return `${endpoint.url} (${[endpoint.profile, endpoint.spiffeId ?? ''].join(' ').trim()})`;
 }
 
 function count(number: number, one: string, many: string): string {

@@ -1,14 +1,32 @@
-import { Command } from 'commander';
+import { Command, Option } from 'commander';
 import { examples } from './help.ts';
 import { clientOf, print, type Session } from './session.ts';
+import { printableJson } from './text.ts';
 
 /** `countersign trust-bundle`. */
 export function trustBundleCommand(session: Session): Command {
   return new Command('trust-bundle')
-    .description("print the trust domain's CA certificates (PEM)")
-    .addHelpText('after', examples('trust-bundle > ca.pem', 'trust-bundle -o json'))
-    .action(async (_options, command: Command) => {
-      const pem = await clientOf(session, command).getText('/v1/trust-bundle');
+    .description("print what the trust domain's certificates and tokens are verified with")
+    .addOption(
+      new Option(
+        '--format <format>',
+        'pem: the CA certificates; spiffe: these and the keys of tokens, as JSON',
+      )
+        .choices(['pem', 'spiffe'])
+        .default('pem'),
+    )
+    .addHelpText(
+      'after',
+      examples('trust-bundle > ca.pem', 'trust-bundle --format spiffe > bundle.json', 'trust-bundle -o json'),
+    )
+    .action(async ({ format }: { readonly format: string }, command: Command) => {
+      const client = clientOf(session, command);
+      if (format === 'spiffe') {
+        const document = await client.get('/v1/trust-bundle', { format: 'spiffe' });
+        print(session, command, document, () => `${printableJson(document)}\n`);
+        return;
+      }
+      const pem = await client.getText('/v1/trust-bundle');
       print(session, command, { pem }, () => checkedPem(pem));
     });
 }

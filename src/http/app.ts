@@ -1,6 +1,5 @@
-import { createServer as createHttpServer, type RequestListener, type Server, STATUS_CODES } from 'node:http';
+import { createServer as createHttpServer, type RequestListener, type Server } from 'node:http';
 import { createServer as createHttpsServer } from 'node:https';
-import type { Socket } from 'node:net';
 import { fastify, type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
 import type { RecordEvents } from '../audit/event.ts';
 import type { Clock } from '../clock.ts';
@@ -13,9 +12,13 @@ import { admit, type Door, sourceAddress } from './authenticate.ts';
 import type { RandomBytes } from './bearer-token.ts';
 import { addCaRoutes, type CaPorts } from './ca-routes.ts';
 import { callerOf } from './caller.ts';
+import { connectionsPerAddress, limitConnections } from './connection-limit.ts';
 import { addEntryRoutes, type EntryPorts } from './entry-routes.ts';
+import { answerUnread, everyAnswer, serverLimits } from './hardening.ts';
 import { maxBodyBytes, parseJsonBody } from './json-body.ts';
+import { addJwtRoutes } from './jwt-routes.ts';
 import { checkMediaType } from './media-type.ts';
+import { addNodeRoutes, type NodePorts } from './node-routes.ts';
 import { addPolicyRoutes } from './policy-routes.ts';
 import { problemMediaType, problemOf, type ReportFailure } from './problem.ts';
 import { accessOf } from './roles.ts';
@@ -31,6 +34,7 @@ export type AdminPorts = EntryPorts &
   BanPorts &
   SystemPorts &
   TokenPorts & {
+    readonly nodes: NodePorts;
     readonly recordEvents: RecordEvents;
     readonly clock: Clock;
     readonly randomBytes: RandomBytes;
@@ -118,62 +122,32 @@ export async function createAdminApp(ports: AdminPorts, door: Door): Promise<Fas
     attempt(request, { action: 'audit_read', actor: callerOf(request).actor, code: '', detail }),
   );
   addCaRoutes(app, ports);
+  addJwtRoutes(app, ports);
   addTokenRoutes(app, ports, (request) => sourceAddress(request, door));
+  addNodeRoutes(app, ports, (request) => sourceAddress(request, door));
   await app.ready();
   return app;
 }
 
-/** Answers bytes that are no HTTP request: no request exists then, and nobody is known. */
-function answerUnread({ code }: Error & { readonly code?: string }, socket: Socket): void {
-  if (socket.destroyed || !socket.writable) return void socket.destroy();
-  const [status, detail] = unread.get(code ?? '') ?? [400, 'this is no HTTP request'];
-  const title = STATUS_CODES[status] ?? 'Error';
-  const body = JSON.stringify({ type: 'about:blank', title, status, code: 'body_invalid', detail });
-  const headers = { ...everyAnswer, 'content-type': problemMediaType, connection: 'close' };
-  const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`);
-  socket.end(
-    `HTTP/1.1 ${status} ${title}\r\n${lines.join('')}content-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
-  );
-}
-
-const unread: ReadonlyMap<string, readonly [status: number, detail: string]> = new Map([
-  ['HPE_HEADER_OVERFLOW', [431, 'the header is larger than 16 KiB']],
-  ['ERR_HTTP_REQUEST_TIMEOUT', [408, 'the request did not arrive in time']],
-]);
-
 type AttemptRest = Pick<Attempt, 'action' | 'actor' | 'code' | 'detail'>;
 
 function createServer(door: Door, handler: RequestListener): Server {
-  const options = {
-    maxHeaderSize: 16_384,
-    headersTimeout: 10_000,
-    requestTimeout: 30_000,
-    keepAliveTimeout: 5_000,
-    connectionsCheckingInterval: 2_000,
-    requireHostHeader: false, // ours answers 421
-  };
   const server =
     door.kind === 'unix'
-      ? createHttpServer(options, handler)
+      ? createHttpServer(serverLimits, handler)
       : createHttpsServer(
           {
-            ...options,
+            ...serverLimits,
             ...tlsSettings(door.certificate, door.privateKey),
             ALPNProtocols: ['http/1.1'],
             handshakeTimeout: 10_000,
           },
           handler,
         );
-  server.maxConnections = maxConnections;
+  if (door.kind === 'unix') server.maxConnections = maxConnections;
+  else limitConnections(server, { total: maxConnections, perAddress: connectionsPerAddress });
   server.maxRequestsPerSocket = 10_000;
   return server;
 }
 
 const maxConnections = 256;
-
-const everyAnswer = {
-  'cache-control': 'no-store',
-  'x-content-type-options': 'nosniff',
-  'content-security-policy': "default-src 'none'; frame-ancestors 'none'",
-  'referrer-policy': 'no-referrer',
-};

@@ -59,6 +59,11 @@ export function provesToken(presented: PresentedToken, stored: AdminToken | null
   return sameSecret && sameId && stored !== null;
 }
 
+/** SHA-256 of bytes, lower-case hex. */
+export function hashBytes(bytes: Uint8Array): string {
+  return createHash('sha256').update(bytes).digest('hex');
+}
+
 function sha256(text: string): Buffer {
   return createHash('sha256').update(text, 'ascii').digest();
 }

@@ -71,6 +71,7 @@ const entryFields = {
   labels: z.record(text, text).optional(),
   hint: text.optional(),
   expiresAt: text.nullable().optional(),
+  nodes: z.array(text).max(256).optional(),
 };
 const entryBody = z.strictObject({ id: text, ...entryFields });
 const entryPatch = z.strictObject(entryFields).partial();

@@ -1,9 +1,7 @@
-import type { Server } from 'node:http';
 import type { Server as HttpsServer } from 'node:https';
-import type { AddressInfo } from 'node:net';
 import type { FastifyInstance } from 'fastify';
-import { MeshError, quote } from '../errors.ts';
 import { bindSocket } from '../grpc/socket-path.ts';
+import { bindTls, drain, type HostPort } from './tls-listener.ts';
 import { tlsSettings } from './tls-settings.ts';
 
 /** An open door of the admin API. */
@@ -31,7 +29,8 @@ export async function listenUnix(app: FastifyInstance, path: string): Promise<Ad
     address: path,
     close: async (graceMs) => {
       await bound.unlink();
-      await drain(app, server, graceMs);
+      await drain(server, graceMs);
+      await app.close();
     },
   };
 }
@@ -41,27 +40,17 @@ export async function listenUnix(app: FastifyInstance, path: string): Promise<Ad
  * @param at.port 0 chooses a free one
  * @throws MeshError `address_in_use`, `config_invalid` for an address this machine does not have
  */
-export async function listenTls(
-  app: FastifyInstance,
-  at: { readonly host: string; readonly port: number },
-): Promise<TlsListener> {
-  const server = app.server as unknown as HttpsServer;
-  const error = await new Promise<NodeJS.ErrnoException | undefined>((resolve) => {
-    server.once('error', resolve);
-    server.listen({ host: at.host, port: at.port }, () => {
-      server.off('error', resolve);
-      resolve(undefined);
-    });
-  });
-  const authority = at.host.includes(':') ? `[${at.host}]` : at.host;
-  if (error !== undefined) return abandon(app, unusable(error, `${authority}:${at.port}`));
-  const { port } = server.address() as AddressInfo;
+export async function listenTls(app: FastifyInstance, at: HostPort): Promise<TlsListener> {
+  const door = await bindTls(app.server as unknown as HttpsServer, at, 'adminAddress').catch(
+    (error: unknown) => abandon(app, error),
+  );
   return {
-    address: `https://${authority}:${port}`,
-    renew: (certificate, privateKey) => {
-      server.setSecureContext(tlsSettings(certificate, privateKey));
+    address: door.address,
+    renew: (certificate, privateKey) => door.server.setSecureContext(tlsSettings(certificate, privateKey)),
+    close: async (graceMs) => {
+      await door.drain(graceMs);
+      await app.close();
     },
-    close: (graceMs) => drain(app, server, graceMs),
   };
 }
 
@@ -69,28 +58,4 @@ export async function listenTls(
 async function abandon(app: FastifyInstance, error: unknown): Promise<never> {
   await app.close();
   throw error;
-}
-
-async function drain(app: FastifyInstance, server: Server | HttpsServer, graceMs: number): Promise<void> {
-  const closed = new Promise<void>((resolve) => {
-    server.close(() => resolve());
-  });
-  server.closeIdleConnections();
-  const cut = setTimeout(() => server.closeAllConnections(), graceMs);
-  await closed;
-  clearTimeout(cut);
-  await app.close();
-}
-
-function unusable(cause: NodeJS.ErrnoException, address: string): MeshError {
-  if (cause.code === 'EADDRINUSE') {
-    return new MeshError('address_in_use', `another process listens on ${quote(address)}`, {
-      fix: 'stop it, or set adminAddress to another port or to off',
-      cause,
-    });
-  }
-  return new MeshError('config_invalid', `cannot listen on ${quote(address)}`, {
-    fix: 'set adminAddress to an address of this machine, or to off',
-    cause,
-  });
 }

@@ -204,7 +204,7 @@ describe('vectors', () => {
 type LeafVector = { name: string; event: object; salts: string[]; leaf: string; leafHash: string };
 
 function revive(event: object): AuditEvent {
-  const times = new Set(['time', 'notBefore', 'notAfter', 'from', 'to', 'until']);
+  const times = new Set(['time', 'notBefore', 'notAfter', 'issuedAt', 'from', 'to', 'until']);
   return Object.fromEntries(
     Object.entries(event).map(([name, value]) => [
       name,

@@ -1,5 +1,5 @@
 import fc from 'fast-check';
-import type { AuditEvent, DecisionEvent, IssuanceEvent } from '../../src/audit/event.ts';
+import type { AuditEvent, DecisionEvent, IssuanceEvent, JwtIssuanceEvent } from '../../src/audit/event.ts';
 
 export const noon = new Date('2026-01-31T12:00:00.000Z');
 export const caller = { pid: 4_711, uid: 1_000, gid: 1_000 };
@@ -40,6 +40,25 @@ export function issuance(change: Partial<IssuanceEvent> = {}): IssuanceEvent {
     tbsSha256: 'ab'.repeat(32),
     spkiSha256: 'cd'.repeat(32),
     issuerKeyId: 'ef'.repeat(20),
+    entryId: 'web',
+    entryRevision: 2,
+    selectors: ['unix:path:/usr/bin/envoy', 'unix:uid:1000'],
+    caller,
+    ...change,
+  };
+}
+
+export function jwtIssuance(change: Partial<JwtIssuanceEvent> = {}): JwtIssuanceEvent {
+  return {
+    type: 'jwt_issuance',
+    time: noon,
+    spiffeId: 'spiffe://example.org/ns/shop/sa/web',
+    audiences: ['db', 'https://cache.example.org'],
+    keyId: 'ef'.repeat(20),
+    jwtId: '4a'.repeat(16),
+    issuedAt: noon,
+    notAfter: new Date('2026-01-31T12:05:00.000Z'),
+    signingInputSha256: 'ab'.repeat(32),
     entryId: 'web',
     entryRevision: 2,
     selectors: ['unix:path:/usr/bin/envoy', 'unix:uid:1000'],
@@ -121,6 +140,31 @@ export const oneOfEach: readonly AuditEvent[] = [
     revision: 4,
     actor: { kind: 'uid', uid: 0, role: 'admin' },
   },
+  jwtIssuance(),
+  {
+    type: 'jwt_key',
+    time: noon,
+    action: 'activated',
+    actor: { kind: 'system' },
+    evidence: 'published since 2026-01-30T12:00:00.000Z',
+    trustDomain: 'example.org',
+    keyId: 'ef'.repeat(20),
+    keyType: 'ec-p256',
+    spkiSha256: 'cd'.repeat(32),
+    sequence: 3,
+  },
+  {
+    type: 'node',
+    time: noon,
+    action: 'attested',
+    node: 'web-1',
+    method: 'join_token',
+    selectors: ['node:method:join_token', 'node:join_token:0123456789abcdef'],
+    serial: '',
+    code: '',
+    actor: { kind: 'system' },
+    sourceAddress: { personal: '192.0.2.7' },
+  },
 ];
 
 const hostileText = fc.oneof(
@@ -151,7 +195,7 @@ export const hostileEvents: fc.Arbitrary<AuditEvent> = fc
     const members = Object.entries(event).map(([name, value]) => {
       if (name === 'type' || name === 'before') return [name, value];
       if (name === 'time') return [name, time];
-      if (name === 'selectors') return [name, selectors];
+      if (name === 'selectors' || name === 'audiences') return [name, selectors];
       if (name === 'path' || name === 'sourceAddress') return [name, { personal: text() }];
       if (name === 'after') return [name, { text: text(), list: [text(), 1, true, null] }];
       return [name, typeof value === 'string' ? text() : value];

@@ -1,11 +1,11 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import type { AuditEvent } from '../../src/audit/event.ts';
-import { auditColumns, certificateColumns } from '../../src/audit/columns.ts';
+import { auditColumns, certificateColumns, tokenColumns } from '../../src/audit/columns.ts';
 import { formatCursor, parseCursor } from '../../src/audit/cursor.ts';
 import { parseMoment } from '../../src/audit/moment.ts';
 import { type AuditQueryFields, auditEventTypes, parseAuditQuery } from '../../src/audit/question.ts';
-import { decision, issuance, noon, oneOfEach } from './events.ts';
+import { decision, issuance, jwtIssuance, noon, oneOfEach } from './events.ts';
 
 const code = (name: string) => expect.objectContaining({ code: name });
 const nothing = {
@@ -203,6 +203,8 @@ describe('columns', () => {
     ['admin', {}],
     ['lifecycle', {}],
     ['ban', { source: web }],
+    ['jwt_issuance', { source: web, serial: '4a'.repeat(16) }],
+    ['jwt_key', {}],
   ])('%s', (type, expected) => {
     const event = oneOfEach.find((one) => one.type === type)!;
     expect(auditColumns(event)).toEqual({ ...columns, type, ...expected });
@@ -225,7 +227,13 @@ describe('columns', () => {
   test('only an issuance announces a certificate', () => {
     expect(oneOfEach.map((event) => certificateColumns(event)?.entryId)).toEqual([
       'web',
-      ...Array(9).fill(undefined),
+      ...Array(oneOfEach.length - 1).fill(undefined),
     ]);
+  });
+
+  test('only the issuance of a token says until when a key is needed', () => {
+    const announced = oneOfEach.map(tokenColumns).filter((token) => token !== null);
+    const { keyId, notAfter } = jwtIssuance();
+    expect(announced).toEqual([{ keyId, expiresAtMs: notAfter.getTime() }]);
   });
 });

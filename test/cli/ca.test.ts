@@ -74,6 +74,8 @@ test('the report is a table that nothing in it can break', () => {
   const text = formatReport({
     bundleSequence: 2,
     authorities: [],
+    waiting: null,
+    warnings: [],
     coverage: { sequence: 2, confirmed: 1, holders: 22 },
     next: { step: 'activate', safe: false },
     laggards: [

@@ -49,6 +49,46 @@ const ban = {
   revision: 1,
   certificatesValidUntil: evil,
 };
+const status = {
+  trustDomain: evil,
+  ready: false,
+  causes: [evil],
+  workloadSocket: evil,
+  adminSocket: evil,
+  adminUrl: evil,
+  dataDir: evil,
+  custody: evil,
+  attestation: evil,
+  authorities: [{ kind: evil, keyId: evil, notAfter: evil }],
+  revision: evil,
+  entries: 1,
+  policies: 1,
+  auditSize: evil,
+  streams: evil,
+  version: evil,
+  startedAt: evil,
+};
+const ca = {
+  bundleSequence: evil,
+  authorities: [
+    {
+      kind: evil,
+      keyId: evil,
+      state: evil,
+      tainted: true,
+      notBefore: evil,
+      notAfter: evil,
+      certificateSha256: evil,
+    },
+  ],
+  coverage: { sequence: evil, confirmed: evil, holders: evil },
+  next: { step: evil, safe: true },
+  laggards: [{ spiffeId: evil, node: evil, lastSeen: evil, why: evil, until: evil }],
+  moreLaggards: 1,
+  doubt: evil,
+};
+const listedPolicy = { key: evil, revision: 1, file: evil, line: 1, sha256: evil };
+const token = { id: evil, role: evil, expiresAt: evil, label: evil };
 const event = { type: 'decision', time: evil, verdict: evil, source: evil, destination: evil, why: evil };
 
 test.each([
@@ -58,6 +98,12 @@ test.each([
   [['ban', 'list'], 200, page(ban)],
   [['ban', 'serial', 'ff', '--reason', 'x'], 200, JSON.stringify(ban)],
   [['unban', 'serial', 'ff'], 200, JSON.stringify(ban)],
+  [['policy', 'list'], 200, page(listedPolicy)],
+  [['token', 'list'], 200, page(token)],
+  [['ca', 'status'], 200, JSON.stringify(ca)],
+  [['ca', 'status', '-o', 'json'], 200, JSON.stringify(ca)],
+  [['status'], 200, JSON.stringify(status)],
+  [['status', '-o', 'json'], 200, JSON.stringify(status)],
   [['policy', 'show', 'a/b'], 200, JSON.stringify({ source: evil })],
   [['audit', 'list'], 200, page({ index: 0, leafHash: evil, personal: { path: evil }, event })],
   [['audit', 'list'], 200, page({ index: 0, leafHash: '', personal: {}, event: { type: { kind: evil } } })],

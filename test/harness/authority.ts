@@ -18,6 +18,10 @@ export type Authority = {
   readonly unban: (kind: string, value: string) => Promise<void>;
   /** Events of the audit log, oldest first, for example `type=decision&verdict=deny`. */
   readonly audit: (query: string) => Promise<readonly Record<string, unknown>[]>;
+  /** Makes a join token for a node; the text of it. */
+  readonly joinToken: (node: string) => Promise<string>;
+  readonly evict: (node: string) => Promise<void>;
+  readonly nodes: () => Promise<readonly Record<string, unknown>[]>;
   /** SIGKILL: no draining, no goodbye. */
   readonly kill: () => Promise<void>;
   /** Starts it again on the same data; resolves when it is ready. */
@@ -28,6 +32,10 @@ export type AuthorityOptions = {
   readonly directory: string;
   readonly trustDomain?: string;
   readonly env?: Readonly<Record<string, string>>;
+  /** A command that runs the authority in its place, with the same pid; for example in a namespace of its own. */
+  readonly wrapper?: readonly string[];
+  /** Default: `up`. */
+  readonly command?: 'up' | 'server';
 };
 
 /** Starts an authority and waits until it is ready. It ends with the scope. */
@@ -63,6 +71,15 @@ export async function startAuthority(scope: Scope, options: AuthorityOptions): P
     unban: async (kind, value) => {
       await admin('DELETE', `/v1/bans/${kind}/${encodeURIComponent(value)}`);
     },
+    joinToken: async (node) => {
+      const { token } = JSON.parse(await admin('POST', '/v1/join-tokens', JSON.stringify({ node }))) as {
+        token: string;
+      };
+      return token;
+    },
+    evict: async (node) => void (await admin('POST', `/v1/nodes/${node}/evict`, '{}')),
+    nodes: async () =>
+      (JSON.parse(await admin('GET', '/v1/nodes')) as { items: Record<string, unknown>[] }).items,
     audit: async (query) => {
       const { items } = JSON.parse(await admin('GET', `/v1/audit?order=oldest&limit=1000&${query}`)) as {
         items: { event: Record<string, unknown> }[];
@@ -79,9 +96,11 @@ export async function startAuthority(scope: Scope, options: AuthorityOptions): P
   };
 
   async function start(): Promise<Child> {
+    const main = join(import.meta.dirname, '../../src/cli/main.ts');
+    const [command, ...args] = [...(options.wrapper ?? []), process.execPath, main, options.command ?? 'up'];
     const started = startChild(scope, {
-      command: process.execPath,
-      args: [join(import.meta.dirname, '../../src/cli/main.ts'), 'up'],
+      command,
+      args,
       env,
       logFile: join(directory, 'authority.log'),
     });

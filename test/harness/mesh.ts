@@ -16,6 +16,8 @@ export type SidecarOptions = {
   readonly service: string;
   /** What it listens on and connects to, as of `countersign envoy bootstrap`. */
   readonly ways: Omit<EnvoyBootstrapOptions, 'workload' | 'socket' | 'admin' | 'accessLog'>;
+  /** Asks for a plain `trusted_ca` in place of Envoy's SPIFFE validator. */
+  readonly plainTrustedCa?: boolean;
 };
 
 /** Starts the Envoy of a service from the bootstrap that the product makes; it is live once it has an entry. */
@@ -31,7 +33,7 @@ export function startSidecar(scope: Scope, options: SidecarOptions): Sidecar {
       ...files,
       workload: id,
       socket: authority.workloadSocket,
-    });
+    }).replace(/^  cluster: .*$/m, options.plainTrustedCa === true ? `$&${plainMetadata}` : '$&');
   return { ...startEnvoy(scope, { name: service, directory, binary, bootstrap }), id, binary };
 }
 
@@ -71,5 +73,6 @@ function document(value: unknown): string {
   return `---\n${JSON.stringify(value, null, 2)}\n`;
 }
 
+const plainMetadata = '\n  metadata:\n    disable_spiffe_cert_validation: true';
 // On a machine that is busy with other tests a decision may be late; how late is not what these tests are about.
 const decisionTimeout = '5s';

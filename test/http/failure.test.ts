@@ -66,9 +66,14 @@ test.each([
 });
 
 test('not ready answers 503 with causes', async () => {
-  harness = await startHarness({ readiness: () => ({ ready: false, causes: ['the store is gone'] }) });
+  harness = await startHarness({
+    readiness: () => ({ ready: false, causes: ['the store is gone'], warnings: [] }),
+  });
   const answer = await harness.overTls({ path: '/readyz' }, 'viewer');
-  expect([answer.status, answer.json]).toEqual([503, { ready: false, causes: ['the store is gone'] }]);
+  expect([answer.status, answer.json]).toEqual([
+    503,
+    { ready: false, causes: ['the store is gone'], warnings: [] },
+  ]);
 });
 
 test('a read of the log that cannot be recorded is not answered', async () => {

@@ -10,9 +10,9 @@ import type { FastifyInstance } from 'fastify';
 import type { AuditEventType } from '../../src/audit/event.ts';
 import { parseAuditQuery } from '../../src/audit/question.ts';
 import { explainCall } from '../../src/authz/judge.ts';
-import { createAuthority } from '../../src/ca/authority.ts';
-import { parseProfile } from '../../src/ca/profile.ts';
-import { createIntermediate, createRoot } from '../../src/ca/x509.ts';
+import { type RevocationList, signRevocationList } from '../../src/ca/crl.ts';
+import { makeIssuer } from '../ca/crl-issuer.ts';
+import { makeTestAuthority } from '../ca/test-authority.ts';
 import type { Clock } from '../../src/clock.ts';
 import { type ErrorCode, MeshError } from '../../src/errors.ts';
 import { type AdminPorts, createAdminApp } from '../../src/http/app.ts';
@@ -27,7 +27,10 @@ import { compileStoredMesh, createMeshHolder } from '../../src/identity/current-
 import { bundlePem } from '../../src/spiffe/bundle.ts';
 import { SpiffeId, TrustDomain } from '../../src/spiffe/id.ts';
 import { encodePem } from '../../src/spiffe/pem.ts';
+import { openLog } from '../../src/log.ts';
+import { openNodeRegistry } from '../../src/node/node-registry.ts';
 import { openStore, type Store } from '../../src/store/store.ts';
+import { openJwt } from '../../src/up-jwt.ts';
 
 export type Ask = {
   readonly method?: string;
@@ -77,12 +80,18 @@ function refusingCa(clock: Clock): CaPort {
     report: async () => ({
       bundleSequence: 2,
       authorities: [],
+      waiting: null,
+      warnings: [],
       coverage: { sequence: 2, confirmed: 1, holders: 2 },
       next: { step: 'activate', safe: false },
       laggards: [{ spiffeId: 'spiffe://example.org/web', node: 'n', lastSeen: at, why: 'late', until: at }],
       moreLaggards: 0,
       doubt: null,
     }),
+    request: () => {
+      throw new MeshError('csr_not_waiting', 'not now', { fix: 'wait' });
+    },
+    importChain: refuse('chain_broken'),
     rotate: refuse('rotation_out_of_order'),
     activate: refuse('rotation_unproven'),
     retire: refuse('rotation_unproven'),
@@ -101,6 +110,18 @@ export async function startHarness(changes: Partial<AdminPorts> = {}): Promise<H
   const holder = createMeshHolder(compileStoredMesh(await store.loadMesh(), settings));
   const authority = await createTestAuthority();
   const failures: unknown[] = [];
+  const jwt = await openJwt({
+    store,
+    keyDir: join(dir, 'keys'),
+    trustDomain,
+    secret: { kind: 'random_key', bytes: randomBytes(32) },
+    config: { jwtTtlSeconds: 300, jwtIssuer: null, jwtKeyType: 'ec-p256' },
+    holder,
+    clock,
+    randomBytes,
+    doubt: () => null,
+    log: openLog('silent'),
+  });
   const ports: AdminPorts = {
     administration: createAdministration({
       holder,
@@ -118,10 +139,21 @@ export async function startHarness(changes: Partial<AdminPorts> = {}): Promise<H
     revokeToken: (id, event) => store.revokeToken(id, [event]),
     checkAuthz: ({ host, ...call }) => explainCall(holder.current().snapshot, { ...call, authority: host }),
     status: async () => statusReport(clock.now()),
-    readiness: () => ({ ready: true, causes: [] }),
+    readiness: () => ({ ready: true, causes: [], warnings: [] }),
     metricsText: () => '# nothing\n',
     trustBundlePem: () => bundlePem(authority.bundle),
+    trustBundleDocument: () => '{"keys":[]}',
     ca: refusingCa(clock),
+    revocationLists: () => revocationLists(clock.now()),
+    jwt: jwt.port,
+    nodes: {
+      nodeAddress: '127.0.0.1:7444',
+      registry: await openNodeRegistry(store, clock),
+      listJoinTokens: store.listJoinTokens,
+      createJoinToken: store.createJoinToken,
+      revokeJoinToken: store.revokeJoinToken,
+      formatJoinSecret: (secret) => `cst1.${secret}.${'ab'.repeat(32)}`,
+    },
     clock,
     randomBytes,
     reportFailure: (_id, error) => failures.push(error),
@@ -165,7 +197,7 @@ export async function startHarness(changes: Partial<AdminPorts> = {}): Promise<H
       return rows.map(({ leaf }) => JSON.parse(leaf) as Record<string, unknown>);
     },
     close: async () => {
-      await Promise.all([unix.close(0), tls.close(0)]);
+      await Promise.all([unix.close(0), tls.close(0), jwt.close()]);
       await store.close();
       await rm(dir, { recursive: true, force: true });
     },
@@ -193,11 +225,7 @@ export function rawUnix(path: string, text: string): Promise<string> {
 }
 
 async function createTestAuthority() {
-  const profile = parseProfile();
-  const now = new Date();
-  const root = await createRoot({ trustDomain, profile, now, randomBytes });
-  const intermediate = await createIntermediate({ trustDomain, profile, now, randomBytes, root });
-  return createAuthority({ trustDomain, root, intermediate, profile, randomBytes });
+  return (await makeTestAuthority(new Date(), {}, trustDomain.name)).authority;
 }
 
 async function issueCertificate(authority: Awaited<ReturnType<typeof createTestAuthority>>) {
@@ -283,10 +311,12 @@ function statusReport(startedAt: Date): StatusReport {
     startedAt,
     ready: true,
     causes: [],
+    warnings: [],
     dataDir: '/data',
     workloadSocket: '/run/workload.sock',
     adminSocket: '/run/admin.sock',
     adminUrl: null,
+    trustEndpoint: null,
     custody: 'test',
     attestation: 'test',
     revision: 0,
@@ -297,3 +327,13 @@ function statusReport(startedAt: Date): StatusReport {
     authorities: [],
   };
 }
+
+/** Empty lists of two CAs. */
+function revocationLists(now: Date): Promise<readonly RevocationList[]> {
+  return Promise.all(
+    listIssuers.map(({ issuer }, i) => signRevocationList(issuer, { number: i + 1, entries: [], now })),
+  );
+}
+
+/** The CAs of the lists. */
+export const listIssuers = ['ecdsa-p256', 'ecdsa-p384'].map(makeIssuer);

@@ -39,6 +39,7 @@ describe('entries', () => {
       labels: {},
       hint: '',
       expiresAt: null,
+      nodes: [],
       revision: 1,
     });
     expect((await harness.overTls({ path: '/v1/entries/web' }, 'viewer')).json).toEqual(created.json);
@@ -252,7 +253,7 @@ const oldest = {
 test.each([
   ['/v1/status', 'application/json; charset=utf-8', '"trustDomain":"example.org"'],
   ['/v1/trust-bundle', 'application/x-pem-file', '-----BEGIN CERTIFICATE-----'],
-  ['/metrics', 'text/plain; version=0.0.4; charset=utf-8', '#'],
+  ['/metrics', 'application/openmetrics-text; version=1.0.0; charset=utf-8', '#'],
   ['/healthz', 'application/json; charset=utf-8', '{"status":"ok"}'],
 ])('%s answers as %s', async (path, type, part) => {
   const answer = await harness.overTls({ path }, 'viewer');

@@ -1,0 +1,76 @@
+import { join, resolve } from 'node:path';
+
+// Readers of single values. Each throws an Error that says what is wrong with the text; config.ts adds the name, the
+// source and the fix.
+
+/** An absolute path; a relative one is taken from the working directory. */
+export function absolutePath(value: string): string {
+  if (value === '') throw new Error('is empty');
+  return resolve(value);
+}
+
+/** `host:port`, or null for `off`. */
+export function address(value: string): { readonly host: string; readonly port: number } | null {
+  if (value === 'off') return null;
+  const match = /^(\[[0-9a-f:]+\]|[0-9a-z.-]+):([0-9]{1,5})$/i.exec(value);
+  const port = Number(match?.[2]);
+  if (match?.[1] === undefined || port > 65_535) throw new Error('is not host:port or off');
+  return { host: match[1].replace(/^\[|\]$/g, ''), port };
+}
+
+/** The address of the kubelet, or null for `off`. Without TLS only on this machine. */
+export function kubeletUrl(value: string): URL | null {
+  if (value === 'off') return null;
+  const match = /^(https?):\/\/(\[[0-9a-f:]+\]|[0-9a-z.-]+):[0-9]{1,5}$/.exec(value);
+  if (match === null || !URL.canParse(value)) throw new Error('is not https://host:port or off');
+  const isHere = /^(127(\.[0-9]{1,3}){3}|\[::1\])$/.test(match[2] ?? '');
+  if (match[1] === 'http' && !isHere) throw new Error('is http, which is for 127.0.0.1 or [::1]');
+  return new URL(value);
+}
+
+/** Where the service manager puts a credential. @see systemd.exec(5), section "Credentials" */
+export function credentialPath(name: string, directory: string | undefined): string {
+  if (!/^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/.test(name)) throw new Error('is not the name of a credential');
+  // Whoever opens no keys, such as a client with the same file, need not have the credential.
+  return directory?.startsWith('/') === true ? join(directory, name) : name;
+}
+
+/** The number of an open file descriptor, or null for nothing. */
+export function descriptor(value: string): number | null {
+  if (value === '') return null;
+  const fd = integer(0, 1_023)(value);
+  if (fd === 1 || fd === 2) throw new Error('is for output');
+  return fd;
+}
+
+/** One of a closed list of words. */
+export function oneOf<T extends string>(names: readonly T[]): (value: string) => T {
+  return (value) => {
+    const name = names.find((known) => known === value);
+    if (name === undefined) throw new Error(`is not one of ${names.join(', ')}`);
+    return name;
+  };
+}
+
+/** User ids, separated by commas. */
+export function uids(value: string): readonly number[] {
+  if (value.trim() === '') return [];
+  return value.split(',').map((part) => integer(0, 0xffff_ffff)(part.trim()));
+}
+
+/** A Kubernetes namespace name (RFC 1123 label). */
+export function namespaceName(value: string): string {
+  if (!/^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/.test(value)) throw new Error('is not a namespace name');
+  return value;
+}
+
+/** A whole number within bounds. */
+export function integer(min: number, max: number): (value: string) => number {
+  return (value) => {
+    const number = Number(value);
+    if (!/^[0-9]{1,10}$/.test(value) || number < min || number > max) {
+      throw new Error(`is not a whole number from ${min} to ${max}`);
+    }
+    return number;
+  };
+}

@@ -1,0 +1,270 @@
+import { createHash } from 'node:crypto';
+import type { Config } from './config.ts';
+import type { RandomBytes } from './ca/serial.ts';
+import type { Clock } from './clock.ts';
+import { MeshError, publicError } from './errors.ts';
+import { startTlsGrpcListener } from './grpc/tls-listener.ts';
+import type { NodePorts } from './http/node-routes.ts';
+import { type MeshHolder, type MeshSettings } from './identity/current-mesh.ts';
+import type { SecretContent } from './identity/coverage.ts';
+import type { RegistrationEntry } from './identity/entry.ts';
+import { reservedIds } from './identity/entry-parse.ts';
+import { createIssuer, type IssuedX509, type IssueX509 } from './identity/issuer.ts';
+import type { Keeper } from './identity/keeper.ts';
+import { type AttestedNode, nodeSpiffeId, nodeTtlSeconds } from './identity/node.ts';
+import { createViewMaker, type NodeView } from './identity/view.ts';
+import type { Log } from './log.ts';
+import { createAttestationService, type IssueNodeCertificate } from './node/attestation-service.ts';
+import { createCheckPeer, type NodePeer } from './node/node-check.ts';
+import { type NodeRegistry, openNodeRegistry } from './node/node-registry.ts';
+import { createNodeService } from './node/node-service.ts';
+import { formatJoinSecret } from './node/server-trust.ts';
+import type { ViewPort } from './node/view-stream.ts';
+import { decodePem, encodePem } from './spiffe/pem.ts';
+import type { TrustBundle } from './spiffe/bundle.ts';
+import type { TrustDomain } from './spiffe/id.ts';
+import { readListFile } from './store/key-files.ts';
+import type { Store } from './store/store.ts';
+import type { ProofThread } from './signing/thread.ts';
+import type { KeptAuthority } from './up-authority.ts';
+import type { RevocationLists } from './up-crl.ts';
+import type { JwtPlant } from './up-jwt.ts';
+import { type DoorCertificate, keepOwnCertificate } from './up-own-certificate.ts';
+import type { Rotation } from './up-rotation.ts';
+
+/** The nodes of a mesh, and the door that they come in by. */
+export type Nodes = { readonly ports: NodePorts; readonly close: () => Promise<void> };
+
+export type NodesParts = {
+  readonly config: Config;
+  readonly trustDomain: TrustDomain;
+  readonly settings: MeshSettings;
+  readonly store: Store;
+  readonly holder: MeshHolder;
+  readonly authority: KeptAuthority;
+  readonly crl: RevocationLists;
+  readonly jwt: JwtPlant;
+  readonly issue: IssueX509;
+  readonly keeper: Keeper;
+  readonly readCsr: ProofThread['readCsr'];
+  readonly note: Rotation['note'];
+  readonly clock: Clock;
+  readonly randomBytes: RandomBytes;
+  readonly log: Log;
+};
+
+/**
+ * Opens the registry of nodes and, unless it is off, the node API.
+ * @throws MeshError `address_in_use`, `file_missing`, `config_invalid`
+ */
+export async function openNodes(parts: NodesParts): Promise<Nodes> {
+  const { config, store, clock, authority } = parts;
+  const registry = await openNodeRegistry(store, clock);
+  const at = config.nodeAddress;
+  const door = at === null ? null : await openDoor(parts, registry, at);
+  const address = at === null || door === null ? null : `${formatHost(at.host)}:${door.port}`;
+  return {
+    ports: {
+      nodeAddress: address,
+      registry,
+      listJoinTokens: store.listJoinTokens,
+      createJoinToken: store.createJoinToken,
+      revokeJoinToken: store.revokeJoinToken,
+      formatJoinSecret: (secret) => {
+        const root = rootOf(authority);
+        return formatJoinSecret({ secret, rootSha256: createHash('sha256').update(root).digest('hex') });
+      },
+    },
+    close: async () => {
+      await door?.close(config.shutdownGraceSeconds * 1_000);
+    },
+  };
+}
+
+async function openDoor(
+  parts: NodesParts,
+  registry: NodeRegistry,
+  at: NonNullable<Config['nodeAddress']>,
+): ReturnType<typeof startTlsGrpcListener> {
+  const { config, trustDomain, store, holder, authority, keeper, clock, randomBytes, log } = parts;
+  const bans = () => holder.current().bans;
+  const issueNode = nodeIssuer(parts, registry);
+  const { delivering, seen } = coverNodes(parts);
+  const recordQuietly = (event: Parameters<Store['recordEvents']>[0][number]): void => {
+    store
+      .recordEvents([event])
+      .catch((error: unknown) => log.error(publicError(error), 'event could not be recorded'));
+  };
+  const report = (error: unknown): void => log.error(publicError(error), 'a call of a node failed');
+  const attestation = createAttestationService({
+    trustDomain,
+    registry,
+    findJoinToken: store.findJoinToken,
+    machineCas: readMachineCas(config.nodeCaFile),
+    issue: issueNode,
+    readCsr: parts.readCsr,
+    bundle: authority.bundle,
+    bans,
+    recordRefusal: recordQuietly,
+    delivering,
+    randomBytes,
+    clock,
+    report,
+  });
+  const node = createNodeService({
+    check: createCheckPeer({ trustDomain, bundle: authority.bundle, bans, node: registry.find, clock }),
+    certify: registry.certify,
+    issueNode,
+    issue: parts.issue,
+    mintJwt: parts.jwt.mint,
+    readCsr: parts.readCsr,
+    bundle: authority.bundle,
+    view: viewPort(parts, registry),
+    cover: (notes) => {
+      for (const { isConfirmed, client, name, content, at: time } of notes) {
+        parts.note(isConfirmed, client, name, content, time);
+      }
+    },
+    storeShipment: ({ events, ...shipment }) => store.recordShipment(shipment, events),
+    delivering,
+    seen,
+    clock,
+    report,
+  });
+  const own = await keepOwnCertificate(keeper, { door: 'server', trustDomain, dnsNames: ['localhost'] });
+  // The root goes along, for agents that know nothing but its digest.
+  const shown = ({ certificate, privateKey }: DoorCertificate) => ({
+    certificate: certificate + encodePem('CERTIFICATE', rootOf(authority)),
+    privateKey,
+  });
+  const listener = await startTlsGrpcListener({
+    at,
+    shown: shown(own.current()),
+    services: [attestation, node],
+    log: (message, detail) => log.info(detail, message),
+  });
+  own.watch((certificate) => {
+    try {
+      listener.renew(shown(certificate));
+    } catch (error) {
+      log.error(publicError(error), 'the certificate of the node API could not be renewed');
+    }
+  });
+  return listener;
+}
+
+/** INVARIANT: a certificate of a node is signed only while the node is not evicted. */
+function nodeIssuer(parts: NodesParts, registry: NodeRegistry): IssueNodeCertificate {
+  const { authority, crl, store, clock, holder, trustDomain } = parts;
+  const issue = createIssuer({
+    authority: crl.signer,
+    mayStillSign: authority.mayStillSign,
+    record: store.recordEvents,
+    clock,
+    isCurrent: ({ id }) => registry.find(id.slice(nodeEntryPrefix.length))?.evictedAt === null,
+    bans: () => holder.current().bans,
+  });
+  return (node, publicKey) =>
+    issue({
+      entry: entryOf(trustDomain, node.name),
+      publicKey,
+      attestation: { selectors: [], caller: { pid: 0, uid: 0, gid: 0, node: node.name } },
+    });
+}
+
+function entryOf(trustDomain: TrustDomain, name: string): RegistrationEntry {
+  return {
+    id: `${nodeEntryPrefix}${name}`,
+    spiffeId: nodeSpiffeId(trustDomain, name),
+    selectors: [],
+    ttlSeconds: nodeTtlSeconds,
+    dnsNames: [],
+    labels: {},
+    hint: '',
+    expiresAt: null,
+    revision: 0,
+  };
+}
+
+/** An agent verifies the server with the bundle that came with its certificate, so it counts for rotation as any proxy. */
+function coverNodes({ note, clock }: NodesParts) {
+  const carried = new Map<string, SecretContent>();
+  const clientOf = (name: string) => ({ uid: 0, pid: 0, node: 'agent', host: name });
+  return {
+    delivering: (node: AttestedNode, issued: IssuedX509, bundle: TrustBundle): void => {
+      const content: SecretContent = {
+        kind: 'svid',
+        spiffeId: nodeSpiffeId(bundle.trustDomain, node.name).text,
+        serial: issued.serial,
+        issuerKeyId: issued.issuerKeyId,
+        notAfter: issued.notAfter,
+        bundleSequence: bundle.sequence,
+      };
+      carried.set(node.name, content);
+      note(false, clientOf(node.name), 'node', content, clock.now());
+    },
+    seen: ({ node, leaf }: NodePeer): void => {
+      const content = carried.get(node.name);
+      if (content?.kind !== 'svid' || content.serial !== leaf.serial) return;
+      carried.delete(node.name);
+      note(true, clientOf(node.name), 'node', content, clock.now());
+    },
+  };
+}
+
+function viewPort(
+  { holder, authority, crl, jwt, settings, config }: NodesParts,
+  registry: NodeRegistry,
+): ViewPort {
+  const makeView = createViewMaker();
+  const viewSettings: NodeView['settings'] = {
+    trustDomain: settings.trustDomain.name,
+    rootNamespace: settings.rootNamespace,
+    ttlSeconds: settings.ttlSeconds,
+    maxStalenessSeconds: config.maxStalenessSeconds,
+  };
+  return {
+    current: ({ name }) => {
+      const { mesh } = holder.current();
+      const source = {
+        mesh,
+        bundle: authority.bundle(),
+        jwtBundle: jwt.bundle(),
+        crls: crl.published(),
+        settings: viewSettings,
+      };
+      return makeView([`node:${name}`], source, 0);
+    },
+    onChange: (listener) => {
+      const all = [holder, authority, crl, jwt, registry].map(({ onChange }) => onChange(listener));
+      return () => all.forEach((unsubscribe) => unsubscribe());
+    },
+  };
+}
+
+/** The root that the CA which signs now leads to. */
+function rootOf(authority: KeptAuthority): Uint8Array {
+  const [root] = authority.current().bundle.x509Authorities;
+  if (root === undefined) throw new MeshError('authority_invalid', 'the CA has no root');
+  return root;
+}
+
+function readMachineCas(file: string | null): readonly Uint8Array[] {
+  if (file === null) return [];
+  try {
+    return decodePem(readListFile(file, maxCaFileBytes), 'CERTIFICATE', { maxBytes: maxCaFileBytes });
+  } catch (cause) {
+    if (!(cause instanceof MeshError) || cause.code !== 'der_invalid') throw cause;
+    throw new MeshError('config_invalid', 'nodeCaFile holds no certificates in PEM', {
+      fix: 'put the CAs of the machine certificates there, one after the other',
+      cause,
+    });
+  }
+}
+
+function formatHost(host: string): string {
+  return host.includes(':') ? `[${host}]` : host;
+}
+
+const nodeEntryPrefix = `${reservedIds}node.`;
+const maxCaFileBytes = 262_144;
