@@ -40,16 +40,28 @@ export type YamlDocument = {
  * `document_depth`, `document_duplicate_key`, `document_field_type`, `document_field_missing`
  */
 export function readDocuments(input: YamlText): readonly YamlDocument[] {
+  const steps = readInSteps(input);
+  for (let step = steps.next(); ; step = steps.next()) if (step.done === true) return step.value;
+}
+
+/**
+ * The same in steps of well under a millisecond, so that whoever runs it may let others run in between: a long text takes
+ * half a second. @throws MeshError as {@link readDocuments}
+ */
+export function* readInSteps(input: YamlText): Generator<void, readonly YamlDocument[]> {
   const source = openSource(input);
   checkCharacters(source);
-  const parts = splitDocuments(source);
+  const parts = yield* splitDocuments(source);
   const documents: YamlDocument[] = [];
   for (const part of parts) {
+    yield;
     const document = describe(source, part);
     if (document !== undefined) documents.push(document);
   }
   return documents;
 }
+
+const lexemesInStep = 64;
 
 type Part = { readonly document: Document.Parsed; readonly start: number; readonly end: number };
 
@@ -88,7 +100,7 @@ const forbiddenCharacter =
   /[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufffe\uffff]|\r(?!\n)|[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]/;
 
 /** Feeds the lexer's tokens to the parser one by one, so that limits hold before anything recursive sees the tree. */
-function splitDocuments(source: DocumentSource): readonly Part[] {
+function* splitDocuments(source: DocumentSource): Generator<void, readonly Part[]> {
   const parser = new Parser();
   const { composer, check } = openComposer(source);
   const bounds: { start: number; end: number }[] = [];
@@ -119,6 +131,7 @@ function splitDocuments(source: DocumentSource): readonly Part[] {
   for (const lexeme of new Lexer().lex(source.text)) {
     const at = parser.offset;
     lexemes += 1;
+    if (lexemes % lexemesInStep === 0) yield;
     if (lexemes > maxLexemes) refuseSize(source, at, `the text has more than ${maxLexemes} words and signs`);
     // The lexer announces plain and block text with a marker; the lexeme after it may look like anything.
     if (!atScalar) refuseToken(source, CST.tokenType(lexeme), at);

@@ -16,6 +16,7 @@ type FieldOptions = {
   readonly label?: readonly (readonly [string, string])[];
   readonly hint?: string;
   readonly expiresAt?: string;
+  readonly node?: readonly string[];
 };
 
 /** `countersign entry ...`. */
@@ -41,12 +42,13 @@ export function entryCommand(session: Session): Command {
       const page = await listAll<EntryView>(clientOf(session, command), '/v1/entries', options);
       print(session, command, page, () =>
         formatTable(
-          ['ID', 'SPIFFE ID', 'TTL', 'EXPIRES', 'SELECTORS'],
+          ['ID', 'SPIFFE ID', 'TTL', 'EXPIRES', 'NODES', 'SELECTORS'],
           page.items.map((entry) => [
             entry.id,
             entry.spiffeId,
             `${entry.ttlSeconds}s`,
             entry.expiresAt ?? 'never',
+            (entry.nodes ?? []).join(' ') || 'none',
             entry.selectors.join(' '),
           ]),
         ),
@@ -63,7 +65,7 @@ export function entryCommand(session: Session): Command {
   fieldOptions(group.command('update <id>').description('replace the given fields of an entry'))
     .option(
       '--clear <field>',
-      'empty a field: dnsNames, labels, hint or expiresAt; may be repeated',
+      'empty a field: dnsNames, labels, hint, expiresAt or nodes; may be repeated',
       repeated,
     )
     .addHelpText('after', examples('entry update web --ttl 30m', 'entry update web --clear expiresAt'))
@@ -107,11 +109,16 @@ function fieldOptions(command: Command): Command {
     .option('--dns-name <name>', 'a DNS name in its certificates; may be repeated', repeated)
     .option('--label <key=value>', 'a label that policies can select; may be repeated', parseLabel)
     .option('--hint <text>', 'tells a workload with several identities which one this is')
-    .option('--expires-at <time>', 'when the entry stops to match, such as 2027-01-31T00:00:00Z');
+    .option('--expires-at <time>', 'when the entry stops to match, such as 2027-01-31T00:00:00Z')
+    .option(
+      '--node <name>',
+      'a node whose agent may serve it, or * for every node; may be repeated',
+      repeated,
+    );
 }
 
 function fieldsOf(options: FieldOptions): Partial<EntryView> {
-  const { spiffeId, selector, ttl, dnsName, label, hint, expiresAt } = options;
+  const { spiffeId, selector, ttl, dnsName, label, hint, expiresAt, node } = options;
   return {
     ...(spiffeId === undefined ? {} : { spiffeId }),
     ...(selector === undefined ? {} : { selectors: selector }),
@@ -120,6 +127,7 @@ function fieldsOf(options: FieldOptions): Partial<EntryView> {
     ...(label === undefined ? {} : { labels: Object.fromEntries(label) }),
     ...(hint === undefined ? {} : { hint }),
     ...(expiresAt === undefined ? {} : { expiresAt }),
+    ...(node === undefined ? {} : { nodes: node.map((name) => (name === '*' ? name : `node:${name}`)) }),
   };
 }
 
@@ -139,10 +147,16 @@ const emptyFields: ReadonlyMap<string, Partial<EntryView>> = new Map<string, Par
   ['labels', { labels: {} }],
   ['hint', { hint: '' }],
   ['expiresAt', { expiresAt: null }],
+  ['nodes', { nodes: [] }],
 ]);
 
 function pathOf(id: string): string {
   return `/v1/entries/${encodeURIComponent(id)}`;
+}
+
+/** An entry without nodes is served by no agent: whoever reads the list should see it. */
+function nodesText({ nodes = [] }: Partial<EntryView>): string {
+  return nodes.length === 0 ? 'none: only countersign up serves it' : nodes.join(' ');
 }
 
 function formatEntry(entry: EntryView): string {
@@ -160,6 +174,7 @@ function formatEntry(entry: EntryView): string {
     ],
     ['hint', entry.hint],
     ['expires', entry.expiresAt ?? 'never'],
+    ['nodes', nodesText(entry)],
     ['revision', `${entry.revision}`],
   ]);
 }

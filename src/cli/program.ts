@@ -1,4 +1,5 @@
 import { Command, Option } from 'commander';
+import { agentCommand } from './agent-command.ts';
 import { applyCommand } from './apply-command.ts';
 import { auditCommand } from './audit-command.ts';
 import { authzCommand } from './authz-command.ts';
@@ -8,7 +9,10 @@ import { entryCommand } from './entry-command.ts';
 import { envoyCommand } from './envoy-command.ts';
 import { examples } from './help.ts';
 import { inspectCommand } from './inspect-command.ts';
+import { jwtCommand } from './jwt-command.ts';
+import { nodeCommand } from './node-command.ts';
 import { policyCommand } from './policy-command.ts';
+import { serverCommand } from './server-command.ts';
 import type { Session } from './session.ts';
 import { statusCommand } from './status-command.ts';
 import { svidCommand } from './svid-command.ts';
@@ -41,6 +45,9 @@ export function createProgram(session: Session): Command {
     .configureOutput({ writeOut: session.write, writeErr: session.say, outputError: () => undefined });
   const commands = [
     upCommand(session),
+    serverCommand(session),
+    agentCommand(session),
+    nodeCommand(session),
     statusCommand(session),
     entryCommand(session),
     applyCommand(session),
@@ -50,6 +57,7 @@ export function createProgram(session: Session): Command {
     unbanCommand(session),
     auditCommand(session),
     caCommand(session),
+    jwtCommand(session),
     tokenCommand(session),
     trustBundleCommand(session),
     envoyCommand(session),
@@ -65,6 +73,10 @@ export function createProgram(session: Session): Command {
 }
 
 function inherit(parent: Command, command: Command): void {
-  command.copyInheritedSettings(parent).helpCommand(false);
+  // `agent` and `agent files` both have --workload-socket: what stands behind `files` is for it.
+  const ownsOptions = command.commands.some((inner) =>
+    inner.options.some(({ long }) => long !== undefined && command.options.some((own) => own.long === long)),
+  );
+  command.copyInheritedSettings(parent).helpCommand(false).enablePositionalOptions(ownsOptions);
   for (const inner of command.commands) inherit(command, inner);
 }

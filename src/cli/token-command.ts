@@ -79,7 +79,8 @@ export function tokenCommand(session: Session): Command {
   return group;
 }
 
-function createSecretFile(file: string): void {
+/** Makes an empty file, 0600, for a secret. @throws MeshError `file_permissions` when it exists or cannot be made */
+export function createSecretFile(file: string): void {
   try {
     writeFileSync(file, '', { mode: 0o600, flag: 'wx' });
   } catch (cause) {

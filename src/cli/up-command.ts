@@ -1,5 +1,7 @@
 import { Command } from 'commander';
 import { type Config, configOptions, loadConfig } from '../config.ts';
+import type { Log } from '../log.ts';
+import type { Running } from '../up.ts';
 import { examples } from './help.ts';
 import { globalOptions } from './global-options.ts';
 import { print, type Session } from './session.ts';
@@ -8,9 +10,25 @@ import { printable } from './text.ts';
 
 /** `countersign up`: runs until a signal stops it. */
 export function upCommand(session: Session): Command {
-  const command = new Command('up').description(
-    'run the authority and the agent in this process, until a signal stops it',
-  );
+  return authorityCommand(session, {
+    name: 'up',
+    description: 'run the authority and the agent in this process, until a signal stops it',
+    examples: ['up', 'up --data-dir ./data --trust-domain example.org', 'up --config mesh.yaml'],
+    start: async (config, log) => (await import('../up.ts')).startUp(config, log),
+  });
+}
+
+/** A command that runs an authority. */
+export type AuthorityCommand = {
+  readonly name: string;
+  readonly description: string;
+  readonly examples: readonly string[];
+  readonly start: (config: Config, log: Log) => Promise<Running>;
+};
+
+/** Makes the command; `up` and `server` differ in what they start. */
+export function authorityCommand(session: Session, made: AuthorityCommand): Command {
+  const command = new Command(made.name).description(made.description);
   // --data-dir is an option of every command.
   for (const { name, help, env, defaultText } of configOptions({ ...session, flags: {} })) {
     if (name === 'dataDir') continue;
@@ -18,10 +36,7 @@ export function upCommand(session: Session): Command {
     command.option(`--${kebab(name)} <value>`, `${help} (${env}${shown})`);
   }
   return command
-    .addHelpText(
-      'after',
-      examples('up', 'up --data-dir ./data --trust-domain example.org', 'up --config mesh.yaml'),
-    )
+    .addHelpText('after', examples(...made.examples))
     .action(async (flags: Partial<Record<keyof Config, string>>, self: Command) => {
       const { config: file = null, dataDir } = globalOptions(self);
       const config = loadConfig({
@@ -32,8 +47,8 @@ export function upCommand(session: Session): Command {
       });
       const stop = session.catchSignals();
       // Loaded here, so that no other command waits for gRPC, SQLite and the web server to load.
-      const [{ openLog }, { startUp }] = await Promise.all([import('../log.ts'), import('../up.ts')]);
-      const running = await startUp(config, openLog(config.logLevel));
+      const { openLog } = await import('../log.ts');
+      const running = await made.start(config, openLog(config.logLevel));
       try {
         const status = JSON.parse(JSON.stringify(await running.status())) as StatusAnswer;
         print(session, self, status, () => `${formatStatus(status)}\n${howToGoOn(session, config)}`);

@@ -1,0 +1,173 @@
+import { createPrivateKey } from 'node:crypto';
+import { existsSync } from 'node:fs';
+import { type ConfigSources, defaultDataDirectory, loadConfig, type LogLevel } from './config.ts';
+import { address } from './config-values.ts';
+import { MeshError, quote } from './errors.ts';
+import type { Evidence } from './node/node-client.ts';
+import type { ServerAddress } from './node/server-trust.ts';
+import type { TrustDomain } from './spiffe/id.ts';
+import { decodePem } from './spiffe/pem.ts';
+import { readListFile, readPrivateFile } from './store/key-files.ts';
+
+/** Everything that can be configured of an agent. */
+export type AgentConfig = {
+  readonly server: ServerAddress;
+  /** Null: that of the server which is trusted. */
+  readonly trustDomain: TrustDomain | null;
+  /** Holds the sealed cache; 0700. */
+  readonly dataDir: string;
+  readonly workloadSocket: string;
+  /** `cst1...`, or null. */
+  readonly joinToken: string | null;
+  /** The machine's own certificate and key, or null. */
+  readonly machine: Extract<Evidence, { kind: 'x509pop' }> | null;
+  /** CA certificates, DER, or null. */
+  readonly trustRoots: readonly Uint8Array[] | null;
+  /** SHA-256 of the root, lower-case hex, or null. */
+  readonly trustRootSha256: string | null;
+  readonly attest: {
+    readonly kubelet: { readonly url: URL; readonly tokenFile: string; readonly caFile: string } | null;
+    readonly docker: string | null;
+  };
+  readonly logLevel: LogLevel;
+  readonly shutdownGraceSeconds: number;
+};
+
+/** Flags of `countersign agent`; each has a variable of the environment with `COUNTERSIGN_` before it. */
+export const agentOptions = {
+  serverAddress: 'host:port of the node API of the server',
+  joinTokenFile: 'file with the join token, mode 0600; needed once',
+  machineCertificate: "PEM file of this machine's own certificate, leaf first, in place of a join token",
+  machineKey: 'PEM file with the key of that certificate, mode 0600',
+  trustBundle: 'PEM file with the CAs of the server; needs --trust-domain',
+  trustBundleSha256: 'SHA-256 of the root of the server, in hex',
+  trustDomain: 'the trust domain the server must be of',
+  workloadSocket: 'Unix socket for proxies and workloads',
+  attestKubelet: 'URL of the kubelet of this node, or off',
+  attestKubeletCaFile: 'PEM with the CAs of the kubelet',
+  attestKubeletTokenFile: 'file with the token for the kubelet',
+  attestDocker: 'socket of the Docker engine, or off',
+  logLevel: 'error, warn, info or debug',
+  shutdownGraceSeconds: 'how long a stop waits for open streams',
+} as const;
+export type AgentOption = keyof typeof agentOptions;
+
+/**
+ * Reads the configuration of an agent. Secrets come from files, never from arguments.
+ * @throws MeshError `config_invalid`, `file_missing`, `file_permissions`
+ */
+export function loadAgentConfig(
+  flags: Partial<Record<AgentOption | 'dataDir', string>>,
+  sources: Pick<ConfigSources, 'environment' | 'isRoot'>,
+): AgentConfig {
+  const textOf = (name: AgentOption): string | null =>
+    flags[name] ?? sources.environment[environmentName(name)] ?? null;
+  const dataDir =
+    flags.dataDir ?? sources.environment['COUNTERSIGN_DATA_DIR'] ?? `${defaultDataDirectory(sources)}-agent`;
+  const { serverAddress, joinTokenFile, ...more } = flags;
+  const common = loadConfig({
+    flags: { ...pickShared(more), dataDir },
+    environment: sources.environment,
+    file: null,
+    isRoot: sources.isRoot,
+  });
+  const { attestKubelet: url, attestKubeletCaFile: caFile, attestKubeletTokenFile: tokenFile } = common;
+  const pin = textOf('trustBundleSha256');
+  if (pin !== null && !/^[0-9a-f]{64}$/i.test(pin)) refuse('trustBundleSha256', 'is not 64 hex digits');
+  const bundleFile = textOf('trustBundle');
+  return {
+    server: readServer(serverAddress ?? textOf('serverAddress')),
+    trustDomain: common.trustDomain,
+    dataDir: common.dataDir,
+    workloadSocket: common.workloadSocket,
+    joinToken: readJoinToken(joinTokenFile ?? textOf('joinTokenFile')),
+    machine: readMachine(textOf('machineCertificate'), textOf('machineKey')),
+    trustRoots: bundleFile === null ? null : readCertificates(bundleFile),
+    trustRootSha256: pin?.toLowerCase() ?? null,
+    attest: { kubelet: url === null ? null : { url, caFile, tokenFile }, docker: common.attestDocker },
+    logLevel: common.logLevel,
+    shutdownGraceSeconds: common.shutdownGraceSeconds,
+  };
+}
+
+function pickShared(flags: Partial<Record<AgentOption | 'dataDir', string>>) {
+  return Object.fromEntries(
+    shared.flatMap((name) => {
+      const value = flags[name];
+      return value === undefined ? [] : [[name, value]];
+    }),
+  );
+}
+
+function readServer(text: string | null): ServerAddress {
+  if (text === null) return refuse('serverAddress', 'is not set');
+  const server = attempt('serverAddress', () => address(text));
+  return server ?? refuse('serverAddress', 'is off');
+}
+
+/** A token that was used up may be gone: the cache goes on without it. */
+function readJoinToken(file: string | null): string | null {
+  if (file === null || !existsSync(file)) return null;
+  return Buffer.from(readPrivateFile(file)).toString('utf8').trim();
+}
+
+function readMachine(certificate: string | null, keyFile: string | null): AgentConfig['machine'] {
+  if (certificate === null && keyFile === null) return null;
+  if (certificate === null || keyFile === null) return refuse('machineKey', 'goes with machineCertificate');
+  const pem = Buffer.from(readPrivateFile(keyFile)).toString('utf8');
+  const privateKey = attempt('machineKey', () =>
+    createPrivateKey(pem).export({ type: 'pkcs8', format: 'der' }),
+  );
+  return {
+    kind: 'x509pop',
+    certificates: readCertificates(certificate),
+    privateKey: new Uint8Array(privateKey),
+  };
+}
+
+function readCertificates(file: string): readonly Uint8Array[] {
+  return attempt(file, () =>
+    decodePem(readListFile(file, maxPemBytes), 'CERTIFICATE', { maxBytes: maxPemBytes }),
+  );
+}
+
+function attempt<T>(what: string, read: () => T): T {
+  try {
+    return read();
+  } catch (cause) {
+    if (cause instanceof MeshError && cause.code !== 'der_invalid') throw cause;
+    // What a key cannot be read for is told by nobody: its text stays where it is.
+    const why = cause instanceof MeshError ? cause.message : 'cannot be read';
+    throw new MeshError('config_invalid', `${quote(what)}: ${why}`, {
+      fix: 'see countersign agent --help',
+      cause,
+    });
+  }
+}
+
+function refuse(what: string, why: string): never {
+  throw new MeshError('config_invalid', `${what} ${why}`, {
+    fix: `set --${kebab(what)} or ${environmentName(what)}`,
+  });
+}
+
+/** The variable of the environment that stands for an option. */
+export function environmentName(name: string): string {
+  return `COUNTERSIGN_${name.replace(/[A-Z0-9]+/g, (part) => `_${part}`).toUpperCase()}`;
+}
+
+function kebab(name: string): string {
+  return name.replace(/[A-Z0-9]+/g, (part) => `-${part.toLowerCase()}`);
+}
+
+const shared = [
+  'trustDomain',
+  'workloadSocket',
+  'attestKubelet',
+  'attestKubeletCaFile',
+  'attestKubeletTokenFile',
+  'attestDocker',
+  'logLevel',
+  'shutdownGraceSeconds',
+] as const;
+const maxPemBytes = 262_144;

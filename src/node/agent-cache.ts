@@ -1,0 +1,151 @@
+import { createCipheriv, createDecipheriv, hkdfSync } from 'node:crypto';
+import type { RandomBytes } from '../ca/serial.ts';
+import { MeshError, quote } from '../errors.ts';
+import type { X509Svid } from '../identity/credentials.ts';
+import type { NodeView } from '../identity/view.ts';
+import { SpiffeId, type TrustDomain } from '../spiffe/id.ts';
+import { View } from '../wire/node.ts';
+import type { NodeIdentity } from './node-client.ts';
+import { viewFromWire, viewToWire } from './view-wire.ts';
+
+/** What an agent needs to serve without its server. */
+export type AgentState = {
+  readonly identity: NodeIdentity;
+  readonly view: NodeView;
+  /** When the server last confirmed the view. */
+  readonly freshAt: Date;
+  readonly svids: readonly X509Svid[];
+};
+
+/** What the cache is bound to: it opens nowhere else. */
+export type CacheBinding = {
+  readonly trustDomain: TrustDomain;
+  /** Of this machine, such as the text of /etc/machine-id. */
+  readonly machineId: string;
+  /** 32 random bytes that lie beside the cache. */
+  readonly key: Uint8Array;
+};
+
+/** Seals a state: AES-256-GCM under a key of this machine, the header as associated data. */
+export function sealState(state: AgentState, binding: CacheBinding, randomBytes: RandomBytes): Uint8Array {
+  const header = headerOf(binding.trustDomain);
+  const nonce = randomBytes(nonceBytes);
+  const cipher = createCipheriv('aes-256-gcm', sealingKey(binding), nonce);
+  cipher.setAAD(header);
+  const sealed = Buffer.concat([cipher.update(encodeState(state)), cipher.final()]);
+  return Buffer.concat([header, nonce, cipher.getAuthTag(), sealed]);
+}
+
+/**
+ * Opens a cache.
+ * @throws MeshError `agent_cache_invalid` naming what does not fit
+ */
+export function openState(bytes: Uint8Array, binding: CacheBinding): AgentState {
+  const end = bytes.indexOf(newline);
+  const header = Buffer.from(bytes.subarray(0, end + 1));
+  const [magic, name] = header.toString('latin1').trimEnd().split(' ');
+  if (end === -1 || end > maxHeaderBytes || magic === undefined || name === undefined)
+    throw invalid('is damaged');
+  if (magic !== currentMagic) throw invalid(`is of another version, ${quote(magic)}`);
+  if (name !== binding.trustDomain.name) throw invalid(`is of the trust domain ${quote(name)}`);
+  const [nonceEnd, tagEnd] = [end + 1 + nonceBytes, end + 1 + nonceBytes + tagBytes];
+  if (bytes.length <= tagEnd) throw invalid('is damaged');
+  const decipher = createDecipheriv('aes-256-gcm', sealingKey(binding), bytes.subarray(end + 1, nonceEnd), {
+    authTagLength: tagBytes,
+  });
+  decipher.setAAD(header);
+  decipher.setAuthTag(bytes.subarray(nonceEnd, tagEnd));
+  let opened: Buffer;
+  try {
+    opened = Buffer.concat([decipher.update(bytes.subarray(tagEnd)), decipher.final()]);
+  } catch (cause) {
+    throw invalid('is of another machine, or damaged', cause);
+  }
+  try {
+    return decodeState(opened);
+  } catch (cause) {
+    throw invalid('cannot be read', cause);
+  }
+}
+
+type StoredSvid = {
+  readonly [K in keyof X509Svid]: X509Svid[K] extends string
+    ? string
+    : X509Svid[K] extends readonly Uint8Array[]
+      ? readonly string[]
+      : string;
+};
+
+function encodeState({ identity, view, freshAt, svids }: AgentState): Buffer {
+  return Buffer.from(
+    JSON.stringify({
+      identity: { certificates: identity.certificates.map(text), privateKey: text(identity.privateKey) },
+      view: text(View.encode(viewToWire(view)).finish()),
+      freshAt: freshAt.toISOString(),
+      svids: svids.map((svid): StoredSvid => ({
+        ...svid,
+        id: svid.id.text,
+        certificates: svid.certificates.map(text),
+        privateKey: text(svid.privateKey),
+        notBefore: svid.notBefore.toISOString(),
+        notAfter: svid.notAfter.toISOString(),
+      })),
+    }),
+  );
+}
+
+function decodeState(bytes: Buffer): AgentState {
+  const stored = JSON.parse(bytes.toString('utf8')) as {
+    identity: { certificates: string[]; privateKey: string };
+    view: string;
+    freshAt: string;
+    svids: StoredSvid[];
+  };
+  return {
+    identity: {
+      certificates: stored.identity.certificates.map(data),
+      privateKey: data(stored.identity.privateKey),
+    },
+    view: viewFromWire(View.decode(data(stored.view))),
+    freshAt: new Date(stored.freshAt),
+    svids: stored.svids.map((svid) => ({
+      ...svid,
+      id: SpiffeId.parseWorkload(svid.id),
+      certificates: svid.certificates.map(data),
+      privateKey: data(svid.privateKey),
+      notBefore: new Date(svid.notBefore),
+      notAfter: new Date(svid.notAfter),
+    })),
+  };
+}
+
+function sealingKey({ machineId, key, trustDomain }: CacheBinding): Uint8Array {
+  return new Uint8Array(
+    hkdfSync('sha256', key, machineId, `countersign agent cache ${trustDomain.name}`, 32),
+  );
+}
+
+function headerOf(trustDomain: TrustDomain): Buffer {
+  return Buffer.from(`${currentMagic} ${trustDomain.name}\n`, 'latin1');
+}
+
+function text(bytes: Uint8Array): string {
+  return Buffer.from(bytes).toString('base64');
+}
+
+function data(base64: string): Uint8Array {
+  return new Uint8Array(Buffer.from(base64, 'base64'));
+}
+
+function invalid(why: string, cause?: unknown): MeshError {
+  return new MeshError('agent_cache_invalid', `the sealed cache ${why}`, {
+    fix: 'remove it, and attest the node again',
+    cause,
+  });
+}
+
+const currentMagic = 'countersign-agent-cache-1';
+const newline = 0x0a;
+const maxHeaderBytes = 320;
+const nonceBytes = 12;
+const tagBytes = 16;

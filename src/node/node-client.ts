@@ -1,0 +1,197 @@
+import { createPrivateKey } from 'node:crypto';
+import {
+  type CallOptions,
+  credentials,
+  type ClientDuplexStream,
+  type ClientReadableStream,
+  Metadata,
+  type ServiceError,
+} from '@grpc/grpc-js';
+import { type ErrorCode, errorKinds, MeshError } from '../errors.ts';
+import { codeMetadataKey, statusOf } from '../grpc/status.ts';
+import type { TrustDomain } from '../spiffe/id.ts';
+import { encodePem } from '../spiffe/pem.ts';
+import {
+  AttestationClient,
+  type AttestRequest,
+  type AttestResponse,
+  type NodeCertificate,
+  NodeClient,
+  type ViewUpdate,
+} from '../wire/node.ts';
+import { answerChallenge } from './challenge.ts';
+import { makeCertificateRequest } from './certificate-request.ts';
+import { rootsPem, type ServerAddress, whyUntrusted } from './server-trust.ts';
+
+/** The certificate of a node with its key. */
+export type NodeIdentity = {
+  /** DER, leaf first. */
+  readonly certificates: readonly Uint8Array[];
+  /** PKCS #8, DER. Never logged. */
+  readonly privateKey: Uint8Array;
+};
+
+/** What an agent shows of its machine. */
+export type Evidence =
+  | { readonly kind: 'join_token'; readonly secret: string }
+  | {
+      readonly kind: 'x509pop';
+      /** DER, the machine's own first. */
+      readonly certificates: readonly Uint8Array[];
+      /** PKCS #8, DER. */
+      readonly privateKey: Uint8Array;
+    };
+
+export type ChannelOptions = {
+  readonly server: ServerAddress;
+  /** CA certificates, DER. */
+  readonly roots: readonly Uint8Array[];
+  readonly trustDomain: TrustDomain;
+};
+
+/** Opens a channel for the node API. It connects when it is used, and again when it was cut. */
+export function openNodeChannel(options: ChannelOptions, identity: NodeIdentity): NodeClient {
+  return new NodeClient(targetOf(options), sslOf(options, identity), channelOptions);
+}
+
+/**
+ * Attests this machine: shows the evidence, answers a challenge, and is given a certificate.
+ * @param key for the certificate, SPKI and PKCS #8, DER
+ * @throws MeshError `server_unreachable`, or what the server refuses with
+ */
+export async function attestNode(
+  options: ChannelOptions,
+  evidence: Evidence,
+  key: { readonly publicKey: Uint8Array; readonly privateKey: Uint8Array },
+): Promise<NodeCertificate> {
+  const client = new AttestationClient(targetOf(options), sslOf(options, null), channelOptions);
+  try {
+    const call = client.attest({ deadline: Date.now() + callMs } as never) as Conversation;
+    const csr = Buffer.from(makeCertificateRequest(key.publicKey, key.privateKey));
+    call.write({ step: { $case: 'evidence', evidence: { csr, kind: kindOf(evidence) } } });
+    for await (const { step } of call as AsyncIterable<AttestResponse>) {
+      if (step?.$case === 'certificate') return step.certificate;
+      if (step?.$case !== 'challenge' || evidence.kind !== 'x509pop') break;
+      const machineKey = createPrivateKey({
+        key: Buffer.from(evidence.privateKey),
+        format: 'der',
+        type: 'pkcs8',
+      });
+      const answer = answerChallenge(machineKey, { nonce: step.challenge, csr });
+      call.write({ step: { $case: 'challengeAnswer', challengeAnswer: Buffer.from(answer) } });
+    }
+    throw new MeshError('message_invalid', 'the server gave no certificate');
+  } catch (error) {
+    throw failureOf(error);
+  } finally {
+    client.close();
+  }
+}
+
+/** The updates of the view, until it fails or the signal aborts. @throws MeshError */
+export async function* watchView(
+  client: NodeClient,
+  agentVersion: string,
+  signal: AbortSignal,
+): AsyncGenerator<ViewUpdate> {
+  const call: ClientReadableStream<ViewUpdate> = client.watchView({ agentVersion });
+  const cancel = () => call.cancel();
+  signal.addEventListener('abort', cancel, { once: true });
+  try {
+    for await (const update of call as AsyncIterable<ViewUpdate>) yield update;
+  } catch (error) {
+    if (!signal.aborted) throw failureOf(error);
+  } finally {
+    signal.removeEventListener('abort', cancel);
+    call.cancel();
+  }
+}
+
+/** A unary call with a deadline; failures as MeshErrors. @throws MeshError */
+export function ask<Response>(call: UnaryCall<Response>): Promise<Response> {
+  return new Promise((resolve, reject) => {
+    call(new Metadata(), { deadline: Date.now() + callMs }, (error, response) => {
+      if (error === null) resolve(response);
+      else reject(failureOf(error));
+    });
+  });
+}
+
+type UnaryCall<Response> = (
+  metadata: Metadata,
+  options: Partial<CallOptions>,
+  done: (error: ServiceError | null, response: Response) => void,
+) => unknown;
+
+/** A failed call as an error of ours: the code that the server gave, if it gave one. */
+export function failureOf(error: unknown): MeshError {
+  if (error instanceof MeshError) return error;
+  const { code, details, metadata } = error as Partial<ServiceError>;
+  const [own] = metadata?.get(codeMetadataKey) ?? [];
+  const known = typeof own === 'string' && Object.hasOwn(errorKinds, own) ? (own as ErrorCode) : undefined;
+  if (known !== undefined && code === statusOf(errorKinds[known])) {
+    return new MeshError(known, details ?? 'the server refused', { cause: error });
+  }
+  return new MeshError('server_unreachable', `the server cannot be reached: ${details ?? 'unknown'}`, {
+    fix: 'check its address, and that it runs',
+    cause: error,
+  });
+}
+
+type Conversation = ClientDuplexStream<AttestRequest, AttestResponse>;
+
+function kindOf(
+  evidence: Evidence,
+): NonNullable<Extract<AttestRequest['step'], { $case: 'evidence' }>>['evidence']['kind'] {
+  if (evidence.kind === 'join_token') return { $case: 'joinToken', joinToken: { secret: evidence.secret } };
+  const certificates = evidence.certificates.map((der) => Buffer.from(der));
+  return { $case: 'x509pop', x509pop: { certificates } };
+}
+
+function targetOf({ server: { host, port } }: ChannelOptions): string {
+  return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
+}
+
+function sslOf({ roots, trustDomain }: ChannelOptions, identity: NodeIdentity | null) {
+  const own =
+    identity === null
+      ? [null, null]
+      : [
+          Buffer.from(encodePem('PRIVATE KEY', identity.privateKey)),
+          Buffer.from(identity.certificates.map((der) => encodePem('CERTIFICATE', der)).join('')),
+        ];
+  return credentials.createSsl(Buffer.from(rootsPem(roots)), own[0] ?? null, own[1] ?? null, {
+    // TLS has verified the chain by now; the name is ours to judge, and it is no host name.
+    checkServerIdentity: (_host, certificate) => {
+      const why = whyUntrusted(chainOf(certificate), roots, new Date(), trustDomain);
+      return why === undefined ? undefined : new Error(why);
+    },
+  });
+}
+
+type Shown = { readonly raw: Buffer; readonly issuerCertificate?: Shown };
+
+function chainOf(certificate: Shown): readonly Uint8Array[] {
+  const chain: Uint8Array[] = [];
+  for (let next: Shown | undefined = certificate; next !== undefined && chain.length < 5;) {
+    chain.push(new Uint8Array(next.raw));
+    next = next.issuerCertificate === next ? undefined : next.issuerCertificate;
+  }
+  return chain;
+}
+
+const callMs = 15_000;
+const channelOptions = {
+  'grpc.keepalive_time_ms': 10_000,
+  'grpc.keepalive_timeout_ms': 5_000,
+  'grpc.keepalive_permit_without_calls': 1,
+  'grpc.initial_reconnect_backoff_ms': 250,
+  'grpc.max_reconnect_backoff_ms': 10_000,
+  'grpc.max_receive_message_length': 67_108_864,
+  'grpc.enable_retries': 0,
+  'grpc.enable_channelz': 0,
+  // No host name is checked; an address would be none that TLS can name.
+  'grpc.ssl_target_name_override': 'countersign',
+  // Another certificate makes another channel, and the connection of the old one goes with it.
+  'grpc.use_local_subchannel_pool': 1,
+};

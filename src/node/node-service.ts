@@ -1,0 +1,299 @@
+import type { PublicKey } from '../ca/public-key.ts';
+import type { Clock } from '../clock.ts';
+import { MeshError, publicError } from '../errors.ts';
+import { guardServerStream, guardStream, guardUnary, type ReportFailure } from '../grpc/guard.ts';
+import type { GrpcService } from '../grpc/listener.ts';
+import { disconnectTls, type TlsPeer, tlsPeerOf } from '../grpc/tls-connections.ts';
+import type { IssuedX509, IssueX509 } from '../identity/issuer.ts';
+import type { MintJwt } from '../identity/jwt-svid.ts';
+import type { AttestedNode } from '../identity/node.ts';
+import { createRateLimit, type RateLimits } from '../identity/rate-limit.ts';
+import { createTurns } from '../identity/turns.ts';
+import { parseSelector } from '../identity/selector.ts';
+import type { RegistrationEntry } from '../identity/entry.ts';
+import type { Attestation } from '../identity/evidence.ts';
+import type { TrustBundle } from '../spiffe/bundle.ts';
+import {
+  type CoverageAccepted,
+  type CoverageReport,
+  type EventBatch,
+  type EventsAccepted,
+  type NodeCertificate,
+  NodeService as Definition,
+  type RenewRequest,
+  type SignJwtRequest,
+  type SignJwtResponse,
+  type SignX509Batch,
+  type SignX509Item,
+  type SignX509Result,
+  type SignX509Results,
+  type ViewUpdate,
+  type WatchViewRequest,
+} from '../wire/node.ts';
+import type { IssueNodeCertificate } from './attestation-service.ts';
+import { type CoverageNote, noteFromWire } from './coverage-wire.ts';
+import { callerOf, readShipment, type StoreShipment } from './event-shipment.ts';
+import { type CheckPeer, demandNode, type NodePeer } from './node-check.ts';
+import type { NodeRegistry } from './node-registry.ts';
+import { streamView, type ViewPort } from './view-stream.ts';
+import { bundleToWire } from './view-wire.ts';
+import { asBuffer, integerOf } from './wire-values.ts';
+
+export type NodeServiceLimits = {
+  /** Certificates that one node may ask for. */
+  readonly perNode: RateLimits;
+  /** Items worked on at once, of all nodes. */
+  readonly atOnce: number;
+  /** Batches of events that one node may ship, 250 decisions each. */
+  readonly shipmentsPerNode: RateLimits;
+  /** Batches being stored at once, of all nodes: certificates are recorded through the same queue. */
+  readonly shipmentsAtOnce: number;
+  /** Reports of coverage that one node may send. */
+  readonly reportsPerNode: RateLimits;
+  /** How often the node of an open stream is judged again, in ms. */
+  readonly recheckMs: number;
+  /** How long a node may leave a message unread. */
+  readonly writeMs: number;
+};
+
+export const defaultNodeServiceLimits: NodeServiceLimits = {
+  perNode: { burst: 4_000, perSecond: 200 },
+  atOnce: 64,
+  shipmentsPerNode: { burst: 400, perSecond: 40 },
+  shipmentsAtOnce: 32,
+  reportsPerNode: { burst: 256, perSecond: 20 },
+  recheckMs: 2_000,
+  writeMs: 15_000,
+};
+
+export type NodeServiceOptions = {
+  readonly check: CheckPeer;
+  readonly certify: NodeRegistry['certify'];
+  readonly issueNode: IssueNodeCertificate;
+  /** Signs for entries. What it is given is proven to be the node's own. */
+  readonly issue: IssueX509;
+  readonly mintJwt: MintJwt;
+  readonly readCsr: (csr: Uint8Array) => PublicKey | Promise<PublicKey>;
+  readonly bundle: () => TrustBundle;
+  /** What the node may serve now. */
+  readonly view: ViewPort;
+  /** Takes notes about processes of a node; must not throw and must not wait. */
+  readonly cover: (notes: readonly CoverageNote[]) => void;
+  readonly storeShipment: StoreShipment;
+  /** A certificate leaves for a node, together with the bundle. */
+  readonly delivering?: (node: AttestedNode, issued: IssuedX509, bundle: TrustBundle) => void;
+  /** A node has shown its certificate, which it was sent together with a bundle. */
+  readonly seen?: (peer: NodePeer) => void;
+  readonly clock: Clock;
+  readonly report?: ReportFailure;
+  readonly limits?: Partial<NodeServiceLimits>;
+};
+
+/**
+ * Serves the node API to attested nodes. Who calls is judged at every call, and again before anything signed leaves;
+ * open streams are judged every few seconds and at every change of nodes and bans. A node is served its own entries and
+ * nobody else's, whatever it asks for.
+ */
+export function createNodeService(options: NodeServiceOptions): GrpcService {
+  const { check, clock, report = () => undefined } = options;
+  const limits = { ...defaultNodeServiceLimits, ...options.limits };
+  const takeToken = createRateLimit<string>(limits.perNode, clock);
+  const turns = createTurns(limits.atOnce);
+  const takeShipment = createRateLimit<string>(limits.shipmentsPerNode, clock);
+  const takeReport = createRateLimit<string>(limits.reportsPerNode, clock);
+  const shipmentTurns = createTurns(limits.shipmentsAtOnce);
+  const shipping = new Set<string>();
+  const stop = new AbortController();
+
+  const judge = (peer: TlsPeer): NodePeer => {
+    if (stop.signal.aborted) throw new MeshError('shutting_down', 'the server is shutting down');
+    const node = demandNode(check(peer));
+    options.seen?.(node);
+    return node;
+  };
+
+  /** An entry of the node itself, at the revision that it was told of. */
+  const entryOf = ({ node }: NodePeer, id: string, revision: bigint): RegistrationEntry => {
+    const entry = options.view.current(node).mesh.entries.get(id);
+    // INVARIANT: an entry of another node is as unknown as one that is not there.
+    if (entry === undefined) throw new MeshError('identity_none', 'the entry is not one of this node');
+    if (BigInt(entry.revision) === revision) return entry;
+    throw new MeshError('revision_conflict', 'the entry has changed', {
+      fix: 'wait for the change, and ask again',
+    });
+  };
+
+  const sign = async (peer: NodePeer, item: SignX509Item): Promise<SignX509Result> => {
+    try {
+      if (!takeToken(peer.node.name)) {
+        throw new MeshError('rate_limited', 'the node asks for too many certificates', {
+          fix: 'wait a while',
+        });
+      }
+      const entry = entryOf(peer, item.entryId, item.entryRevision);
+      const attestation = attestationOf(peer, entry, item);
+      const publicKey = await options.readCsr(item.csr);
+      const ttlSeconds = integerOf(item.ttlSeconds, 'a lifetime');
+      const issued = await options.issue({
+        entry,
+        publicKey,
+        attestation,
+        ...(ttlSeconds === 0 ? {} : { ttlSeconds }),
+      });
+      // INVARIANT: thrown away unseen when the node was evicted or banned while it was signed.
+      demandNode(check(peer.peer));
+      const { certificates, issuerKeyId } = issued;
+      return { kind: { $case: 'signed', signed: { certificates: certificates.map(asBuffer), issuerKeyId } } };
+    } catch (error) {
+      const { code, message } = publicError(error);
+      if (code === 'internal' || code === 'lint_failed') report(error, 'SignX509');
+      return { kind: { $case: 'failure', failure: { code, message } } };
+    }
+  };
+
+  const renew = guardUnary<RenewRequest, NodeCertificate>(
+    async (call) => {
+      const peer = judge(tlsPeerOf(call));
+      if (!takeToken(peer.node.name))
+        throw new MeshError('rate_limited', 'the node asks for too many certificates');
+      const publicKey = await options.readCsr(call.request.csr);
+      const issued = await options.issueNode(peer.node, publicKey);
+      const { serial, notAfter, certificates } = issued;
+      const sourceAddress = peer.peer.remoteAddress;
+      // INVARIANT: durable before it is handed out; it is refused when the node was evicted meanwhile.
+      const node = await options.certify(peer.node, {
+        serial,
+        notAfter,
+        shown: peer.leaf.serial,
+        sourceAddress,
+      });
+      const bundle = options.bundle();
+      options.delivering?.(node, issued, bundle);
+      return { certificates: certificates.map(asBuffer), bundle: bundleToWire(bundle) };
+    },
+    { report },
+  );
+
+  const watchView = guardServerStream<WatchViewRequest, ViewUpdate>(
+    async (call, ended) => {
+      const peer = tlsPeerOf(call);
+      judge(peer);
+      await streamView(call, {
+        view: options.view,
+        judge: () => judge(peer).node,
+        cut: () => disconnectTls(peer),
+        clock,
+        limits,
+        signal: AbortSignal.any([ended, stop.signal]),
+      });
+      if (stop.signal.aborted) throw new MeshError('shutting_down', 'the server is shutting down');
+    },
+    { report },
+  );
+
+  const signX509 = guardUnary<SignX509Batch, SignX509Results>(
+    async (call) => {
+      const peer = judge(tlsPeerOf(call));
+      const { items } = call.request;
+      if (items.length > maxItems)
+        throw new MeshError('message_too_large', `a batch has at most ${maxItems} items`);
+      return { results: await Promise.all(items.map((item) => turns(() => sign(peer, item)))) };
+    },
+    { report },
+  );
+
+  const signJwt = guardUnary<SignJwtRequest, SignJwtResponse>(
+    async (call) => {
+      const peer = judge(tlsPeerOf(call));
+      if (!takeToken(peer.node.name))
+        throw new MeshError('rate_limited', 'the node asks for too many tokens');
+      const { request } = call;
+      const entry = entryOf(peer, request.entryId, request.entryRevision);
+      const ttlSeconds = integerOf(request.ttlSeconds, 'a lifetime');
+      const svid = await options.mintJwt({
+        entry,
+        audiences: request.audiences,
+        attestation: attestationOf(peer, entry, request),
+        ...(ttlSeconds === 0 ? {} : { ttlSeconds }),
+      });
+      demandNode(check(peer.peer));
+      return {
+        token: svid.token,
+        keyId: svid.keyId,
+        issuedAtMs: BigInt(svid.issuedAt.getTime()),
+        expiresAtMs: BigInt(svid.expiresAt.getTime()),
+      };
+    },
+    { report },
+  );
+
+  const reportCoverage = guardUnary<CoverageReport, CoverageAccepted>(
+    (call) => {
+      const { node } = judge(tlsPeerOf(call));
+      if (!takeReport(node.name)) throw new MeshError('rate_limited', 'the node reports too often');
+      const { notes } = call.request;
+      if (notes.length > maxNotes)
+        throw new MeshError('message_too_large', `a report has at most ${maxNotes} notes`);
+      const own = new Set(
+        [...options.view.current(node).mesh.entries.values()].map(({ spiffeId }) => spiffeId.text),
+      );
+      const read = notes.map((note) => noteFromWire(node.name, note, clock.now()));
+      // A node cannot vouch for certificates of another: what it says of those is as if it were not said.
+      options.cover(read.filter(({ content }) => content.kind === 'bundle' || own.has(content.spiffeId)));
+      return {};
+    },
+    { report },
+  );
+
+  const shipEvents = guardStream<EventBatch, EventsAccepted>(
+    async (call, signal) => {
+      const peer = tlsPeerOf(call);
+      judge(peer);
+      // Else a throw within would destroy the call, and the node would never learn why.
+      const batches = call.iterator({ destroyOnReturn: false }) as AsyncIterable<EventBatch>;
+      for await (const batch of batches) {
+        const { node } = judge(peer);
+        const shipment = readShipment(node.name, batch);
+        // INVARIANT: one at a time, or a node could fill the queue that everybody's events wait in.
+        if (shipping.has(node.name) || !takeShipment(node.name))
+          throw new MeshError('rate_limited', 'the node ships too many events', { fix: 'wait a while' });
+        shipping.add(node.name);
+        try {
+          await shipmentTurns(() => options.storeShipment(shipment));
+        } finally {
+          shipping.delete(node.name);
+        }
+        if (signal.aborted) return;
+        call.write({ epoch: shipment.epoch, sequence: BigInt(shipment.sequence) });
+      }
+    },
+    { report },
+  );
+
+  return {
+    definition: Definition,
+    implementation: { renew, watchView, signX509, signJwt, reportCoverage, shipEvents },
+    close: () => stop.abort('shutting down'),
+  };
+}
+
+type Reported = Pick<SignX509Item, 'selectors' | 'caller'>;
+
+/** What the agent attested. It is trusted for its own entries, and still it has to have seen what the entry asks for. */
+function attestationOf({ node }: NodePeer, entry: RegistrationEntry, reported: Reported): Attestation {
+  if (reported.selectors.length > maxReported) {
+    throw new MeshError('message_too_large', `a caller has at most ${maxReported} selectors`);
+  }
+  const seen = new Set(reported.selectors);
+  if (entry.selectors.some(({ text }) => !seen.has(text))) {
+    throw new MeshError('identity_none', 'the caller does not have the selectors of the entry');
+  }
+  return {
+    selectors: [...seen].sort().map(parseSelector),
+    caller: callerOf(node.name, reported.caller),
+  };
+}
+
+const maxItems = 128;
+const maxNotes = 512;
+const maxReported = 256;

@@ -1,0 +1,220 @@
+import { setTimeout } from 'node:timers/promises';
+import { credentials } from '@grpc/grpc-js';
+import { beforeAll, afterEach, expect, test } from 'vitest';
+import { isStale } from '../../src/agent-staleness.ts';
+import type { AuditEvent } from '../../src/audit/event.ts';
+import { systemClock } from '../../src/clock.ts';
+import { createDecisionLog } from '../../src/ext-authz/decision-log.ts';
+import type { GrpcService } from '../../src/grpc/listener.ts';
+import type { TlsPeer } from '../../src/grpc/tls-connections.ts';
+import { startTlsGrpcListener } from '../../src/grpc/tls-listener.ts';
+import { type AttestationOptions, createAttestationService } from '../../src/node/attestation-service.ts';
+import type { Shipment } from '../../src/node/event-shipment.ts';
+import { createEventShipper } from '../../src/node/event-shipper.ts';
+import { type CoverageNote, noteToWire } from '../../src/node/coverage-wire.ts';
+import { ask, openNodeChannel } from '../../src/node/node-client.ts';
+import { createNodeService, type NodeServiceOptions } from '../../src/node/node-service.ts';
+import { bundlePem } from '../../src/spiffe/bundle.ts';
+import { SpiffeId } from '../../src/spiffe/id.ts';
+import { AttestationClient, type NodeClient } from '../../src/wire/node.ts';
+import { decision } from '../audit/events.ts';
+import { makeTestAuthority, type TestAuthority } from '../ca/test-authority.ts';
+import { createScope } from '../harness/scope.ts';
+import { attestedNode, makeNodeCertificate, makeShown, type Shown } from './node-certificates.ts';
+
+let ours: TestAuthority;
+let server: Shown;
+let web: Shown;
+const start = new Date(Math.floor(Date.now() / 1_000) * 1_000);
+const epoch = 'ab'.repeat(16);
+let scope = createScope();
+
+beforeAll(async () => {
+  ours = await makeTestAuthority(new Date(start.getTime() - 86_400_000), {}, 'mesh.test');
+  server = await makeShown(ours, '/countersign/server', start);
+  web = await makeNodeCertificate(ours, 'web-1', start);
+});
+afterEach(async () => {
+  await scope.close();
+  scope = createScope();
+});
+
+test('the largest decisions that a proxy can cause are shipped, and hold up nobody', async () => {
+  const { client, stored } = await serve();
+  const shipper = createEventShipper({ client: () => client, epoch });
+  const log = createDecisionLog({ record: shipper.record, clock: systemClock, onError: () => undefined });
+  const widest = '世'.repeat(2_048);
+  for (let at = 0; at < 250; at += 1) {
+    log.push(decision({ path: { personal: widest }, destination: widest, why: '世'.repeat(512) }));
+  }
+  log.push(decision());
+  await log.close();
+  await shipper.flush();
+  expect(stored.filter(({ type }) => type === 'decision')).toHaveLength(251);
+  expect(stored).toHaveLength(251);
+});
+
+test('a batch that the server will never take is counted as lost, and holds up nobody', async () => {
+  const { client, stored } = await serve();
+  const shipper = createEventShipper({ client: () => client, epoch });
+  await shipper.record([decision({ verdict: 'maybe' as 'deny' }), decision()]);
+  await shipper.record([decision({ decisionId: 'd-2' })]);
+  await shipper.flush();
+  expect(stored).toMatchObject([
+    { type: 'loss', count: 2, cause: 'node web-1: message_invalid' },
+    { type: 'decision', decisionId: 'd-2' },
+  ]);
+});
+
+test('a node has one batch at a time in the queue that everybody writes through', async () => {
+  const kept = Promise.withResolvers<void>();
+  const { client, stored } = await serve({ beforeStored: () => kept.promise });
+  const ship = (id: string) => {
+    const shipper = createEventShipper({ client: () => client, epoch: id.repeat(32), withinMs: 500 });
+    return shipper.record([decision()]).then(() => shipper.inHand());
+  };
+  const left = await Promise.all(['a', 'b', 'c', 'd'].map(ship));
+  kept.resolve();
+  expect(left).toEqual([1, 1, 1, 1]);
+  expect(stored).toHaveLength(1);
+});
+
+const leaf = {
+  kind: 'svid' as const,
+  spiffeId: 'spiffe://mesh.test/ns/a/sa/one',
+  serial: 'a1',
+  issuerKeyId: 'ef',
+  notAfter: new Date(start.getTime() + 3_600_000),
+};
+const note: CoverageNote = {
+  isConfirmed: true,
+  client: { uid: 1, pid: 2, node: 'proxy' },
+  name: 'default',
+  content: leaf,
+  at: start,
+};
+
+test('a certificate that would never end is no certificate of ours: its note would stay for ever', async () => {
+  const { client, noted } = await serve();
+  const content = { ...leaf, notAfter: new Date('9999-01-01T00:00:00Z') };
+  await expect(report(client, { ...note, content })).rejects.toMatchObject({ code: 'message_invalid' });
+  await report(client, { ...note, at: new Date('9999-01-01T00:00:00Z') });
+  expect(noted).toHaveLength(1);
+  expect(noted[0]!.at.getTime()).toBeLessThanOrEqual(Date.now());
+});
+
+test('an address that begins attestations and says nothing does not take the places of others', async () => {
+  const service = createAttestationService({
+    clock: systemClock,
+    recordRefusal: () => undefined,
+    limits: { atOnce: 4, atOncePerAddress: 2 },
+  } as unknown as AttestationOptions);
+  const { listener } = await listen(service);
+  const client = attestationClient(listener.port);
+  const begin = async (): Promise<string> => {
+    const call = client.attest();
+    scope.defer(() => call.cancel());
+    const failed = new Promise<string>((resolve) => call.on('error', ({ message }) => resolve(message)));
+    return Promise.race([failed, setTimeout(300, 'waits')]);
+  };
+  expect(await Promise.all([begin(), begin()])).toEqual(['waits', 'waits']);
+  expect(await begin()).toContain('too many nodes ask to be attested');
+});
+
+test('attempts that anybody can make do not fill the log: the rest are counted', async () => {
+  const recorded: AuditEvent[] = [];
+  let now = start;
+  const service = createAttestationService({
+    clock: { ...systemClock, now: () => now },
+    recordRefusal: (event: AuditEvent) => recorded.push(event),
+    limits: { refusals: { burst: 2, perSecond: 1 } },
+  } as unknown as AttestationOptions);
+  const { listener } = await listen(service);
+  const client = attestationClient(listener.port);
+  const attempt = (): Promise<unknown> =>
+    new Promise((resolve) => {
+      const call = client.attest();
+      call.on('error', resolve);
+      call.on('data', resolve);
+      call.write({ step: { $case: 'challengeAnswer', challengeAnswer: Buffer.from('x') } });
+    });
+  for (let count = 0; count < 7; count += 1) await attempt();
+  expect(recorded.map(({ type }) => type)).toEqual(['node', 'node']);
+  now = new Date(start.getTime() + 1_000);
+  await attempt();
+  expect(recorded.slice(2)).toMatchObject([
+    { type: 'loss', what: 'refusal', count: 5 },
+    { type: 'node', action: 'refused', code: 'message_invalid' },
+  ]);
+});
+
+test.each<[string, number, boolean]>([
+  ['confirmed now', 0, false],
+  ['confirmed a minute ago', 60, false],
+  ['confirmed too long ago', 61, true],
+  ['confirmed by a clock that was a little ahead', -60, false],
+  ['confirmed by a clock that was far ahead', -61, true],
+  ['confirmed at no time', NaN, true],
+])('a policy %s', (_, ageSeconds, expected) => {
+  const freshAt = new Date(start.getTime() - ageSeconds * 1_000);
+  expect(isStale(freshAt, start, { maxStalenessSeconds: 60 })).toBe(expected);
+});
+
+function attestationClient(port: number): AttestationClient {
+  const client = new AttestationClient(
+    `127.0.0.1:${port}`,
+    credentials.createSsl(Buffer.from(bundlePem(ours.authority.bundle)), null, null, {
+      checkServerIdentity: () => undefined,
+    }),
+  );
+  scope.defer(() => client.close());
+  return client;
+}
+
+function report(client: NodeClient, one: CoverageNote): Promise<unknown> {
+  return ask((metadata, options, done) =>
+    client.reportCoverage({ notes: [noteToWire(one)] }, metadata, options, done),
+  );
+}
+
+async function listen(service: GrpcService) {
+  const listener = await startTlsGrpcListener({
+    at: { host: '127.0.0.1', port: 0 },
+    shown: server,
+    services: [service],
+  });
+  scope.defer(() => listener.close(100));
+  return { listener };
+}
+
+async function serve({ beforeStored = () => Promise.resolve() } = {}) {
+  const stored: AuditEvent[] = [];
+  const noted: CoverageNote[] = [];
+  const node = attestedNode('web-1', [web], start);
+  const entries = new Map([['one', { spiffeId: SpiffeId.parseWorkload(leaf.spiffeId) }]]);
+  const service = createNodeService({
+    check: (peer: TlsPeer) => ({ node, peer }) as never,
+    view: { current: () => ({ mesh: { entries } }) as never, onChange: () => () => undefined },
+    cover: (notes: readonly CoverageNote[]) => void noted.push(...notes),
+    storeShipment: async ({ events }: Shipment) => {
+      stored.push(...events);
+      await beforeStored();
+      return true;
+    },
+    clock: systemClock,
+  } as unknown as NodeServiceOptions);
+  const { listener } = await listen(service);
+  const client = openNodeChannel(
+    {
+      server: { host: '127.0.0.1', port: listener.port },
+      roots: ours.authority.bundle.x509Authorities,
+      trustDomain: ours.trustDomain,
+    },
+    {
+      certificates: web.certificates,
+      privateKey: new Uint8Array(web.key.export({ type: 'pkcs8', format: 'der' })),
+    },
+  );
+  scope.defer(() => client.close());
+  return { client, stored, noted };
+}
