@@ -131,7 +131,7 @@ class Shelf implements RuleFinder {
   readonly #exact = new Map<string | number, RuleFinder>();
   #prefixes: PrefixTree | undefined;
   #suffixes: PrefixTree | undefined;
-  readonly #absentRules: CompiledRule[] = [];
+  #ofAbsent: CompiledRule[] = [];
   #absent: RuleFinder | undefined;
 
   constructor(field: PredicateField) {
@@ -148,7 +148,7 @@ class Shelf implements RuleFinder {
         rules.push(rule);
       }
     }
-    if (rule.policy.action === 'DENY') this.#absentRules.push(rule);
+    if (rule.policy.action === 'DENY') this.#ofAbsent.push(rule);
   }
 
   *seal(build: (rules: readonly CompiledRule[]) => Steps<RuleFinder>): Steps<void> {
@@ -160,8 +160,9 @@ class Shelf implements RuleFinder {
     this.#filling.clear();
     if (this.#prefixes !== undefined) yield* this.#prefixes.seal(build);
     if (this.#suffixes !== undefined) yield* this.#suffixes.seal(build);
-    if (this.#absentRules.length > 0) this.#absent = yield* build(this.#absentRules);
-    this.#absentRules.length = 0;
+    // INVARIANT: a list that was built on is never changed: a list of one is kept as it is.
+    if (this.#ofAbsent.length > 0) this.#absent = yield* build(this.#ofAbsent);
+    this.#ofAbsent = [];
   }
 
   find(facts: Facts, best: CompiledRule | undefined): CompiledRule | undefined {

@@ -168,6 +168,29 @@ describe('decide is total', () => {
   });
 });
 
+// The index once lost such a rule when it was the only one of its shelf.
+test.each([1, 2])(
+  '%i rules that a request cannot answer deny it, among rules enough for an index',
+  (alone) => {
+    const others = Array.from(
+      { length: 9 },
+      (_, i) => `{ from: [{ source: { principals: ["example.org/ns/n/sa/x${i}"] } }] }`,
+    );
+    const silent = Array.from({ length: alone }, (_, i) => `{ to: [{ operation: { methods: ["M${i}"] } }] }`);
+    const mesh = meshOf([
+      ...readPolicies(policyText(`action: DENY\nrules: [${[...others, ...silent].join(', ')}]`, 'no')),
+      ...readPolicies(policyText('rules: [{}]', 'yes')),
+    ]);
+    const made = canonicalizeTcp({
+      source: SpiffeId.parse('spiffe://example.org/ns/a/sa/x'),
+      destination: ledger,
+      port: 1,
+    });
+    if (isRejection(made)) throw new Error('refused');
+    expect(decide(compileSnapshot(mesh), made)).toMatchObject({ verdict: 'deny', reason: 'deny_rule' });
+  },
+);
+
 describe('snapshots', () => {
   test('two policies of one key are refused', () => {
     const twice = [...readPolicies(policyText('{}')), ...readPolicies(policyText('{}'))];
