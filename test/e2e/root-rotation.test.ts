@@ -161,7 +161,7 @@ test('a proxy that is cut off, and carries traffic all the same, holds activatio
   await new Promise((resolve) => setTimeout(resolve, 500));
   // Its stream breaks, and the way back is gone; orders finds its own.
   renameSync(link, `${link}.away`);
-  await authority.kill();
+  await authority.stop();
   await authority.restart();
   await ca('rotate', { scope: 'root' });
   await eventually('orders to confirm', async () => {

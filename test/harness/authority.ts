@@ -24,6 +24,8 @@ export type Authority = {
   readonly nodes: () => Promise<readonly Record<string, unknown>[]>;
   /** SIGKILL: no draining, no goodbye. */
   readonly kill: () => Promise<void>;
+  /** SIGTERM; resolves when it has ended in order. */
+  readonly stop: () => Promise<void>;
   /** Starts it again on the same data; resolves when it is ready. */
   readonly restart: () => Promise<void>;
 };
@@ -88,6 +90,10 @@ export async function startAuthority(scope: Scope, options: AuthorityOptions): P
     },
     kill: async () => {
       child.kill('SIGKILL');
+      await child.exited;
+    },
+    stop: async () => {
+      child.kill('SIGTERM');
       await child.exited;
     },
     restart: async () => {
