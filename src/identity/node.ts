@@ -44,8 +44,11 @@ export type JoinToken = {
 export const minJoinTokenSeconds = 60;
 export const maxJoinTokenSeconds = 604_800;
 export const defaultJoinTokenSeconds = 3_600;
-/** How long the certificate of a node lives; it is renewed at half of it. */
-export const nodeTtlSeconds = 3_600;
+/**
+ * How long the certificate of a node lives; it is renewed at half of it. A node that comes by a join token cannot attest
+ * again, so it survives an outage of half a day at least. Eviction and bans are judged at every call, whatever is left.
+ */
+export const nodeTtlSeconds = 86_400;
 
 /**
  * Checks the name of a node: 1 to 128 of a-z 0-9 . - _, the first a letter or digit.
