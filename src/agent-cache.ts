@@ -2,7 +2,7 @@ import { lstatSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { RandomBytes } from './ca/serial.ts';
 import type { Clock } from './clock.ts';
-import { createLatch } from './identity/notice.ts';
+import { createLatch, latchOrSleep } from './identity/notice.ts';
 import { type AgentState, openState, sealState } from './node/agent-cache.ts';
 import { TrustDomain } from './spiffe/id.ts';
 import {
@@ -53,7 +53,7 @@ export function openAgentCache(dir: string, randomBytes: RandomBytes): AgentCach
       const run = async (): Promise<void> => {
         let isOver = false;
         while (!isOver) {
-          await Promise.race([latch.next(stop.signal), clock.sleep(everyMs, stop.signal)]);
+          await latchOrSleep(latch, everyMs, clock, stop.signal);
           if (!stop.signal.aborted) await clock.sleep(gatherMs, stop.signal);
           isOver = stop.signal.aborted;
           try {

@@ -156,7 +156,8 @@ export function environmentName(name: string): string {
   return `COUNTERSIGN_${name.replace(/[A-Z0-9]+/g, (part) => `_${part}`).toUpperCase()}`;
 }
 
-function kebab(name: string): string {
+/** An option's name as a flag spells it. */
+export function kebab(name: string): string {
   return name.replace(/[A-Z0-9]+/g, (part) => `-${part.toLowerCase()}`);
 }
 

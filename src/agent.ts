@@ -1,5 +1,5 @@
-import { randomBytes as cryptoRandomBytes } from 'node:crypto';
 import { join } from 'node:path';
+import { randomBytes } from './up-random.ts';
 import { openAgentCache } from './agent-cache.ts';
 import type { AgentConfig } from './agent-config.ts';
 import { createAgentInstruments } from './agent-instruments.ts';
@@ -305,10 +305,6 @@ function statusOf(config: AgentConfig, link: NodeLink, { mesh, bundle }: NodeVie
     entries: mesh.entries.size,
     policies: mesh.policies.size,
   };
-}
-
-function randomBytes(size: number): Uint8Array {
-  return new Uint8Array(cryptoRandomBytes(size));
 }
 
 const turnShareMs = 3;

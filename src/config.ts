@@ -387,6 +387,7 @@ function environmentName(name: string): string {
   return `COUNTERSIGN_${name.replace(/[A-Z]/g, (letter) => `_${letter}`).toUpperCase()}`;
 }
 
-function kebab(name: string): string {
+/** An option's name as a flag spells it. */
+export function kebab(name: string): string {
   return name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
 }

@@ -1,5 +1,5 @@
-import { randomBytes as cryptoRandomBytes } from 'node:crypto';
 import { join } from 'node:path';
+import { randomBytes } from './up-random.ts';
 import type { Actor } from './audit/event.ts';
 import { readChain } from './ca/chain.ts';
 import { parseProfile, type Profile } from './ca/profile.ts';
@@ -175,10 +175,6 @@ function nothingWaits(): MeshError {
 
 function operator(): Actor {
   return { kind: 'uid', uid: process.getuid?.() ?? 0, role: 'admin' };
-}
-
-function randomBytes(size: number): Uint8Array {
-  return new Uint8Array(cryptoRandomBytes(size));
 }
 
 const maxListBytes = 134_217_728;

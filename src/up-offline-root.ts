@@ -1,6 +1,6 @@
-import { randomBytes as cryptoRandomBytes } from 'node:crypto';
 import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
+import { randomBytes } from './up-random.ts';
 import { readCsr } from './ca/csr.ts';
 import { openAuthorityCertificate } from './ca/issuer.ts';
 import type { SealingSecret } from './ca/key-envelope.ts';
@@ -179,10 +179,6 @@ function derOf(input: Uint8Array): Uint8Array {
   const text = Buffer.from(input).toString('latin1');
   const label = text.startsWith('-----BEGIN NEW ') ? 'NEW CERTIFICATE REQUEST' : 'CERTIFICATE REQUEST';
   return decodePem(text, label, { maxBytes: input.length })[0] ?? input;
-}
-
-function randomBytes(size: number): Uint8Array {
-  return new Uint8Array(cryptoRandomBytes(size));
 }
 
 const hyphen = 0x2d;

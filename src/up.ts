@@ -1,6 +1,7 @@
-import { generateKeyPair, randomBytes as cryptoRandomBytes } from 'node:crypto';
+import { generateKeyPair } from 'node:crypto';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
+import { randomBytes } from './up-random.ts';
 import { describeUnixAbilities } from './attest/unix.ts';
 import { createWorkloadAttestor } from './attest/workload.ts';
 import type { AuditEvent } from './audit/event.ts';
@@ -347,10 +348,6 @@ export const generateP256: GenerateKeyPair = async () => {
     privateKey: new Uint8Array(privateKey.export({ type: 'pkcs8', format: 'der' })),
   };
 };
-
-function randomBytes(size: number): Uint8Array {
-  return new Uint8Array(cryptoRandomBytes(size));
-}
 
 // Of each turn of the event loop, for long work; calls that wait for a decision get the rest.
 const turnShareMs = 3;

@@ -23,7 +23,7 @@ export type WarnAttestation = (message: string) => void;
  */
 export function createUnixAttestor(options: { readonly warn?: WarnAttestation } = {}): Attest {
   const userName = createUserNames('/etc/passwd');
-  const warn = once(options.warn ?? (() => undefined));
+  const warn = warnOnce(options.warn ?? (() => undefined));
   return async (peer) => {
     if (peer.pid <= 0) {
       throw new MeshError('attestation_failed', 'the caller lives in a pid namespace that is out of sight', {
@@ -98,7 +98,8 @@ function valid(kind: SelectorKind, value: string): Selector | undefined {
   }
 }
 
-function once(warn: WarnAttestation): WarnAttestation {
+/** Passes each message on once. */
+export function warnOnce(warn: WarnAttestation): WarnAttestation {
   const told = new Set<string>();
   return (message) => {
     if (told.has(message)) return;

@@ -9,7 +9,7 @@ import { createKubelet } from './kubelet.ts';
 import { createKubernetesSource } from './kubernetes.ts';
 import { createPodBook } from './pod-book.ts';
 import { createSystemdSource } from './systemd.ts';
-import { createUnixAttestor } from './unix.ts';
+import { createUnixAttestor, warnOnce } from './unix.ts';
 
 /** Which sources of selectors are on, besides those that need nothing but the kernel. */
 export type WorkloadAttestorOptions = {
@@ -34,7 +34,7 @@ export function createWorkloadAttestor(options: WorkloadAttestorOptions): Attest
     sources: [
       createSystemdSource(),
       createAncestorSource(),
-      createDigestSource({ clock, warn: once(warn) }),
+      createDigestSource({ clock, warn: warnOnce(warn) }),
       ...(kubelet === null ? [] : [createKubernetesSource(createPodBook(createKubelet(kubelet), clock))]),
       ...(dockerSocket === null ? [] : [createDockerSource({ socketPath: dockerSocket, clock })]),
     ],
@@ -42,13 +42,4 @@ export function createWorkloadAttestor(options: WorkloadAttestorOptions): Attest
     clock,
     warn: (source, why) => warn(`no selectors from the ${source}: ${why}`),
   });
-}
-
-function once(warn: (message: string) => void): (message: string) => void {
-  const told = new Set<string>();
-  return (message) => {
-    if (told.has(message)) return;
-    told.add(message);
-    warn(message);
-  };
 }

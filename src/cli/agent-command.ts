@@ -1,5 +1,6 @@
 import { Command } from 'commander';
-import { agentOptions, type AgentOption, environmentName, loadAgentConfig } from '../agent-config.ts';
+import { aborted } from '../identity/notice.ts';
+import { kebab, agentOptions, type AgentOption, environmentName, loadAgentConfig } from '../agent-config.ts';
 import { filesCommand } from './files-command.ts';
 import { globalOptions } from './global-options.ts';
 import { examples } from './help.ts';
@@ -44,15 +45,4 @@ export function agentCommand(session: Session): Command {
         await running.close();
       }
     });
-}
-
-function aborted(signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    if (signal.aborted) resolve();
-    else signal.addEventListener('abort', () => resolve(), { once: true });
-  });
-}
-
-function kebab(name: string): string {
-  return name.replace(/[A-Z0-9]+/g, (part) => `-${part.toLowerCase()}`);
 }

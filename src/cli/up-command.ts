@@ -1,5 +1,6 @@
 import { Command } from 'commander';
-import { type Config, configOptions, loadConfig } from '../config.ts';
+import { aborted } from '../identity/notice.ts';
+import { kebab, type Config, configOptions, loadConfig } from '../config.ts';
 import type { Log } from '../log.ts';
 import type { Running } from '../up.ts';
 import { examples } from './help.ts';
@@ -69,15 +70,4 @@ function howToGoOn(session: Session, { adminSocket }: Config): string {
     `  ${session.program} apply${socket} -f mesh.yaml`,
     'Ctrl-C stops.\n',
   ].join('\n');
-}
-
-function aborted(signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    if (signal.aborted) resolve();
-    else signal.addEventListener('abort', () => resolve(), { once: true });
-  });
-}
-
-function kebab(name: string): string {
-  return name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
 }

@@ -69,5 +69,13 @@ export async function latchOrSleep(
   signal.removeEventListener('abort', stop);
 }
 
+/** Resolves when `signal` has aborted. */
+export function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    else signal.addEventListener('abort', () => resolve(), { once: true });
+  });
+}
+
 // Without a reason each abort makes an error with a stack of its own, which costs more than all the rest.
 const woken = 'woken';

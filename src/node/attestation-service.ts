@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import type { ServerDuplexStream } from '@grpc/grpc-js';
+import { asBuffer } from '../grpc/as-buffer.ts';
 import type { LossEvent, NodeEvent } from '../audit/event.ts';
 import type { PublicKey } from '../ca/public-key.ts';
 import type { RandomBytes } from '../ca/serial.ts';
@@ -29,7 +30,6 @@ import { challengeBytes, provesKey } from './challenge.ts';
 import { proveMachine } from './machine-chain.ts';
 import { type Attested, nodeEvent, type NodeRegistry, type NodeStore } from './node-registry.ts';
 import { bundleToWire } from './view-wire.ts';
-import { asBuffer } from './wire-values.ts';
 
 /** Makes a certificate for a node that was admitted. */
 export type IssueNodeCertificate = (node: AttestedNode, publicKey: PublicKey) => Promise<IssuedX509>;

@@ -1,7 +1,7 @@
 import type { Clock } from '../clock.ts';
 import { MeshError, publicError } from '../errors.ts';
 import type { GenerateKeyPair } from '../identity/keeper.ts';
-import { createNotice } from '../identity/notice.ts';
+import { aborted, createNotice } from '../identity/notice.ts';
 import { applyDelta, type NodeView } from '../identity/view.ts';
 import { TrustDomain } from '../spiffe/id.ts';
 import { checkX509SvidLeaf } from '../spiffe/svid.ts';
@@ -236,13 +236,6 @@ function isLive(identity: NodeIdentity, now: Date): boolean {
 function datesOf({ certificates }: NodeIdentity): { readonly notBefore: number; readonly notAfter: number } {
   const { notBefore, notAfter } = checkX509SvidLeaf(certificates[0] ?? new Uint8Array(0));
   return { notBefore: notBefore.getTime(), notAfter: notAfter.getTime() };
-}
-
-function aborted(signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    if (signal.aborted) resolve();
-    else signal.addEventListener('abort', () => resolve(), { once: true });
-  });
 }
 
 const firstBackOffMs = 250;

@@ -1,3 +1,4 @@
+import { asBuffer } from '../grpc/as-buffer.ts';
 import type { PublicKey } from '../ca/public-key.ts';
 import type { Clock } from '../clock.ts';
 import { MeshError, publicError } from '../errors.ts';
@@ -37,7 +38,7 @@ import { type CheckPeer, demandNode, type NodePeer } from './node-check.ts';
 import type { NodeRegistry } from './node-registry.ts';
 import { streamView, type ViewPort } from './view-stream.ts';
 import { bundleToWire } from './view-wire.ts';
-import { asBuffer, integerOf } from './wire-values.ts';
+import { integerOf } from './wire-values.ts';
 
 export type NodeServiceLimits = {
   /** Certificates that one node may ask for. */

@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import { asBuffer } from '../grpc/as-buffer.ts';
 import type { PublicKey } from '../ca/public-key.ts';
 import { type ErrorCode, errorKinds, MeshError } from '../errors.ts';
 import type { Attestation } from '../identity/evidence.ts';
@@ -17,7 +18,7 @@ import type {
 import { makeCertificateRequest } from './certificate-request.ts';
 import { callerToWire } from './event-shipment.ts';
 import { ask } from './node-client.ts';
-import { asBuffer, dateOf } from './wire-values.ts';
+import { dateOf } from './wire-values.ts';
 
 /** Signing by the server, in the place of a CA of our own. */
 export type RemoteSigner = {

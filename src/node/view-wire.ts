@@ -1,3 +1,4 @@
+import { asBuffer } from '../grpc/as-buffer.ts';
 import { MeshError } from '../errors.ts';
 import { type Ban, banKey, type BanTarget, parseBanTarget } from '../identity/ban.ts';
 import { maxTtlSeconds, minTtlSeconds, type RegistrationEntry } from '../identity/entry.ts';
@@ -8,7 +9,7 @@ import { makeBundle, type TrustBundle } from '../spiffe/bundle.ts';
 import { SpiffeId, TrustDomain } from '../spiffe/id.ts';
 import { isKeyId, type JwtBundle } from '../spiffe/jwt-bundle.ts';
 import type * as wire from '../wire/node.ts';
-import { asBuffer, dateOf, integerOf, required } from './wire-values.ts';
+import { dateOf, integerOf, required } from './wire-values.ts';
 
 /** A view as it travels. */
 export function viewToWire(view: NodeView): wire.View {

@@ -1,10 +1,5 @@
 import { MeshError } from '../errors.ts';
 
-/** The same bytes, as the codecs want them. */
-export function asBuffer(bytes: Uint8Array): Buffer {
-  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
-}
-
 /** A whole number from 0 to 2^53 - 1. @throws MeshError `message_invalid` */
 export function integerOf(value: bigint, what: string): number {
   if (value < 0n || value > BigInt(Number.MAX_SAFE_INTEGER)) refuse(`${what} out of range`);

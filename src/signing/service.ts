@@ -1,4 +1,5 @@
 import type { UntypedServiceImplementation } from '@grpc/grpc-js';
+import { asBuffer } from '../grpc/as-buffer.ts';
 import { readCsr } from '../ca/csr.ts';
 import type { PublicKey } from '../ca/public-key.ts';
 import type { Clock } from '../clock.ts';
@@ -204,10 +205,6 @@ function choose(entries: readonly RegistrationEntry[], wanted: SpiffeId | undefi
         fix: 'register it, for example with countersign entry create',
       })
     : new MeshError('identity_none', `the caller is not entitled to ${quote(wanted.text)}`);
-}
-
-function asBuffer(bytes: Uint8Array): Buffer {
-  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
 }
 
 // Where the store is away there is nowhere to record it, and an end is nobody's refusal.

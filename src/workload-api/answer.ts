@@ -1,3 +1,4 @@
+import { asBuffer } from '../grpc/as-buffer.ts';
 import type { ErrorCode } from '../errors.ts';
 import type { EntitledBundles } from '../identity/bundle-watch.ts';
 import type { SecretContent } from '../identity/coverage.ts';
@@ -153,10 +154,6 @@ function sameMap<T>(a: ReadonlyMap<string, T>, b: ReadonlyMap<string, T>): boole
 
 function concat(parts: readonly Uint8Array[]): Buffer {
   return Buffer.concat(parts);
-}
-
-function asBuffer(bytes: Uint8Array): Buffer {
-  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
 }
 
 const nothing = { kind: 'nothing' } as const;
