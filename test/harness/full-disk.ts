@@ -6,6 +6,7 @@ import { join } from 'node:path';
 export type FullDisk = {
   /** Runs a program in its place, with the same pid. */
   readonly wrapper: (directory: string) => readonly string[];
+  /** Takes what room there is now. What the process gives back later is room again: fill until it is met. */
   readonly fill: (pid: number, directory: string) => void;
   readonly free: (pid: number, directory: string) => void;
 };
@@ -20,7 +21,7 @@ export const smallDisk: FullDisk = {
     directory,
   ],
   fill: (pid, directory) => {
-    const file = openSync(ballast(pid, directory), 'w');
+    const file = openSync(ballast(pid, directory), 'a');
     for (let bytes = 1_048_576; bytes >= 512; bytes /= 2) {
       try {
         for (;;) writeSync(file, Buffer.alloc(bytes, 1));
