@@ -1,7 +1,8 @@
 import { createPrivateKey } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { type ConfigSources, defaultDataDirectory, loadConfig, type LogLevel } from './config.ts';
-import { address } from './config-values.ts';
+import { type ConfigSources, loadConfig } from './config.ts';
+import { defaultDataDirectory } from './config-places.ts';
+import { address, type LogLevel } from './config-values.ts';
 import { MeshError, quote } from './errors.ts';
 import type { Evidence } from './node/node-client.ts';
 import type { ServerAddress } from './node/server-trust.ts';

@@ -1,5 +1,15 @@
 import { join, resolve } from 'node:path';
 
+/** The trust domain of a first start that is told nothing. */
+export const defaultTrustDomain = 'mesh.internal';
+
+/** Kinds of CA keys, by the names options have for them. */
+export const authorityKeyTypes = ['ec-p256', 'ec-p384'] as const;
+export type AuthorityKeyType = (typeof authorityKeyTypes)[number];
+
+export const logLevels = ['error', 'warn', 'info', 'debug'] as const;
+export type LogLevel = (typeof logLevels)[number];
+
 // Readers of single values. Each throws an Error that says what is wrong with the text; config.ts adds the name, the
 // source and the fix.
 
@@ -7,6 +17,16 @@ import { join, resolve } from 'node:path';
 export function absolutePath(value: string): string {
   if (value === '') throw new Error('is empty');
   return resolve(value);
+}
+
+/** Empty text is null. */
+export function optional<T>(parse: (value: string) => T): (value: string) => T | null {
+  return (value) => (value === '' ? null : parse(value));
+}
+
+/** The word `off` is null. */
+export function unlessOff<T>(parse: (value: string) => T): (value: string) => T | null {
+  return (value) => (value === 'off' ? null : parse(value));
 }
 
 /** `host:port`, or null for `off`. */

@@ -1,23 +1,10 @@
 import { readFileSync } from 'node:fs';
-import { homedir } from 'node:os';
-import { join, resolve } from 'node:path';
-import { defaultJwtTtlSeconds, jwtTtlBounds } from './ca/jwt.ts';
-import { type JwtKeyType, jwtKeyTypes } from './ca/jwt-slot.ts';
-import {
-  absolutePath,
-  address,
-  credentialPath,
-  descriptor,
-  integer,
-  kubeletUrl,
-  namespaceName,
-  oneOf,
-  uids,
-} from './config-values.ts';
+import type { JwtKeyType } from './ca/jwt-slot.ts';
+import { optionTable } from './config-options.ts';
+import { defaultDataDirectory, defaultRunDirectory } from './config-places.ts';
+import type { AuthorityKeyType, LogLevel } from './config-values.ts';
 import { formatPlace, MeshError, quote } from './errors.ts';
-import { defaultTtlSeconds, maxTtlSeconds, minTtlSeconds } from './identity/entry.ts';
-import { TrustDomain } from './spiffe/id.ts';
-import { checkIssuer } from './spiffe/jwt-issuer.ts';
+import type { TrustDomain } from './spiffe/id.ts';
 import { readDocuments } from './yaml.ts';
 
 /** Everything that can be configured; every option has a default, so that the first start needs no file. */
@@ -80,16 +67,6 @@ export type Config = {
   readonly shutdownGraceSeconds: number;
 };
 
-/** The trust domain of a first start that is told nothing. */
-export const defaultTrustDomain = 'mesh.internal';
-
-/** Kinds of CA keys, by the names options have for them. */
-export const authorityKeyTypes = ['ec-p256', 'ec-p384'] as const;
-export type AuthorityKeyType = (typeof authorityKeyTypes)[number];
-
-export const logLevels = ['error', 'warn', 'info', 'debug'] as const;
-export type LogLevel = (typeof logLevels)[number];
-
 /** One option: its name in a configuration file, its environment variable, its default and what it means. */
 export type ConfigOption = {
   readonly name: keyof Config;
@@ -118,78 +95,22 @@ export function loadConfig(sources: ConfigSources): Config {
   const file = sources.file ?? sources.environment['COUNTERSIGN_CONFIG'] ?? null;
   const fromFile = file === null ? new Map<string, Sourced>() : readConfigFile(file);
   const options = configOptions(sources);
-  const text = (name: keyof Config): Sourced => {
-    const option = options.find((candidate) => candidate.name === name) as ConfigOption;
+  const values = options.map(({ name, env, defaultText }) => {
     const flag = sources.flags[name];
-    if (flag !== undefined) return { text: flag, source: `--${kebab(name)}` };
-    const variable = sources.environment[option.env];
-    if (variable !== undefined) return { text: variable, source: option.env };
-    return fromFile.get(name) ?? { text: option.defaultText, source: 'the default' };
-  };
-  const optionalPath = (name: keyof Config): string | null =>
-    read(text(name), name, (value) => (value === '' ? null : absolutePath(value)));
-  const [trustTlsCertificate, trustTlsKey] = [
-    optionalPath('trustTlsCertificate'),
-    optionalPath('trustTlsKey'),
-  ];
-  if ((trustTlsCertificate === null) !== (trustTlsKey === null)) {
+    const variable = sources.environment[env];
+    let sourced: Sourced = fromFile.get(name) ?? { text: defaultText, source: 'the default' };
+    if (flag !== undefined) sourced = { text: flag, source: `--${kebab(name)}` };
+    else if (variable !== undefined) sourced = { text: variable, source: env };
+    return [name, read(sourced, name, (text) => optionTable[name].parse(text, sources.environment))];
+  });
+  // The table has one parser for each name, of the type that Config gives it.
+  const config = Object.fromEntries(values) as Config;
+  if ((config.trustTlsCertificate === null) !== (config.trustTlsKey === null)) {
     throw new MeshError('config_invalid', 'trustTlsCertificate and trustTlsKey belong together', {
       fix: 'set both or neither',
     });
   }
-  return {
-    trustDomain: read(text('trustDomain'), 'trustDomain', (value) =>
-      value === '' ? null : TrustDomain.parse(value),
-    ),
-    dataDir: read(text('dataDir'), 'dataDir', absolutePath),
-    workloadSocket: read(text('workloadSocket'), 'workloadSocket', absolutePath),
-    adminSocket: read(text('adminSocket'), 'adminSocket', absolutePath),
-    adminAddress: read(text('adminAddress'), 'adminAddress', address),
-    trustAddress: read(text('trustAddress'), 'trustAddress', address),
-    nodeAddress: read(text('nodeAddress'), 'nodeAddress', address),
-    nodeCaFile: optionalPath('nodeCaFile'),
-    maxStalenessSeconds: read(text('maxStalenessSeconds'), 'maxStalenessSeconds', integer(60, 2_592_000)),
-    trustTlsCertificate,
-    trustTlsKey,
-    adminUids: read(text('adminUids'), 'adminUids', uids),
-    rootNamespace: read(text('rootNamespace'), 'rootNamespace', namespaceName),
-    leafTtlSeconds: read(text('leafTtlSeconds'), 'leafTtlSeconds', integer(minTtlSeconds, maxTtlSeconds)),
-    jwtTtlSeconds: read(
-      text('jwtTtlSeconds'),
-      'jwtTtlSeconds',
-      integer(jwtTtlBounds.minSeconds, jwtTtlBounds.maxSeconds),
-    ),
-    jwtIssuer: read(text('jwtIssuer'), 'jwtIssuer', (value) => (value === '' ? null : checkIssuer(value))),
-    jwtKeyType: read(text('jwtKeyType'), 'jwtKeyType', (value) => {
-      const keyType = jwtKeyTypes.find((known) => known === value);
-      if (keyType === undefined) throw new Error(`is not one of ${jwtKeyTypes.join(', ')}`);
-      return keyType;
-    }),
-    passphraseFile: read(text('passphraseFile'), 'passphraseFile', (value) =>
-      value === '' ? null : absolutePath(value),
-    ),
-    passphraseCredential: read(text('passphraseCredential'), 'passphraseCredential', (value) =>
-      value === '' ? null : credentialPath(value, sources.environment['CREDENTIALS_DIRECTORY']),
-    ),
-    passphraseFd: read(text('passphraseFd'), 'passphraseFd', descriptor),
-    authorityKeyType: read(text('authorityKeyType'), 'authorityKeyType', oneOf(authorityKeyTypes)),
-    nameConstraints: read(text('nameConstraints'), 'nameConstraints', oneOf(['off', 'uri'])),
-    refusedKeysFile: read(text('refusedKeysFile'), 'refusedKeysFile', (value) =>
-      value === '' ? null : absolutePath(value),
-    ),
-    attestKubelet: read(text('attestKubelet'), 'attestKubelet', kubeletUrl),
-    attestKubeletCaFile: read(text('attestKubeletCaFile'), 'attestKubeletCaFile', absolutePath),
-    attestKubeletTokenFile: read(text('attestKubeletTokenFile'), 'attestKubeletTokenFile', absolutePath),
-    attestDocker: read(text('attestDocker'), 'attestDocker', (value) =>
-      value === 'off' ? null : absolutePath(value),
-    ),
-    logLevel: read(text('logLevel'), 'logLevel', (value) => {
-      const level = logLevels.find((known) => known === value);
-      if (level === undefined) throw new Error(`is not one of ${logLevels.join(', ')}`);
-      return level;
-    }),
-    shutdownGraceSeconds: read(text('shutdownGraceSeconds'), 'shutdownGraceSeconds', integer(0, 300)),
-  };
+  return config;
 }
 
 /** Every option with its default on this machine, for help texts and docs/configuration.md. */
@@ -198,101 +119,12 @@ export function configOptions(
 ): readonly ConfigOption[] {
   const dataDir =
     sources.flags.dataDir ?? sources.environment['COUNTERSIGN_DATA_DIR'] ?? defaultDataDirectory(sources);
-  const runDir = defaultRunDirectory(sources, dataDir);
-  const option = (name: keyof Config, defaultText: string, help: string): ConfigOption => ({
-    name,
-    env: environmentName(name),
-    defaultText,
-    help,
+  const places = { dataDir, runDir: defaultRunDirectory(sources, dataDir) };
+  return optionNames.map((name) => {
+    const { ordinarily, help } = optionTable[name];
+    const defaultText = typeof ordinarily === 'string' ? ordinarily : ordinarily(places);
+    return { name, env: environmentName(name), defaultText, help };
   });
-  return [
-    option(
-      'trustDomain',
-      '',
-      `the trust domain, fixed by the first start; ${defaultTrustDomain} when nothing names one`,
-    ),
-    option('dataDir', dataDir, 'where the database and the sealed keys are kept'),
-    option('workloadSocket', join(runDir, 'workload.sock'), 'Unix socket for proxies: SDS and ext_authz'),
-    option('adminSocket', join(runDir, 'admin.sock'), 'Unix socket of the admin API, for this machine'),
-    option('adminAddress', '127.0.0.1:7443', 'host:port of the admin API over TLS, or off'),
-    option('trustAddress', 'off', 'host:port of the public door for the trust bundle, or off'),
-    option(
-      'nodeAddress',
-      'off',
-      'host:port where agents of other machines come in, or off; 127.0.0.1:7444 for countersign server',
-    ),
-    option('nodeCaFile', '', 'PEM file with the CAs of machine certificates that agents may attest with'),
-    option(
-      'maxStalenessSeconds',
-      '86400',
-      'how long an agent cut off from here decides by the policy it has; then it denies',
-    ),
-    option(
-      'trustTlsCertificate',
-      '',
-      'PEM file of a web certificate for the public door; without one it shows an X509-SVID',
-    ),
-    option('trustTlsKey', '', 'PEM file with the key of that certificate'),
-    option('adminUids', '', 'further uids that may use the admin socket, separated by commas'),
-    option('rootNamespace', 'istio-system', 'policies of this namespace apply to every workload'),
-    option('leafTtlSeconds', `${defaultTtlSeconds}`, 'lifetime of a certificate whose entry names none'),
-    option('jwtTtlSeconds', `${defaultJwtTtlSeconds}`, 'longest and usual lifetime of a JWT-SVID'),
-    option('jwtIssuer', '', 'the iss of JWT-SVIDs, an https URL, for relying parties that want one'),
-    option(
-      'jwtKeyType',
-      'ec-p256',
-      'ec-p256 or rsa-2048: the kind of key that the next JWT key is, for ES256 or RS256',
-    ),
-    option(
-      'passphraseFile',
-      '',
-      'file with the passphrase that seals the CA keys; without one a key file is made',
-    ),
-    option(
-      'passphraseCredential',
-      '',
-      'name of the systemd credential with that passphrase, as LoadCredential= gives it',
-    ),
-    option('passphraseFd', '', 'file descriptor to read that passphrase from, to its end'),
-    option('authorityKeyType', 'ec-p256', 'ec-p256 or ec-p384: the keys of new roots and intermediates'),
-    option('nameConstraints', 'off', 'uri: new CAs may sign only for URI names of the trust domain; off'),
-    option('refusedKeysFile', '', 'file with keys that get no certificate: SHA-256 of the SPKI, one a line'),
-    option('attestKubelet', 'off', 'URL of the kubelet of this node for k8s selectors, or off'),
-    option('attestKubeletCaFile', `${inPod}/ca.crt`, 'PEM file with the CAs of its certificate'),
-    option('attestKubeletTokenFile', `${inPod}/token`, 'file with the service account token for it'),
-    option('attestDocker', 'off', 'Unix socket of the Docker engine for docker selectors, or off'),
-    option('logLevel', 'warn', 'error, warn, info or debug; logs are JSON lines on standard error'),
-    option('shutdownGraceSeconds', '5', 'how long a stop waits for open streams'),
-  ];
-}
-
-// Where Kubernetes puts what a pod shows of itself.
-const inPod = '/var/run/secrets/kubernetes.io/serviceaccount';
-
-/** Where data lives when nothing says otherwise. */
-export function defaultDataDirectory(sources: Pick<ConfigSources, 'isRoot' | 'environment'>): string {
-  if (sources.isRoot) return '/var/lib/countersign';
-  const state = xdgDirectory(sources.environment['XDG_STATE_HOME']) ?? join(homedir(), '.local', 'state');
-  return join(state, 'countersign');
-}
-
-/**
- * Where sockets live when nothing says otherwise. An authority with a data directory of its own choice keeps its
- * sockets beside that data, so that two of them never meet.
- */
-export function defaultRunDirectory(
-  sources: Pick<ConfigSources, 'isRoot' | 'environment'>,
-  dataDir: string,
-): string {
-  if (resolve(dataDir) !== resolve(defaultDataDirectory(sources))) return `${resolve(dataDir)}.run`;
-  if (sources.isRoot) return '/run/countersign';
-  const runtime = xdgDirectory(sources.environment['XDG_RUNTIME_DIR']);
-  return runtime === undefined ? `${resolve(dataDir)}.run` : join(runtime, 'countersign');
-}
-
-/** An empty or relative path is to be ignored (XDG Base Directory Specification): it would move with the caller. */
-function xdgDirectory(path: string | undefined): string | undefined {
-  return path?.startsWith('/') === true ? path : undefined;
 }
 
 type Sourced = { readonly text: string; readonly source: string };
@@ -320,7 +152,7 @@ function readConfigFile(file: string): Map<string, Sourced> {
     for (const name of optionNames) {
       const node = spec.optional(name);
       if (node === undefined) continue;
-      const value = numberOptions.has(name) ? String(node.integer()) : node.string();
+      const value = optionTable[name].isNumber === true ? String(node.integer()) : node.string();
       values.set(name, { text: value, source: formatPlace(node.place) });
     }
   }
@@ -343,45 +175,7 @@ function read<T>(sourced: Sourced, name: keyof Config, parse: (text: string) => 
   }
 }
 
-const optionNames: readonly (keyof Config)[] = [
-  'trustDomain',
-  'dataDir',
-  'workloadSocket',
-  'adminSocket',
-  'adminAddress',
-  'trustAddress',
-  'nodeAddress',
-  'nodeCaFile',
-  'maxStalenessSeconds',
-  'trustTlsCertificate',
-  'trustTlsKey',
-  'adminUids',
-  'rootNamespace',
-  'leafTtlSeconds',
-  'jwtTtlSeconds',
-  'jwtIssuer',
-  'jwtKeyType',
-  'passphraseFile',
-  'passphraseCredential',
-  'passphraseFd',
-  'authorityKeyType',
-  'nameConstraints',
-  'refusedKeysFile',
-  'attestKubelet',
-  'attestKubeletCaFile',
-  'attestKubeletTokenFile',
-  'attestDocker',
-  'logLevel',
-  'shutdownGraceSeconds',
-];
-
-const numberOptions = new Set<keyof Config>([
-  'passphraseFd',
-  'leafTtlSeconds',
-  'maxStalenessSeconds',
-  'jwtTtlSeconds',
-  'shutdownGraceSeconds',
-]);
+const optionNames = Object.keys(optionTable) as readonly (keyof Config)[];
 
 function environmentName(name: string): string {
   return `COUNTERSIGN_${name.replace(/[A-Z]/g, (letter) => `_${letter}`).toUpperCase()}`;
