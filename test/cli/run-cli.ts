@@ -5,6 +5,9 @@ export type Outcome = { readonly code: number | null; readonly out: string; read
 
 export const main = join(import.meta.dirname, '../../src/cli/main.ts');
 
+const cache = process.env['NODE_COMPILE_CACHE'];
+const compileCache = cache === undefined ? {} : { NODE_COMPILE_CACHE: cache };
+
 /** Runs the command line as a process of its own, without what the environment of the test says. */
 export function runCli(
   args: readonly string[],
@@ -18,7 +21,7 @@ export function runCli(
   const { stdin = '', env = {}, ...rest } = options;
   return new Promise((resolve, reject) => {
     const child = spawn(process.execPath, [main, ...args], {
-      env: { PATH: process.env['PATH'], HOME: '/nonexistent', ...env },
+      env: { PATH: process.env['PATH'], HOME: '/nonexistent', ...compileCache, ...env },
       timeout: 20_000,
       ...rest,
     });
