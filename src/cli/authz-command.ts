@@ -1,3 +1,4 @@
+import { createReadStream, openSync, type ReadStream } from 'node:fs';
 import { Command } from 'commander';
 import type { Explanation } from '../authz/explain.ts';
 import { formatExplanation } from '../authz/format-explanation.ts';
@@ -11,7 +12,7 @@ import { exitCodes } from './failure.ts';
 import { examples } from './help.ts';
 import { globalOptions } from './global-options.ts';
 import { clientOf, print, readSources, type Session } from './session.ts';
-import { printableLines } from './text.ts';
+import { printableJson, printableLines } from './text.ts';
 
 type CheckOptions = {
   readonly from: string;
@@ -50,7 +51,30 @@ export function authzCommand(session: Session): Command {
       print(session, command, answer, () => printableLines(formatExplanation(answer)));
       if (answer.verdict !== 'allow') session.exitCode = exitCodes.negative;
     });
+  group
+    .command('eval')
+    .description('judge calls line by line, each by the policies it brings, as Istio does or strictly')
+    .requiredOption('--batch <file>', 'JSON lines to judge; - is standard input (see docs/cli.md)')
+    .addHelpText('after', examples('authz eval --batch calls.jsonl', 'authz eval --batch - < calls.jsonl'))
+    .action(async ({ batch }: { readonly batch: string }) => {
+      const { evaluateBatch } = await import('./authz-eval.ts');
+      const stream = batch === '-' ? process.stdin : openBatch(batch);
+      for await (const answer of evaluateBatch(stream, batch === '-' ? 'stdin' : batch)) {
+        session.write(`${printableJson(answer, 0)}\n`);
+      }
+    });
   return group;
+}
+
+function openBatch(file: string): ReadStream {
+  try {
+    return createReadStream('', { fd: openSync(file, 'r') });
+  } catch (cause) {
+    throw new MeshError('input_unreadable', `cannot read ${quote(file)}`, {
+      cause,
+      fix: 'check the path and its permissions',
+    });
+  }
 }
 
 const checkExamples = [

@@ -1,6 +1,7 @@
 import { MeshError, publicError } from '../errors.ts';
 import { membersOf } from '../spiffe/inspect-json.ts';
 import { type InspectAgainst, type InspectKind, inspectInput, type InspectReport } from './inspect-kinds.ts';
+import { readJsonLines } from './json-lines.ts';
 import { type InspectInput, maxInputBytes, readInput, textOfInput } from './inspect-input.ts';
 
 /** The longest line read, newline not counted. What is beyond it is passed over, not kept. */
@@ -26,7 +27,7 @@ export async function* inspectBatch(
   stream: AsyncIterable<Buffer>,
   against: InspectAgainst,
 ): AsyncGenerator<BatchAnswer> {
-  for await (const line of readLines(stream)) yield answerLine(kind, line, against);
+  for await (const line of readJsonLines(stream, maxLineBytes)) yield answerLine(kind, line, against);
 }
 
 async function answerLine(
@@ -90,35 +91,6 @@ function decode(raw: InspectInput): InspectInput {
     refuse('input_too_large', `the input is longer than ${maxInputBytes} bytes`);
   }
   return { bytes, exact: true };
-}
-
-/** The lines of a stream that are not empty; null for one that is too long. */
-async function* readLines(stream: AsyncIterable<Buffer>): AsyncGenerator<Buffer | null> {
-  let parts: Buffer[] = [];
-  let size = 0;
-  const take = (): Buffer | null | undefined => {
-    const line = size > maxLineBytes ? null : Buffer.concat(parts);
-    parts = [];
-    size = 0;
-    return line !== null && /^[ \t\r]*$/.test(line.subarray(0, 80).toString('latin1')) && line.length <= 80
-      ? undefined
-      : line;
-  };
-  for await (const chunk of stream) {
-    for (let at = 0; at < chunk.length;) {
-      const newline = chunk.indexOf(0x0a, at);
-      const end = newline === -1 ? chunk.length : newline;
-      size += end - at;
-      if (size <= maxLineBytes) parts.push(chunk.subarray(at, end));
-      else parts = [];
-      at = end + 1;
-      if (newline === -1) continue;
-      const line = take();
-      if (line !== undefined) yield line;
-    }
-  }
-  const last = take();
-  if (last !== undefined) yield last;
 }
 
 function refuse(code: 'input_unreadable' | 'input_too_large', message: string): never {

@@ -56,9 +56,10 @@ beforeAll(async () => {
       policy('shop', 'all', { rules: [{}] }),
     ].join(''),
   );
+  await Promise.all([web.live(), orders.live()]);
+  // Last of all: it has to live until its test.
   brief = await fetchKeyPair(authority.workloadSocket);
   briefUntil = Date.now() + 20_000;
-  await Promise.all([web.live(), orders.live()]);
 });
 
 describe('two sidecars', () => {

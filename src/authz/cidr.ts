@@ -1,0 +1,75 @@
+/** A block of addresses: the bits of `bytes` after the first `length` do not count. */
+export type Cidr = { readonly bytes: readonly number[]; readonly length: number };
+
+/**
+ * Reads an address or a block of addresses, IPv4 or IPv6; an address is a block of one.
+ * @returns undefined for anything else, zones and leading zeros among it
+ * @see RFC 4632 section 3.1, RFC 4291 section 2.3
+ */
+export function parseCidr(text: string): Cidr | undefined {
+  const slash = text.indexOf('/');
+  const bytes = parseAddress(slash === -1 ? text : text.slice(0, slash));
+  if (bytes === undefined) return undefined;
+  if (slash === -1) return { bytes, length: bytes.length * 8 };
+  const length = text.slice(slash + 1);
+  if (!/^(?:0|[1-9][0-9]{0,2})$/.test(length) || Number(length) > bytes.length * 8) return undefined;
+  return { bytes, length: Number(length) };
+}
+
+/** The bytes of an address, 4 or 16; undefined for anything else. @see RFC 4291 section 2.2 */
+export function parseAddress(text: string): readonly number[] | undefined {
+  return text.includes(':') ? parseIpv6(text) : parseIpv4(text);
+}
+
+/** Whether an address is of a block. IPv4 is of no block of IPv6, mapped or not. */
+export function isInCidr(address: readonly number[], { bytes, length }: Cidr): boolean {
+  if (address.length !== bytes.length) return false;
+  const whole = length >> 3;
+  for (let i = 0; i < whole; i++) if (address[i] !== bytes[i]) return false;
+  const rest = length & 7;
+  return rest === 0 || ((address[whole] ?? 0) ^ (bytes[whole] ?? 0)) >> (8 - rest) === 0;
+}
+
+function parseIpv4(text: string): readonly number[] | undefined {
+  const parts = text.split('.');
+  if (parts.length !== 4) return undefined;
+  const bytes: number[] = [];
+  for (const part of parts) {
+    if (!/^(?:0|[1-9][0-9]{0,2})$/.test(part) || Number(part) > 255) return undefined;
+    bytes.push(Number(part));
+  }
+  return bytes;
+}
+
+function parseIpv6(text: string): readonly number[] | undefined {
+  if (text.length > maxIpv6Length) return undefined;
+  const halves = text.split('::');
+  if (halves.length > 2) return undefined;
+  const [head, tail] = halves.map((half, index) => parseGroups(half, index === halves.length - 1));
+  if (head === undefined || (halves.length === 2 && tail === undefined)) return undefined;
+  const given = head.length + (tail?.length ?? 0);
+  if (halves.length === 1) return given === 16 ? head : undefined;
+  if (given > 14) return undefined;
+  return [...head, ...Array.from({ length: 16 - given }, () => 0), ...(tail ?? [])];
+}
+
+const maxIpv6Length = 45;
+
+/** @param isLast whether an IPv4 address may stand at the end */
+function parseGroups(text: string, isLast: boolean): number[] | undefined {
+  if (text === '') return [];
+  const bytes: number[] = [];
+  const groups = text.split(':');
+  for (const [index, group] of groups.entries()) {
+    if (isLast && index === groups.length - 1 && group.includes('.')) {
+      const embedded = parseIpv4(group);
+      if (embedded === undefined) return undefined;
+      bytes.push(...embedded);
+    } else {
+      if (!/^[0-9a-fA-F]{1,4}$/.test(group)) return undefined;
+      const value = Number.parseInt(group, 16);
+      bytes.push(value >> 8, value & 0xff);
+    }
+  }
+  return bytes;
+}

@@ -1,0 +1,211 @@
+import { isInCidr, parseAddress, parseCidr } from './cidr.ts';
+import type { Attribute, Condition, PolicyDocument } from './document.ts';
+import type { IstioMesh, ProxyRequest } from './istio-request.ts';
+import { normalizedPath } from './normalized-path.ts';
+import { compileTemplate, isPathTemplate } from './path-template.ts';
+
+/** All that a value of a condition is compared with. */
+export type Comparison = {
+  readonly mesh: IstioMesh;
+  readonly policy: PolicyDocument;
+  readonly request: ProxyRequest;
+};
+
+/**
+ * Whether a condition holds as Istio and Envoy 1.40 have it: of `values` one matches, of `notValues` none. What the
+ * request lacks matches no value, and so satisfies every `notValues`.
+ */
+export function conditionHolds(condition: Condition, against: Comparison): boolean {
+  const matches = (value: string): boolean => matchers[condition.attribute](value, condition, against);
+  const values = expandAliases(condition.attribute, condition.values, against.mesh);
+  const notValues = expandAliases(condition.attribute, condition.notValues, against.mesh);
+  return (values.length === 0 || values.some(matches)) && !notValues.some(matches);
+}
+
+type Matcher = (value: string, condition: Condition, against: Comparison) => boolean;
+
+const matchers: Readonly<Record<Attribute, Matcher>> = {
+  'source.principal': (value, _, { request }) =>
+    request.peerNames.some((name) => matchesPrincipal(value, name)),
+  'source.namespace': (value, _, { request }) =>
+    request.peerNames.some((name) => matchesPieces(['/ns/', ...value.split('*'), '/'], name)),
+  'source.serviceAccount': (value, _, { policy, request }) =>
+    request.peerNames.some((name) => matchesServiceAccount(value, policy.namespace, name)),
+  'source.trustDomain': (value, _, { request }) =>
+    request.peerNames.some((name) => matchesTrustDomain(value, name)),
+  'source.ip': (value, _, { request }) => matchesAddress(value, request.sourceIp),
+  'remote.ip': (value, _, { request }) => matchesAddress(value, request.remoteIp),
+  'request.auth.principal': (value, _, { request }) => matchesTokenPrincipal(value, request),
+  'request.auth.audiences': (value, _, { request }) => matchesClaim(value, ['aud'], request),
+  'request.auth.presenter': (value, _, { request }) => matchesClaim(value, ['azp'], request),
+  'request.auth.claims': (value, { names }, { request }) => matchesClaim(value, names, request),
+  'request.headers': (value, { names }, { request }) =>
+    headerLines(names[0] ?? '', request).some((line) => value === '*' || matchesText(value, line)),
+  'request.host': (value, _, { request: { host } }) =>
+    host !== null && (value === '*' || matchesText(value.toLowerCase(), host.toLowerCase())),
+  'request.method': (value, _, { request: { method } }) =>
+    method !== null && (value === '*' || matchesText(value, method)),
+  'request.path': (value, _, { mesh, request: { path } }) => {
+    const text = path === null ? null : normalizedPath(path, mesh.pathNormalization);
+    if (text === null) return false;
+    return isPathTemplate(value) ? compileTemplate(value)(text) : matchesText(value, text);
+  },
+  'destination.ip': (value, _, { request }) => matchesAddress(value, request.destinationIp),
+  'destination.port': (value, _, { request }) => Number(value) === request.destinationPort,
+  'connection.sni': (value, _, { request }) => matchesText(value, request.sni),
+  'filter.metadata': (value, { names: [filter = '', key = ''] }, { request }) =>
+    matchesMetadata(value, request.metadata.get(filter)?.get(key)),
+};
+
+/** A leading `*` is a suffix match, else a trailing one a prefix match, alone it is present and not empty. */
+function matchesText(value: string, text: string): boolean {
+  if (value === '*') return text !== '';
+  if (value.startsWith('*')) return text.endsWith(value.slice(1));
+  return value.endsWith('*') ? text.startsWith(value.slice(0, -1)) : text === value;
+}
+
+const scheme = 'spiffe://';
+
+function matchesPrincipal(value: string, name: string): boolean {
+  if (value === '*') return name !== '';
+  if (!name.startsWith(scheme)) return false;
+  return matchesText(value, name.slice(scheme.length));
+}
+
+/**
+ * Istio compares namespaces with `.*\/ns/V/.*` over the whole name, every `*` of V being `.*`, across slashes too. The
+ * pieces between stars stand in the name in their order: the first place of each leaves most room for the next.
+ */
+function matchesPieces([before = '', first = '', ...rest]: readonly string[], name: string): boolean {
+  const pieces = [before + first, ...rest];
+  const after = pieces.pop() ?? '';
+  pieces.push((pieces.pop() ?? '') + after);
+  let at = 0;
+  for (const piece of pieces) {
+    const found = name.indexOf(piece, at);
+    if (found === -1) return false;
+    at = found + piece.length;
+  }
+  return true;
+}
+
+/** `spiffe://.+/ns/<ns>/(.+/|)sa/<sa>(/.+)?`; without a namespace it is that of the policy. */
+function matchesServiceAccount(value: string, policyNamespace: string, name: string): boolean {
+  const slash = value.indexOf('/');
+  const namespace = slash === -1 ? policyNamespace : value.slice(0, slash);
+  const account = slash === -1 ? value : value.slice(slash + 1);
+  if (!name.startsWith(scheme)) return false;
+  const opening = `/ns/${namespace}/`;
+  // The trust domain has at least a character.
+  for (let at = name.indexOf(opening, scheme.length + 1); at !== -1; at = name.indexOf(opening, at + 1)) {
+    const rest = name.slice(at + opening.length);
+    const closing = `sa/${account}`;
+    for (let sa = rest.indexOf(closing); sa !== -1; sa = rest.indexOf(closing, sa + 1)) {
+      // What stands between the two is nothing, or something that ends with a slash.
+      if (sa !== 0 && (sa < 2 || rest.charAt(sa - 1) !== '/')) continue;
+      const tail = rest.slice(sa + closing.length);
+      if (tail === '' || (tail.startsWith('/') && tail.length > 1)) return true;
+    }
+  }
+  return false;
+}
+
+function matchesTrustDomain(value: string, name: string): boolean {
+  if (!name.startsWith(scheme)) return false;
+  if (value === '*') return true;
+  const slash = name.indexOf('/', scheme.length);
+  if (slash === -1) return false;
+  const [before = '', after] = value.split('*');
+  const trustDomain = name.slice(scheme.length, slash);
+  if (after === undefined) return trustDomain === value;
+  const isLongEnough = trustDomain.length >= before.length + after.length;
+  return isLongEnough && trustDomain.startsWith(before) && trustDomain.endsWith(after);
+}
+
+function matchesAddress(value: string, address: string | null): boolean {
+  const block = parseCidr(value);
+  const bytes = address === null ? undefined : parseAddress(address);
+  return block !== undefined && bytes !== undefined && isInCidr(bytes, block);
+}
+
+/** The issuer may be a URL, so the last slash divides it from the subject. */
+function matchesTokenPrincipal(value: string, { claims }: ProxyRequest): boolean {
+  const [issuer, subject] = [claims?.get('iss'), claims?.get('sub')];
+  if (typeof issuer !== 'string' || typeof subject !== 'string') return false;
+  const any = (text: string): boolean => text !== '';
+  const slash = value.lastIndexOf('/');
+  const [iss, sub] = slash === -1 ? [value, ''] : [value.slice(0, slash), value.slice(slash + 1)];
+  if (value === '*') return any(issuer) && any(subject);
+  if (value.startsWith('*')) {
+    if (slash === -1) return any(issuer) && subject.endsWith(value.slice(1));
+    return (iss === '*' ? any(issuer) : issuer.endsWith(iss.slice(1))) && subject === sub;
+  }
+  if (value.endsWith('*')) {
+    if (slash === -1) return issuer.startsWith(value.slice(0, -1)) && any(subject);
+    return issuer === iss && (sub === '*' ? any(subject) : subject.startsWith(sub.slice(0, -1)));
+  }
+  return issuer === iss && subject === sub;
+}
+
+/** A string, or any string of a list; nothing else of a token is ever matched. */
+function matchesClaim(value: string, way: readonly string[], { claims }: ProxyRequest): boolean {
+  let found: unknown = claims;
+  for (const [depth, name] of way.entries()) {
+    if (found instanceof Map) found = found.get(name);
+    else if (isObject(found) && Object.hasOwn(found, name)) found = found[name];
+    else return false;
+    // Istio splits these two at spaces before anything is compared.
+    if (depth === 0 && way.length === 1 && typeof found === 'string' && spaceDelimited.has(name)) {
+      found = found.split(' ').filter((part) => part !== '');
+    }
+  }
+  if (typeof found === 'string') return matchesText(value, found);
+  return Array.isArray(found) && found.some((item) => typeof item === 'string' && matchesText(value, item));
+}
+
+const spaceDelimited: ReadonlySet<string> = new Set(['scope', 'permission']);
+
+function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+function headerLines(name: string, { headers, host, method, path }: ProxyRequest): readonly string[] {
+  const pseudo = { ':authority': host, host, ':method': method, ':path': path }[name];
+  if (pseudo !== undefined) return pseudo === null ? [] : [pseudo];
+  return headers.filter(([each]) => each === name).map(([, value]) => value.replace(/^[ \t]+|[ \t]+$/g, ''));
+}
+
+/** `[v]` looks in a list, `v` at a string. */
+function matchesMetadata(value: string, found: unknown): boolean {
+  if (!value.startsWith('[') || !value.endsWith(']')) {
+    return typeof found === 'string' && matchesText(value, found);
+  }
+  const inner = value.replace(/^[[\]]+|[[\]]+$/g, '');
+  return Array.isArray(found) && found.some((item) => typeof item === 'string' && matchesText(inner, item));
+}
+
+/** A value that names a trust domain of the mesh stands for all of them. */
+function expandAliases(
+  attribute: Attribute,
+  values: readonly string[],
+  { trustDomains }: IstioMesh,
+): readonly string[] {
+  if (attribute === 'source.trustDomain') {
+    return values.flatMap((value) => (trustDomains.includes(value) ? trustDomains : [value]));
+  }
+  return attribute === 'source.principal'
+    ? values.flatMap((value) => expandPrincipal(value, trustDomains))
+    : values;
+}
+
+/** Only `<trust domain>/ns/<namespace>/sa/<account>`, by its five parts, has aliases; `cluster.local` is one of every mesh. */
+function expandPrincipal(value: string, trustDomains: readonly string[]): readonly string[] {
+  const [own = '', ...rest] = value.split('/');
+  const isKnown =
+    own === 'cluster.local' ||
+    trustDomains.some((name) => own === name || (own.includes('*') && matchesText(own, name)));
+  if (rest.length !== 4 || own === '*' || !isKnown) return [value];
+  return trustDomains.map((name) =>
+    own.startsWith('*') && name.endsWith(own.slice(1)) ? value : [name, ...rest].join('/'),
+  );
+}
