@@ -16,6 +16,7 @@ test('the tree holds the commands that docs/cli.md promises', () => {
     'audit list',
     'authz',
     'authz check',
+    'authz eval',
     'ban',
     'ban list',
     'ca',
