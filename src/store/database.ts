@@ -2,6 +2,7 @@ import { closeSync, constants, fchmodSync, fstatSync, lstatSync, statfsSync } fr
 import { join } from 'node:path';
 import SqliteDatabase from 'better-sqlite3';
 import { MeshError, quote } from '../errors.ts';
+import { backUp, type Migration, pruneBackups } from './backup.ts';
 import { checkPrivateFile, ensurePrivateDirectory, openAs, syncDirectory } from './key-files.ts';
 import { migrate, schemaVersion } from './migrations.ts';
 
@@ -9,10 +10,18 @@ export type Database = SqliteDatabase.Database;
 
 /**
  * Opens the database of a data directory for writing: file 0600 in a directory 0700, every pragma set and read back,
- * the schema brought up to date, the pages checked. A database that is newer than this program is not touched.
- * @throws MeshError `file_permissions`, `store_corrupt`, `store_newer`, `platform_unsupported`, `store_unavailable`
+ * the schema brought up to date after a copy was made of it, the pages checked. A database that is newer than this
+ * program is not touched.
+ * @param now for the name of the copy
+ * @param onMigrated told when an earlier release had written it
+ * @throws MeshError `file_permissions`, `store_corrupt`, `store_newer`, `store_backup_failed`, `platform_unsupported`,
+ *   `store_unavailable`
  */
-export function openForWriting(dataDir: string): Database {
+export function openForWriting(
+  dataDir: string,
+  now: Date,
+  onMigrated: (migration: Migration) => void = () => undefined,
+): Database {
   ensurePrivateDirectory(dataDir);
   refuseNetworkFilesystem(dataDir);
   const path = databasePath(dataDir);
@@ -24,9 +33,12 @@ export function openForWriting(dataDir: string): Database {
     try {
       setPragmas(db);
       quickCheck(db);
+      const from = Number(db.pragma('user_version', { simple: true }));
+      const backup = from > 0 && from < schemaVersion ? backUp(db, dataDir, from, now) : null;
       inTransaction(db, () => migrate(db));
       // The database and its WAL have their names now.
       syncDirectory(dataDir);
+      if (backup !== null) onMigrated({ from, to: schemaVersion, backup, removed: pruneBackups(dataDir) });
       return db;
     } catch (error) {
       db.close();

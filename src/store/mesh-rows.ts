@@ -3,6 +3,8 @@ import type { Actor } from '../audit/event.ts';
 import { type Ban, banKey, parseBanTarget } from '../identity/ban.ts';
 import type { RegistrationEntry } from '../identity/entry.ts';
 import type { Mesh } from '../identity/mesh.ts';
+import type { NodeAlias } from '../identity/node-alias.ts';
+import { parseNodeSelector } from '../identity/node-selector.ts';
 import { parseSelector } from '../identity/selector.ts';
 import { SpiffeId } from '../spiffe/id.ts';
 import type { BanRow, EntryRow, StoredMesh } from './protocol.ts';
@@ -32,6 +34,8 @@ export function meshOf(stored: StoredMesh): Mesh {
     entries: new Map(stored.entries.map((row) => [row.id, entryOf(row)])),
     policies: new Map(stored.policies.map((policy) => [policy.key, policy])),
     bans: new Map(stored.bans.map(banOf).map((ban) => [banKey(ban), ban])),
+    aliases: new Map(stored.aliases.map((row) => [row.name, aliasOf(row)])),
+    grants: new Map(stored.grants.map((grant) => [grant.name, grant])),
   };
 }
 
@@ -55,6 +59,17 @@ function banOf(row: BanRow): Ban {
     return { ...row, ...target, actor: JSON.parse(row.actor) as Actor };
   } catch (error) {
     throw unreadable('a stored ban', error);
+  }
+}
+
+function aliasOf(row: NodeAlias): NodeAlias {
+  try {
+    // INVARIANT: an alias without selectors would be every node.
+    if (row.selectors.length === 0)
+      throw new MeshError('node_alias_invalid', 'the stored alias is of no node');
+    return { ...row, selectors: row.selectors.map(parseNodeSelector) };
+  } catch (error) {
+    throw unreadable('a stored node alias', error);
   }
 }
 

@@ -1,6 +1,8 @@
 import { MeshError } from '../errors.ts';
 import type { PolicyDocument } from '../identity/mesh.ts';
 import type { Database } from './database.ts';
+import { readGrants, storeGrants } from './grant-table.ts';
+import { readAliases, storeAliases } from './node-tables.ts';
 import type { BanRow, EntryRow, StoreChange, StoredMesh } from './protocol.ts';
 
 /**
@@ -41,6 +43,8 @@ export function storeMesh(db: Database, change: Extract<StoreChange, { kind: 'me
   for (const { kind, value, reason, until, createdAt, actor, revision } of change.putBans) {
     putBan.run(kind, value, reason, until?.getTime() ?? null, createdAt.getTime(), actor, revision);
   }
+  storeAliases(db, change);
+  storeGrants(db, change);
 }
 
 /** Reads the mesh, all in the order of their keys. */
@@ -54,6 +58,8 @@ export function readMesh(db: Database): StoredMesh {
       )
       .all(),
     bans: db.prepare<[], StoredBan>('SELECT * FROM bans ORDER BY kind, value').all().map(banRow),
+    aliases: readAliases(db),
+    grants: readGrants(db),
   }))();
 }
 

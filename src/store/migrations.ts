@@ -6,6 +6,9 @@ import { jwtKeys } from './migrations/0004-jwt-keys.ts';
 import { certificateKeys } from './migrations/0005-certificate-keys.ts';
 import { hierarchy } from './migrations/0006-hierarchy.ts';
 import { nodes } from './migrations/0007-nodes.ts';
+import { nodeAliases } from './migrations/0008-node-aliases.ts';
+import { access } from './migrations/0009-access.ts';
+import { tokenKeys } from './migrations/0010-token-keys.ts';
 
 /**
  * Each takes the schema one version further. INVARIANT: one that was released is never changed; what it did wrong the
@@ -19,6 +22,9 @@ const migrations: readonly string[] = [
   certificateKeys,
   hierarchy,
   nodes,
+  nodeAliases,
+  access,
+  tokenKeys,
 ];
 
 /** The version of the schema this program writes; `PRAGMA user_version` of the file. */

@@ -1,5 +1,6 @@
 import { MeshError, quote } from '../errors.ts';
-import type { AttestedNode, JoinToken } from '../identity/node.ts';
+import { attestationMethods, type AttestedNode, type JoinToken } from '../identity/node.ts';
+import type { NodeAlias } from '../identity/node-alias.ts';
 import type { Database } from './database.ts';
 
 /** Puts a node by name, inside the caller's transaction. */
@@ -20,27 +21,43 @@ export function storeNode(db: Database, node: AttestedNode): void {
   );
 }
 
+/** Forgets a node, with what it has shipped, inside the caller's transaction. */
+export function removeNode(db: Database, name: string): void {
+  db.prepare('DELETE FROM nodes WHERE name = ?').run(name);
+  db.prepare('DELETE FROM node_shipments WHERE node = ?').run(name);
+}
+
 /** All nodes, by name. */
 export function readNodes(db: Database): readonly AttestedNode[] {
   return db.prepare<[], NodeRow>('SELECT * FROM nodes ORDER BY name').all().map(nodeOf);
 }
 
 /**
- * Uses up a token for the node it was made for, and puts the node, inside the caller's transaction.
+ * Uses up a token for the node it was made for, and puts the node, inside the caller's transaction. Whoever has used it
+ * may do so again with the very key, until the node has renewed or was evicted: the answer may have been lost.
  * @throws MeshError `node_evidence_invalid`
  */
 export function redeemJoinToken(
   db: Database,
-  { secretSha256, nowMs, node }: { secretSha256: string; nowMs: number; node: AttestedNode },
+  {
+    secretSha256,
+    keySha256,
+    nowMs,
+    node,
+  }: { secretSha256: string; keySha256: string; nowMs: number; node: AttestedNode },
 ): void {
   // INVARIANT: the look and the use are one statement: of two that try at once one finds no row. A token that was used,
   // one that has expired and one that never was are the same to it.
   const used = db
     .prepare(
-      `UPDATE join_tokens SET used_at_ms = ?
-       WHERE secret_sha256 = ? AND node = ? AND used_at_ms IS NULL AND expires_at_ms > ?`,
+      `UPDATE join_tokens SET used_at_ms = coalesce(used_at_ms, @nowMs), used_by = @keySha256
+       WHERE secret_sha256 = @secretSha256 AND node = @name AND expires_at_ms > @nowMs AND (
+         used_at_ms IS NULL OR (used_by = @keySha256 AND used_by <> '' AND EXISTS (
+           SELECT 1 FROM nodes WHERE nodes.name = join_tokens.node AND evicted_at_ms IS NULL
+             AND json_array_length(serials) <= 1
+             AND selectors LIKE '%:' || join_tokens.id || '"%')))`,
     )
-    .run(nowMs, secretSha256, node.name, nowMs);
+    .run({ nowMs, secretSha256, keySha256, name: node.name });
   if (used.changes !== 1) {
     throw new MeshError(
       'node_evidence_invalid',
@@ -82,6 +99,29 @@ export function readJoinToken(db: Database, secretSha256: string): JoinToken | n
   return row === undefined ? null : tokenOf(row);
 }
 
+/** Stores what a step of the mesh changes of aliases, inside the caller's transaction. */
+export function storeAliases(
+  db: Database,
+  change: { readonly putAliases: readonly NodeAlias[]; readonly deleteAliases: readonly string[] },
+): void {
+  const deleteAlias = db.prepare('DELETE FROM node_aliases WHERE name = ?');
+  for (const name of change.deleteAliases) deleteAlias.run(name);
+  const putAlias = db.prepare(
+    'INSERT OR REPLACE INTO node_aliases (name, selectors, revision) VALUES (?, ?, ?)',
+  );
+  for (const { name, selectors, revision } of change.putAliases) {
+    putAlias.run(name, JSON.stringify(selectors), revision);
+  }
+}
+
+/** All aliases, by name. */
+export function readAliases(db: Database): readonly NodeAlias[] {
+  const rows = db
+    .prepare<[], AliasRow>('SELECT name, selectors, revision FROM node_aliases ORDER BY name')
+    .all();
+  return rows.map((row) => ({ ...row, selectors: JSON.parse(row.selectors) as string[] }));
+}
+
 /**
  * Notes a batch of a node as shipped, inside the caller's transaction.
  * @throws MeshError `revision_conflict` when it, or a later one of the epoch, was shipped before
@@ -102,7 +142,7 @@ export function storeShipment(
 
 type NodeRow = {
   name: string;
-  method: AttestedNode['method'];
+  method: string;
   selectors: string;
   attested_at_ms: number;
   renewed_at_ms: number;
@@ -110,6 +150,8 @@ type NodeRow = {
   serials: string;
   evicted_at_ms: number | null;
 };
+
+type AliasRow = { name: string; selectors: string; revision: number };
 
 type TokenRow = {
   id: string;
@@ -121,9 +163,19 @@ type TokenRow = {
 };
 
 function nodeOf(row: NodeRow): AttestedNode {
+  const method = attestationMethods.find((known) => known === row.method);
+  if (method === undefined) {
+    throw new MeshError(
+      'store_corrupt',
+      `the stored node ${quote(row.name)} was attested in an unknown way`,
+      {
+        fix: 'restore the data directory from a backup',
+      },
+    );
+  }
   return {
     name: row.name,
-    method: row.method,
+    method,
     selectors: JSON.parse(row.selectors) as string[],
     attestedAt: new Date(row.attested_at_ms),
     renewedAt: new Date(row.renewed_at_ms),

@@ -4,17 +4,23 @@ import type { AuditPage, AuditQuery } from '../audit/query.ts';
 import type { JwtSlot } from '../ca/jwt-slot.ts';
 import type { StoredAuthority } from '../ca/stored.ts';
 import { type ErrorCode, MeshError } from '../errors.ts';
+import type { AdminGrant } from '../identity/admin-grant.ts';
 import type { AdminToken } from '../identity/admin-token.ts';
 import type { BanTarget } from '../identity/ban.ts';
 import type { AttestedNode, JoinToken } from '../identity/node.ts';
 import type { CoverageChange, CoverageRow, IssuedCertificate } from '../identity/coverage.ts';
 import type { NamedCertificates } from '../identity/revoked.ts';
 import type { PolicyDocument } from '../identity/mesh.ts';
+import type { NodeAlias } from '../identity/node-alias.ts';
 
 // What travels between the store and its threads. Structured clones: plain data, no classes of ours.
 
 /** What a worker thread is started with. */
-export type WorkerStart = { readonly role: 'writer' | 'reader'; readonly dataDir: string };
+export type WorkerStart = {
+  readonly role: 'writer' | 'reader';
+  readonly dataDir: string;
+  readonly nowMs: number;
+};
 
 /** An event, encoded, on its way into the log. */
 export type LeafRecord = {
@@ -63,6 +69,10 @@ export type StoreChange =
       readonly deletePolicies: readonly string[];
       readonly putBans: readonly BanRow[];
       readonly deleteBans: readonly BanTarget[];
+      readonly putAliases: readonly NodeAlias[];
+      readonly deleteAliases: readonly string[];
+      readonly putGrants?: readonly AdminGrant[];
+      readonly deleteGrants?: readonly string[];
     }
   | {
       readonly kind: 'authorities';
@@ -77,9 +87,11 @@ export type StoreChange =
   | { readonly kind: 'token_created'; readonly token: AdminToken }
   | { readonly kind: 'token_revoked'; readonly id: string }
   | { readonly kind: 'node'; readonly node: AttestedNode }
+  | { readonly kind: 'node_forgotten'; readonly name: string }
   | {
       readonly kind: 'join_token_redeemed';
       readonly secretSha256: string;
+      readonly keySha256: string;
       readonly nowMs: number;
       readonly node: AttestedNode;
     }
@@ -106,6 +118,8 @@ export type StoredMesh = {
   readonly entries: readonly EntryRow[];
   readonly policies: readonly PolicyDocument[];
   readonly bans: readonly BanRow[];
+  readonly aliases: readonly NodeAlias[];
+  readonly grants: readonly AdminGrant[];
 };
 
 /** Questions to the reader and their answers. */

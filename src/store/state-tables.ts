@@ -1,6 +1,8 @@
 import { MeshError, quote } from '../errors.ts';
+import { roleText } from '../identity/access.ts';
 import type { AdminToken } from '../identity/admin-token.ts';
 import type { Database } from './database.ts';
+import { grantsOf, grantsText } from './grant-table.ts';
 
 /** Stores a named value, inside the caller's transaction. */
 export function storeMeta(db: Database, key: string, value: string): void {
@@ -15,11 +17,12 @@ export function readMeta(db: Database, key: string): string | null {
 /** Stores a token, inside the caller's transaction; one of the same id or secret is never replaced. */
 export function storeToken(db: Database, token: AdminToken): void {
   db.prepare(
-    `INSERT INTO admin_tokens (id, role, label, secret_sha256, created_at_ms, expires_at_ms)
-     VALUES (?, ?, ?, ?, ?, ?)`,
+    `INSERT INTO admin_tokens (id, role, grants, label, secret_sha256, created_at_ms, expires_at_ms)
+     VALUES (?, ?, ?, ?, ?, ?, ?)`,
   ).run(
     token.id,
-    token.role,
+    roleText(token.grants),
+    grantsText(token.grants),
     token.label,
     token.secretSha256,
     token.createdAt.getTime(),
@@ -86,7 +89,7 @@ export function removeExpired(db: Database, beforeMs: number): void {
 
 type TokenRow = {
   id: string;
-  role: AdminToken['role'];
+  grants: string;
   label: string;
   secret_sha256: string;
   created_at_ms: number;
@@ -96,7 +99,7 @@ type TokenRow = {
 function adminToken(row: TokenRow): AdminToken {
   return {
     id: row.id,
-    role: row.role,
+    grants: grantsOf(row.grants, `token ${row.id}`),
     label: row.label,
     secretSha256: row.secret_sha256,
     createdAt: new Date(row.created_at_ms),

@@ -11,6 +11,7 @@ import type { CoverageChange, CoverageRow, IssuedCertificate } from '../identity
 import type { CommitMesh, LoadMesh } from '../identity/mesh.ts';
 import type { AttestedNode, JoinToken } from '../identity/node.ts';
 import type { NamedCertificates } from '../identity/revoked.ts';
+import type { Migration } from './backup.ts';
 import { type DirectoryLock, lockDataDirectory } from './lock.ts';
 import { banRowOf, entryRowOf, meshOf } from './mesh-rows.ts';
 import type {
@@ -95,12 +96,15 @@ export type Store = {
   readonly listTokens: () => Promise<readonly AdminToken[]>;
   readonly loadNodes: () => Promise<readonly AttestedNode[]>;
   readonly putNode: (node: AttestedNode, events: readonly AuditEvent[]) => Promise<void>;
+  /** Forgets a node, and what it has shipped. */
+  readonly removeNode: (name: string, events: readonly AuditEvent[]) => Promise<void>;
   /**
-   * Puts a node in exchange for a token that nobody has used: of many who try at once, one does.
+   * Puts a node in exchange for a token that nobody has used: of many who try at once, one does, and that one may again
+   * with the same key until its node has renewed.
    * @throws MeshError `node_evidence_invalid`; then nothing is stored
    */
   readonly redeemJoinToken: (
-    redemption: { readonly secretSha256: string; readonly now: Date },
+    redemption: { readonly secretSha256: string; readonly keySha256: string; readonly now: Date },
     node: AttestedNode,
     events: readonly AuditEvent[],
   ) => Promise<void>;
@@ -117,6 +121,8 @@ export type Store = {
     shipment: { readonly node: string; readonly epoch: string; readonly sequence: number },
     events: readonly AuditEvent[],
   ) => Promise<boolean>;
+  /** What this start did to the data of an earlier release; null when there was nothing to do. */
+  readonly migration: Migration | null;
   readonly health: () => StoreHealth;
   /** Commits what waits, closes the database and frees the data directory. Safe to call twice. */
   readonly close: () => Promise<void>;
@@ -132,8 +138,8 @@ export type StoreOptions = {
 
 /**
  * Opens the store of a data directory, and holds the directory until `close`.
- * @throws MeshError `store_locked`, `store_newer`, `store_corrupt`, `file_permissions`, `platform_unsupported`,
- *   `store_unavailable`
+ * @throws MeshError `store_locked`, `store_newer`, `store_corrupt`, `store_backup_failed`, `file_permissions`,
+ *   `platform_unsupported`, `store_unavailable`
  */
 export async function openStore(options: StoreOptions): Promise<Store> {
   const lock = lockDataDirectory(options.dataDir);
@@ -178,11 +184,12 @@ async function openLocked(
     return writer.call({ kind: 'write', batch }) as Promise<readonly WriteAnswer[]>;
   });
   // The writer first: it makes the database the reader opens.
-  const writer = await startThread({ role: 'writer', dataDir }, (cause) => {
+  const nowMs = clock.now().getTime();
+  const writer = await startThread({ role: 'writer', dataDir, nowMs }, (cause) => {
     lose(cause);
     void awaitRoom();
   });
-  const reader = await startThread({ role: 'reader', dataDir }, (cause) => {
+  const reader = await startThread({ role: 'reader', dataDir, nowMs }, (cause) => {
     isBeyondHelp = true;
     lose(cause);
   }).catch(async (error: unknown) => {
@@ -282,8 +289,11 @@ async function openLocked(
     putNode: async (node, events) => {
       await write({ kind: 'node', node }, events);
     },
-    redeemJoinToken: async ({ secretSha256, now }, node, events) => {
-      await write({ kind: 'join_token_redeemed', secretSha256, nowMs: now.getTime(), node }, events);
+    removeNode: async (name, events) => {
+      await write({ kind: 'node_forgotten', name }, events);
+    },
+    redeemJoinToken: async ({ now, ...redemption }, node, events) => {
+      await write({ kind: 'join_token_redeemed', ...redemption, nowMs: now.getTime(), node }, events);
     },
     findJoinToken: (secretSha256) => ask('joinToken', secretSha256),
     listJoinTokens: () => ask('joinTokens', null),
@@ -302,6 +312,7 @@ async function openLocked(
         throw error;
       }
     },
+    migration: writer.opened as Migration | null,
     health: () => {
       if (lost !== undefined) return { ok: false, cause: lost };
       return closed === undefined ? { ok: true } : { ok: false, cause: 'the store is closed' };

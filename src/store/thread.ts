@@ -10,6 +10,8 @@ import {
 
 /** A worker thread that answers calls in order. */
 export type StoreThread = {
+  /** What opening the database answered. */
+  readonly opened: unknown;
   /**
    * @throws MeshError the failure of the call; {@link FatalFailure} as its cause when the thread can write no more;
    *   `store_unavailable` when the thread is gone
@@ -72,16 +74,18 @@ export async function startThread(start: WorkerStart, onLost: (cause: string) =>
     return call.promise;
   }
 
-  const opened = Promise.withResolvers<unknown>();
-  waiting.set(0, opened);
+  const opening = Promise.withResolvers<unknown>();
+  waiting.set(0, opening);
+  let opened: unknown;
   try {
-    await opened.promise;
+    opened = await opening.promise;
   } catch (error) {
     closing = true;
     await worker.terminate();
     throw error;
   }
   return {
+    opened,
     call: send,
     close: async () => {
       if (gone !== undefined) return;

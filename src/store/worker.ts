@@ -2,6 +2,7 @@ import { parentPort, workerData } from 'node:worker_threads';
 import { MeshError } from '../errors.ts';
 import { readAuditSize } from './audit-log.ts';
 import { readAuditPage } from './audit-query.ts';
+import type { Migration } from './backup.ts';
 import {
   type Database,
   isBusy,
@@ -39,10 +40,17 @@ function serve(start: WorkerStart): void {
   let write: BatchWriter | undefined;
   let wasRefusedRoom = false;
 
-  function open(): null {
-    db = start.role === 'writer' ? openForWriting(start.dataDir) : openForReading(start.dataDir);
-    if (start.role === 'writer') write = createBatchWriter(db);
-    return null;
+  function open(): Migration | null {
+    let migration: Migration | null = null;
+    if (start.role === 'reader') {
+      db = openForReading(start.dataDir);
+      return null;
+    }
+    db = openForWriting(start.dataDir, new Date(start.nowMs), (made) => {
+      migration = made;
+    });
+    write = createBatchWriter(db);
+    return migration;
   }
 
   function handle(message: WorkerCall): unknown {

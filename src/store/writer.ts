@@ -2,7 +2,14 @@ import { createAppender } from './audit-log.ts';
 import { type Database, inTransaction, sqliteCode } from './database.ts';
 import { storeJwtKeys } from './jwt-key-table.ts';
 import { storeMesh } from './mesh-table.ts';
-import { redeemJoinToken, removeJoinToken, storeJoinToken, storeNode, storeShipment } from './node-tables.ts';
+import {
+  redeemJoinToken,
+  removeJoinToken,
+  removeNode,
+  storeJoinToken,
+  storeNode,
+  storeShipment,
+} from './node-tables.ts';
 import {
   describeFailure,
   type StoreChange,
@@ -84,6 +91,9 @@ function applyChange(db: Database, change: StoreChange): void {
       return;
     case 'node':
       storeNode(db, change.node);
+      return;
+    case 'node_forgotten':
+      removeNode(db, change.name);
       return;
     case 'join_token_redeemed':
       redeemJoinToken(db, change);

@@ -17,7 +17,7 @@ import { openForReading, openForWriting } from '../../src/store/database.ts';
 import { schemaVersion } from '../../src/store/migrations.ts';
 import { openStore } from '../../src/store/store.ts';
 import { createBatchWriter } from '../../src/store/writer.ts';
-import { decision, oneOfEach } from '../audit/events.ts';
+import { decision, noon, oneOfEach } from '../audit/events.ts';
 import { newDirectory, openTestStore, standingClock } from './directories.ts';
 
 const code = (name: string) => expect.objectContaining({ code: name });
@@ -39,12 +39,12 @@ describe('every open', () => {
     ['temp_store', 2],
   ])('has %s=%s: the first, the next and the reader', (pragma, expected) => {
     const dir = newDirectory();
-    openForWriting(dir).close();
+    openForWriting(dir, noon).close();
     // The trap: an ordinary open of an existing WAL database gives NORMAL.
     const ordinary = new SqliteDatabase(file(dir));
     expect(ordinary.pragma('synchronous', { simple: true })).toBe(1);
     ordinary.close();
-    const again = openForWriting(dir);
+    const again = openForWriting(dir, noon);
     expect(again.pragma(pragma, { simple: true })).toBe(expected);
     const reader = openForReading(dir);
     expect(reader.pragma(pragma, { simple: true })).toBe(expected);
@@ -165,7 +165,7 @@ describe('the log', () => {
 });
 
 function openWithEvents(): SqliteDatabase.Database {
-  const db = openForWriting(newDirectory());
+  const db = openForWriting(newDirectory(), noon);
   const leaves = oneOfEach.map((event) => ({
     ...encodeEvent(event, randomBytes),
     columns: auditColumns(event),

@@ -39,6 +39,8 @@ const change = {
   deletePolicies: [],
   putBans: [],
   deleteBans: [],
+  putAliases: [],
+  deleteAliases: [],
   events: [],
 };
 

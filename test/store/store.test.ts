@@ -120,6 +120,8 @@ describe('the mesh', () => {
       entries: new Map(),
       policies: new Map(),
       bans: new Map(),
+      aliases: new Map(),
+      grants: new Map(),
     });
   });
 
@@ -135,6 +137,8 @@ describe('the mesh', () => {
       entries: new Map([['web', { ...web, hint: 'new', revision: 2 }]]),
       policies: new Map([[policy.key, policy]]),
       bans: new Map(),
+      aliases: new Map(),
+      grants: new Map(),
     };
     expect(await store.loadMesh()).toEqual(expected);
     await store.close();
@@ -351,7 +355,7 @@ const intermediate: StoredAuthority = { ...root, kind: 'intermediate', keyId: 'b
 
 const token: AdminToken = {
   id: '0123456789abcdef',
-  role: 'operator',
+  grants: [{ role: 'operator', namespaces: ['pay', 'shop'] }],
   label: 'ci',
   secretSha256: 'cd'.repeat(32),
   createdAt: noon,
@@ -368,6 +372,8 @@ function step(from: number, change: Partial<MeshChange> = {}): MeshChange {
     deletePolicies: [],
     putBans: [],
     deleteBans: [],
+    putAliases: [],
+    deleteAliases: [],
     events: [],
     ...change,
   };
