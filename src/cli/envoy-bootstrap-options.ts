@@ -32,7 +32,12 @@ export type EnvoyBootstrapOptions = {
   readonly decisionTimeout?: string;
   /** Name of the proxy in its own logs; nothing is granted on it. */
   readonly nodeId?: string;
+  /** How certificates are asked for: `sds` (the default), `delta-sds`, `ads` or `delta-ads`. */
+  readonly xds?: string;
 };
+
+/** How a proxy asks for its certificates: one stream for each or one for all its listeners, everything or what is new. */
+export type XdsForm = { readonly isAggregated: boolean; readonly isDelta: boolean };
 
 /** An IP address, IPv6 without brackets, and a port from 1 to 65,535. */
 export type HostPort = { readonly host: string; readonly port: number };
@@ -56,6 +61,7 @@ export type EnvoyPlan = {
   readonly maxConnectionSeconds: number;
   readonly decisionTimeoutMs: number;
   readonly nodeId: string;
+  readonly xds: XdsForm;
 };
 
 /**
@@ -80,6 +86,7 @@ export function planEnvoy(options: EnvoyBootstrapOptions): EnvoyPlan {
     maxConnectionSeconds: connectionDuration(options.maxConnectionDuration ?? '3600s'),
     decisionTimeoutMs: decisionTimeout(options.decisionTimeout ?? '250ms'),
     nodeId: nodeId(options.nodeId ?? `sidecar${workload.path}`),
+    xds: xds(options.xds ?? 'sds'),
   };
   checkListeners(plan);
   return plan;
@@ -159,6 +166,12 @@ function nodeId(text: string): string {
   // The default is made of the workload's path, which may be longer than anybody wants to read.
   if (text.startsWith('sidecar/')) return text.slice(0, 256);
   throw invalid('--node-id', text, 'is not 1 to 256 printable ASCII characters', 'web-1');
+}
+
+function xds(text: string): XdsForm {
+  const [, delta, service] = /^(delta-)?(sds|ads)$/.exec(text) ?? [];
+  if (service === undefined) throw invalid('--xds', text, 'is not sds, delta-sds, ads or delta-ads', 'sds');
+  return { isAggregated: service === 'ads', isDelta: delta !== undefined };
 }
 
 function checkListeners(plan: EnvoyPlan): void {

@@ -8,6 +8,7 @@ import {
   planEnvoy,
 } from './envoy-bootstrap-options.ts';
 import {
+  adsConfig,
   authzCluster,
   downstreamTls,
   identityCluster,
@@ -35,10 +36,11 @@ export function renderEnvoyBootstrap(
 
 function buildBootstrap(plan: EnvoyPlan): Json {
   const { workload, inbound, socket } = plan;
+  const ads = adsConfig(plan);
   const listeners: Json[] = [];
   const clusters: Json[] = [];
   if (inbound !== null) {
-    const tls = downstreamTls(workload, ['h2', 'http/1.1']);
+    const tls = downstreamTls(plan, ['h2', 'http/1.1']);
     listeners.push(listener(plan, 'inbound', inbound.listen, tls, [inboundHttp(plan, 'app')]));
     clusters.push(addressCluster('app', inbound.app, {}));
   }
@@ -46,7 +48,7 @@ function buildBootstrap(plan: EnvoyPlan): Json {
     const name = `inbound_tcp_${index}`;
     const cluster = `app_tcp_${index}`;
     const filters = open ? [tcpProxy(plan, name, cluster)] : inboundTcp(plan, name, cluster);
-    listeners.push(listener(plan, name, listen, downstreamTls(workload, []), filters));
+    listeners.push(listener(plan, name, listen, downstreamTls(plan, []), filters));
     clusters.push(addressCluster(cluster, app, {}));
   }
   for (const [index, { listen, peer, address }] of plan.outbound.entries()) {
@@ -57,7 +59,7 @@ function buildBootstrap(plan: EnvoyPlan): Json {
   for (const [index, { listen, peer, address }] of plan.outboundTcp.entries()) {
     const name = `outbound_tcp_${index}`;
     listeners.push(listener(plan, name, listen, undefined, [tcpProxy(plan, name, name)]));
-    clusters.push(addressCluster(name, address, { transport_socket: upstreamTls(workload, peer, []) }));
+    clusters.push(addressCluster(name, address, { transport_socket: upstreamTls(plan, peer, []) }));
   }
   clusters.push(authorityCluster(identityCluster, socket, '1s'));
   // A connection, breakers and statistics of its own: a slow certificate never delays a decision.
@@ -66,6 +68,7 @@ function buildBootstrap(plan: EnvoyPlan): Json {
   return {
     node: { id: plan.nodeId, cluster: workload.text },
     ...(plan.admin === null ? {} : { admin: { address: adminAddress(plan.admin) } }),
+    ...(ads === undefined ? {} : { dynamic_resources: { ads_config: ads } }),
     static_resources: { listeners, clusters },
     overload_manager: connectionLimit,
   };
@@ -94,7 +97,7 @@ function listener(
 
 function outboundExtras(plan: EnvoyPlan, peer: SpiffeId): Record<string, Json> {
   return {
-    transport_socket: upstreamTls(plan.workload, peer, ['h2']),
+    transport_socket: upstreamTls(plan, peer, ['h2']),
     typed_extension_protocol_options: http2Options({
       common_http_protocol_options: {
         idle_timeout: '300s',

@@ -40,6 +40,7 @@ export function envoyCommand(session: Session): Command {
     .option('--max-connection-duration <duration>', 'how long a connection may live, 10s to 24h')
     .option('--decision-timeout <duration>', 'how long a call may wait for its decision, 50ms to 10s (250ms)')
     .option('--node-id <id>', 'name of the proxy in its own logs')
+    .option('--xds <form>', 'how certificates are asked for: sds, delta-sds, ads or delta-ads (sds)')
     .addHelpText('after', examples(...bootstrapExamples))
     .action(({ workloadSocket, ...options }: BootstrapOptions, command: Command) => {
       const global = globalOptions(command);

@@ -1,8 +1,8 @@
 import type { SecretContent } from '../identity/coverage.ts';
-import type { UnixPeer } from '../identity/evidence.ts';
+import type { Peer } from '../identity/evidence.ts';
 
 /** Which stream something happened on. `nodeId` is what the proxy calls itself: for the record, never for a decision. */
-export type StreamIdentity = { readonly peer: UnixPeer; readonly nodeId: string };
+export type StreamIdentity = { readonly peer: Peer; readonly nodeId: string };
 
 /** A secret that a proxy has taken into use. */
 export type Acknowledgement = StreamIdentity & {
@@ -22,8 +22,8 @@ export type Delivery = StreamIdentity & {
 
 /** Told what the streams do, as it happens; must not throw and must not wait. */
 export type SdsObserver = {
-  readonly opened?: (peer: UnixPeer) => void;
-  readonly closed?: (peer: UnixPeer) => void;
+  readonly opened?: (peer: Peer) => void;
+  readonly closed?: (peer: Peer) => void;
   /** Before the first byte of it is written, so that what arrives was told of. */
   readonly delivering?: (delivery: Delivery) => void;
   readonly pushed?: (

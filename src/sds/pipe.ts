@@ -3,23 +3,19 @@ import type { ServerDuplexStream } from '@grpc/grpc-js';
 import type { Clock } from '../clock.ts';
 import { MeshError } from '../errors.ts';
 import { disconnect } from '../grpc/connections.ts';
-import type { WatchCredentials, WorkloadCredentials } from '../identity/credentials.ts';
-import { type Attest, type Attestation, type UnixPeer, stillHolds } from '../identity/evidence.ts';
-import type { DiscoveryRequest } from '../wire/discovery.ts';
-import type { SdsObserver, StreamIdentity } from './observer.ts';
+import { type Attestation, type CallerEvidence, type Peer, stillHolds } from '../identity/evidence.ts';
 import type { Refusals } from '../identity/refusals.ts';
-import { encodeResponse } from './response.ts';
-import { isBannedName, secretOf, secretTypeUrl, type SecretFormat, svidOf } from './secret.ts';
 import {
-  type FindResource,
-  next,
-  openStream,
-  type Resource,
-  type SentResponse,
-  type StreamEffect,
-  type StreamEvent,
-  type StreamRequest,
-} from './stream.ts';
+  type AggregateEffect,
+  type AggregateEvent,
+  givenOf,
+  nextAggregate,
+  openAggregate,
+} from './aggregate.ts';
+import type { Form, WireRequest } from './form.ts';
+import type { SdsObserver, StreamIdentity } from './observer.ts';
+import type { SentResponse } from './resource.ts';
+import type { FollowOffers, Offer, RefusalReason, ResourceSource } from './source.ts';
 
 /** How long a stream may keep us waiting. */
 export type PipeLimits = {
@@ -33,16 +29,20 @@ export type PipeLimits = {
 
 /** What the streams of a service share. */
 export type PipeParts = {
-  readonly attest: Attest;
-  readonly watch: WatchCredentials;
+  readonly attest: (peer: Peer) => Promise<Attestation>;
   readonly refusals: Refusals;
   readonly clock: Clock;
   readonly observer: SdsObserver;
+  /** Told of requests for kinds of resource that nobody here has. */
+  readonly ignored: (stream: StreamIdentity, typeUrl: string) => void;
   readonly limits: PipeLimits;
 };
 
+/** What one stream may carry. */
+export type Cargo = { readonly sources: readonly ResourceSource[]; readonly isAggregated: boolean };
+
 /** Responses are encoded by whoever writes them. */
-export type SecretCall = ServerDuplexStream<DiscoveryRequest, Buffer>;
+export type PipeCall<Wire> = ServerDuplexStream<Wire, Buffer>;
 
 /** One stream at work. */
 export type Pipe = {
@@ -52,63 +52,79 @@ export type Pipe = {
 };
 
 /**
- * Carries credentials from the watch to one stream, through the protocol's reducer. The caller is attested at its
- * first request, and again before each response that holds a key: if anything about it has changed the stream ends.
+ * Carries resources from their sources to one stream, through the reducers of its protocol. The caller is attested at
+ * its first request, and again before each response that holds a key: if anything about it has changed the stream ends.
  *
  * A stream that was given an identity ends with `identity_banned` when that is banned, so that its client learns of it.
  * SDS cannot take a secret back, and Envoy keeps it and opens the stream again: that one stays open with nothing to say,
  * because a refused one would be retried with a growing delay, and would learn of the end of the ban that much later.
  * @param signal aborts when the call is over
  */
-export function openPipe(call: SecretCall, peer: UnixPeer, signal: AbortSignal, parts: PipeParts): Pipe {
+export function openPipe<Wire extends WireRequest, State, Request>(
+  call: PipeCall<Wire>,
+  peer: Peer,
+  signal: AbortSignal,
+  form: Form<Wire, State, Request>,
+  { sources, isAggregated }: Cargo,
+  parts: PipeParts,
+): Pipe {
   const { clock, observer, limits } = parts;
+  const typeUrls = sources.map(({ typeUrl }) => typeUrl);
+  const rules = { typeUrls, isAggregated, noncePrefix: randomBytes(8).toString('hex') };
   const finish = Promise.withResolvers<void>();
   const over = new AbortController();
-  let state = openStream(secretTypeUrl, randomBytes(8).toString('hex'));
+  const followers = new Map<string, FollowOffers>();
+  const offers = new Map<string, Offer>();
+  /** By kind, what the response in flight waits for: at most one of each. */
+  const [leaving, unanswered] = [new Map<string, AbortController>(), new Map<string, AbortController>()];
+  let state = openAggregate<State>();
   let identity: StreamIdentity = { peer, nodeId: '' };
   let attestation: Attestation | undefined;
-  let credentials: WorkloadCredentials | undefined;
-  let written = new AbortController();
-  let answered = new AbortController();
+  let attesting: Promise<Attestation> | undefined;
 
   const end = (error?: unknown): void => {
     over.abort(done);
-    written.abort(done);
-    answered.abort(done);
+    for (const waiting of [...leaving.values(), ...unanswered.values()]) waiting.abort(done);
     if (error === undefined) finish.resolve();
     else finish.reject(error);
   };
-  const step = (event: StreamEvent): void => {
+  const step = (event: AggregateEvent<Request>): void => {
     if (over.signal.aborted) return;
     try {
-      const [after, effects] = next(state, event);
+      const [after, effects] = nextAggregate(form.protocol, rules, state, event);
       state = after;
       for (const effect of effects) apply(effect);
     } catch (error) {
       end(error);
     }
   };
-  const apply = (effect: StreamEffect): void => {
+  const apply = (effect: AggregateEffect): void => {
     switch (effect.kind) {
+      case 'opened':
+        void follow(effect.typeUrl).catch(end);
+        return;
       case 'send':
-        void send(effect.response).catch(end);
+        void send(effect.response, effect.typeUrl).catch(end);
         return;
       case 'acknowledged':
-        answered.abort(done);
-        for (const { name, version, content } of effect.response.resources) {
+        // What a client has from before this stream answers nothing.
+        if (effect.nonce !== '') unanswered.get(effect.typeUrl)?.abort(done);
+        for (const { name, version, content } of effect.resources) {
           const what = { name, version, ...(content === undefined ? {} : { content }) };
           observer.acknowledged?.({ ...identity, ...what, at: clock.now() });
         }
         return;
       case 'rejected':
-        answered.abort(done);
+        unanswered.get(effect.typeUrl)?.abort(done);
         observer.rejected?.({ ...identity, names: namesOf(effect.response), message: effect.message });
         return;
-      case 'withheld':
-        for (const name of effect.names) {
-          if (credentials !== undefined && isBannedName(credentials, name)) refuseBanned(name);
-          else refuse('identity_none', 'no entry gives the caller this name', name);
-        }
+      case 'withheld': {
+        const offer = offers.get(effect.typeUrl);
+        for (const name of effect.names) if (offer !== undefined) refuse(offer.reasonFor(name), name);
+        return;
+      }
+      case 'ignored':
+        parts.ignored(identity, effect.typeUrl);
         return;
       case 'fail':
         end(new MeshError(effect.code, effect.message));
@@ -121,75 +137,84 @@ export function openPipe(call: SecretCall, peer: UnixPeer, signal: AbortSignal, 
     }
   };
   const refuse = (
-    code: 'identity_none' | 'identity_banned' | 'attestation_failed',
-    message: string,
+    { code, message }: RefusalReason | { readonly code: 'attestation_failed'; readonly message: string },
     resource: string,
   ): void => {
-    const caller = { pid: peer.pid, uid: peer.uid, gid: peer.gid };
     const selectors = (attestation?.selectors ?? []).map(({ text }) => text);
-    parts.refusals.add({ code, message, resource, selectors, caller });
+    parts.refusals.add({ code, message, resource, selectors, caller: evidenceOf(peer) });
   };
-  const refuseBanned = (name: string): void => refuse('identity_banned', 'the identity is banned', name);
   const attest = async (): Promise<Attestation> => {
     try {
       return await parts.attest(peer);
     } catch (error) {
       // A caller that leaves is not refused anything.
       if (!over.signal.aborted && error instanceof MeshError && error.code === 'attestation_failed') {
-        refuse('attestation_failed', error.message, '');
+        refuse({ code: 'attestation_failed', message: error.message }, '');
       }
       throw error;
     }
   };
-  const follow = async (format: SecretFormat): Promise<void> => {
-    const found = await attest();
+  const follow = async (typeUrl: string): Promise<void> => {
+    const offersOf = followers.get(typeUrl);
+    if (offersOf === undefined) throw new MeshError('internal', 'a kind of resource has no source');
+    // The kinds of one stream have one caller.
+    const found = await (attesting ??= attest());
     attestation = found;
-    for await (const now of parts.watch(found, over.signal)) {
-      const lost = bannedOf(state.sent, credentials, now);
-      credentials = now;
+    for await (const offer of offersOf(found, over.signal)) {
+      offers.set(typeUrl, offer);
+      const lost = offer.bannedOf(givenOf(form.protocol, state, typeUrl));
       if (lost !== undefined) {
-        refuseBanned(lost);
+        refuse({ code: 'identity_banned', message: 'the identity is banned' }, lost);
         throw new MeshError('identity_banned', 'the identity is banned', {
           fix: 'ask an operator, who sees why with `countersign ban list`',
         });
       }
-      step({ kind: 'resources', find: remember(now, format) });
+      step({ kind: 'resources', typeUrl, find: offer.find });
     }
     end();
   };
-  const send = async (response: SentResponse): Promise<void> => {
-    if (response.resources.some(({ holdsKey }) => holdsKey)) await confirm();
+  const send = async (response: SentResponse, typeUrl: string): Promise<void> => {
+    if (response.resources.some(({ holdsKey }) => holdsKey)) await confirm(response, typeUrl);
     if (over.signal.aborted) return;
     for (const { name, content } of response.resources) {
       const what = { name, ...(content === undefined ? {} : { content }) };
       observer.delivering?.({ ...identity, ...what, at: clock.now() });
     }
-    const leaving = new AbortController();
-    written = leaving;
-    call.write(encodeResponse(response), () => leaving.abort(done));
+    const written = new AbortController();
+    const answered = new AbortController();
+    leaving.set(typeUrl, written);
+    unanswered.set(typeUrl, answered);
+    call.write(form.encode(response, typeUrl), () => written.abort(done));
     observer.pushed?.({ ...identity, names: namesOf(response), version: response.version });
-    answered = new AbortController();
-    void expectWritten(leaving.signal);
-    await expectAnswer(answered.signal);
+    void expectWritten(written.signal);
+    await expectAnswer(answered.signal, typeUrl);
   };
-  const confirm = async (): Promise<void> => {
+  const confirm = async ({ resources }: SentResponse, typeUrl: string): Promise<void> => {
     const now = await attest();
-    if (peer.isAlive() && attestation !== undefined && stillHolds(attestation, now)) return;
-    const message = 'the caller has changed since the stream was opened';
-    refuse('attestation_failed', message, '');
-    throw new MeshError('attestation_failed', message, { fix: 'open the stream again' });
+    if (!peer.isAlive() || attestation === undefined || !stillHolds(attestation, now)) {
+      const message = 'the caller has changed since the stream was opened';
+      refuse({ code: 'attestation_failed', message }, '');
+      throw new MeshError('attestation_failed', message, { fix: 'open the stream again' });
+    }
+    const find = offers.get(typeUrl)?.find;
+    // INVARIANT: what was taken away while the caller was attested again does not leave.
+    if (resources.some(({ holdsKey, name }) => holdsKey && find?.(name) === undefined)) {
+      throw new MeshError('credentials_pending', 'what the caller may have has changed meanwhile', {
+        fix: 'open the stream again',
+      });
+    }
   };
-  const expectWritten = async (leaving: AbortSignal): Promise<void> => {
-    await clock.sleep(limits.writeMs, leaving);
-    if (leaving.aborted || over.signal.aborted) return;
+  const expectWritten = async (written: AbortSignal): Promise<void> => {
+    await clock.sleep(limits.writeMs, written);
+    if (written.aborted || over.signal.aborted) return;
     // An orderly end would wait behind the bytes that do not move.
     disconnect(peer);
     end(new MeshError('stream_stalled', 'the stream does not read what it is sent'));
   };
-  const expectAnswer = async (answer: AbortSignal): Promise<void> => {
-    while (!answer.aborted) {
-      await clock.sleep(limits.answerMs, answer);
-      if (!answer.aborted) step({ kind: 'overdue' });
+  const expectAnswer = async (answered: AbortSignal, typeUrl: string): Promise<void> => {
+    while (!answered.aborted) {
+      await clock.sleep(limits.answerMs, answered);
+      if (!answered.aborted) step({ kind: 'overdue', typeUrl });
     }
   };
   const expectFirst = async (first: AbortSignal): Promise<void> => {
@@ -202,13 +227,15 @@ export function openPipe(call: SecretCall, peer: UnixPeer, signal: AbortSignal, 
     first.abort(done);
     end();
   });
-  call.on('data', (request: DiscoveryRequest) => {
-    const opens = !first.signal.aborted;
-    first.abort(done);
+  call.on('data', (request: Wire) => {
     // Only the first request names the node; what a later one says of it does not count.
-    if (opens) identity = { peer, nodeId: (request.node?.id ?? '').slice(0, maxNodeIdLength) };
-    step({ kind: 'request', request: fromWire(request) });
-    if (opens && !over.signal.aborted) void follow(formatOf(request)).catch(end);
+    if (!first.signal.aborted) {
+      const { node } = request;
+      identity = { peer, nodeId: (node?.id ?? '').slice(0, maxNodeIdLength) };
+      for (const { typeUrl, forNode } of sources) followers.set(typeUrl, forNode(node));
+    }
+    first.abort(done);
+    step({ kind: 'request', typeUrl: request.typeUrl, request: form.read(request) });
   });
   call.on('end', () => {
     first.abort(done);
@@ -218,41 +245,10 @@ export function openPipe(call: SecretCall, peer: UnixPeer, signal: AbortSignal, 
   return { finished: finish.promise, shutDown: () => step({ kind: 'shutdown' }) };
 }
 
-/** The name under which a stream was given an identity that has been banned since. */
-function bannedOf(
-  sent: SentResponse | undefined,
-  before: WorkloadCredentials | undefined,
-  { banned }: WorkloadCredentials,
-): string | undefined {
-  if (sent === undefined || before === undefined || banned.length === 0) return undefined;
-  const isBanned = ({ name, holdsKey }: Resource): boolean => {
-    const given = holdsKey ? svidOf(before, name) : undefined;
-    return given !== undefined && banned.some((id) => id.equals(given.id));
-  };
-  return sent.resources.find(isBanned)?.name;
-}
-
-/** Makes each secret once for one state of the credentials, however often the reducer asks. */
-function remember(credentials: WorkloadCredentials, format: SecretFormat): FindResource {
-  const made = new Map<string, Resource | undefined>();
-  return (name) => {
-    if (!made.has(name)) made.set(name, secretOf(credentials, name, format));
-    return made.get(name);
-  };
-}
-
-function formatOf({ node }: DiscoveryRequest): SecretFormat {
-  const wish: unknown = node?.metadata?.['disable_spiffe_cert_validation'];
-  return { plainTrustedCa: wish === true || wish === 'true' };
-}
-
-function fromWire(request: DiscoveryRequest): StreamRequest {
-  return {
-    typeUrl: request.typeUrl,
-    names: request.resourceNames,
-    nonce: request.responseNonce,
-    rejection: request.errorDetail?.message,
-  };
+/** Who a caller is, for the record. */
+export function evidenceOf(peer: Peer): CallerEvidence {
+  const { pid, uid, gid } = peer;
+  return { pid, uid, gid, ...(peer.kind === 'certified' ? { certificate: peer.presented.serial } : {}) };
 }
 
 function namesOf({ resources }: SentResponse): readonly string[] {

@@ -4,7 +4,7 @@ import type { TrustBundle } from '../spiffe/bundle.ts';
 import { encodePem } from '../spiffe/pem.ts';
 import type { DataSource } from '../wire/core.ts';
 import { type CertificateValidationContext, Secret, SPIFFECertValidatorConfig } from '../wire/tls.ts';
-import type { Resource } from './stream.ts';
+import type { Resource } from './resource.ts';
 
 /** The type URL of the only resource that SDS carries. */
 export const secretTypeUrl = 'type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret';

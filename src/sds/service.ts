@@ -1,20 +1,34 @@
-import type { UntypedServiceImplementation } from '@grpc/grpc-js';
+import type { handleBidiStreamingCall, UntypedServiceImplementation } from '@grpc/grpc-js';
 import type { Clock } from '../clock.ts';
-import { MeshError, quote } from '../errors.ts';
-import { peerOf } from '../grpc/connections.ts';
-import { guardStream } from '../grpc/guard.ts';
+import { MeshError } from '../errors.ts';
+import { anyPeerOf } from '../grpc/connections.ts';
+import { guardStream, guardUnary } from '../grpc/guard.ts';
 import type { WatchCredentials } from '../identity/credentials.ts';
-import type { Attest, Attestation, UnixPeer } from '../identity/evidence.ts';
+import {
+  accountOf,
+  type Attest,
+  type AttestCertified,
+  type Attestation,
+  attestEither,
+  type Peer,
+} from '../identity/evidence.ts';
+import { createRefusals, type RecordRefusal } from '../identity/refusals.ts';
+import { AggregatedDiscoveryServiceService } from '../wire/ads.ts';
 import type { DiscoveryRequest } from '../wire/discovery.ts';
 import { SecretDiscoveryServiceService } from '../wire/sds.ts';
+import { fetchOnce } from './fetch.ts';
+import { deltaForm, type Form, type WireRequest, worldForm } from './form.ts';
+import { type LogSds, reportIgnored, reportRejections } from './notices.ts';
 import type { SdsObserver } from './observer.ts';
 import { openPipe, type Pipe, type PipeLimits, type PipeParts } from './pipe.ts';
-import { createRefusals, type RecordRefusal } from '../identity/refusals.ts';
+import { createSecretSource } from './source.ts';
 
 export type SdsLimits = PipeLimits & {
-  /** Streams of one uid over all its connections. */
+  /** Streams of one uid, or of one identity that has shown its certificate, over all its connections. */
   readonly streamsPerUid: number;
   readonly streams: number;
+  /** How long a fetch waits for the certificate of its caller to be made. */
+  readonly offerMs: number;
 };
 
 export const defaultSdsLimits: SdsLimits = {
@@ -23,17 +37,13 @@ export const defaultSdsLimits: SdsLimits = {
   answerMs: 30_000,
   streamsPerUid: 16_384,
   streams: 65_536,
+  offerMs: 10_000,
 };
-
-/** Told what an operator should see. */
-export type LogSds = (
-  level: 'warn' | 'error',
-  message: string,
-  detail: Readonly<Record<string, unknown>>,
-) => void;
 
 export type SdsOptions = {
   readonly attest: Attest;
+  /** For callers that have shown a certificate; without it they are refused. */
+  readonly attestCertified?: AttestCertified;
   readonly watch: WatchCredentials;
   readonly recordRefusal: RecordRefusal;
   readonly clock: Clock;
@@ -42,21 +52,27 @@ export type SdsOptions = {
   readonly limits?: Partial<SdsLimits>;
 };
 
-/** Envoy's secret discovery service, to be handed to a listener. */
+/** Envoy's secret discovery service and its aggregated one, both to be handed to a listener. */
 export type SdsService = {
-  readonly definition: typeof definition;
+  readonly definition: typeof secretDefinition;
   readonly implementation: UntypedServiceImplementation;
-  /** Ends every stream with OK, and turns new ones away with UNAVAILABLE. */
+  /** ADS: any number of kinds of resource on one stream, of which secrets are one. */
+  readonly aggregated: {
+    readonly definition: typeof aggregateDefinition;
+    readonly implementation: UntypedServiceImplementation;
+  };
+  /** Ends every stream of both with OK, and turns new ones away with UNAVAILABLE. */
   readonly close: () => void;
 };
 
 /**
- * Serves `StreamSecrets`; `DeltaSecrets` and `FetchSecrets` answer UNIMPLEMENTED. Who calls is told by the connection
- * alone, never by anything the request says. Every stream is a caller of its own: it sees what its process may have.
+ * Serves secrets in every form Envoy asks for them: `StreamSecrets`, `DeltaSecrets`, `FetchSecrets`, and the two streams
+ * of ADS. Who calls is told by the connection alone, never by anything the request says. Every stream is a caller of its
+ * own: it sees what its process may have.
  *
  * Streams fail with `message_invalid` (another type_url), `resource_names_exceeded`, `attestation_failed`,
  * `identity_banned`, `stream_limit`, `stream_stalled` (no first request, or a response unanswered while a newer one
- * waits) and `shutting_down`.
+ * waits), `credentials_pending` (open it again) and `shutting_down`; for a fetch see {@link fetchOnce}.
  */
 export function createSdsService(options: SdsOptions): SdsService {
   const { clock, log = () => undefined } = options;
@@ -64,47 +80,85 @@ export function createSdsService(options: SdsOptions): SdsService {
   const refusals = createRefusals(options.recordRefusal, clock);
   const observer = reportRejections(options.observer ?? {}, log, clock);
   const parts: PipeParts = {
-    attest: oncePerTurn(options.attest),
-    watch: options.watch,
+    attest: oncePerTurn(attestEither(options.attest, options.attestCertified)),
     refusals,
     clock,
     observer,
+    ignored: reportIgnored(log, clock),
     limits,
   };
+  const source = createSecretSource(options.watch);
   const pipes = new Set<Pipe>();
-  const perUid = new Map<number, number>();
-  let closed = false;
+  const perAccount = new Map<string, number>();
+  const closing = new AbortController();
+  let open = 0;
 
-  const streamSecrets = guardStream<DiscoveryRequest, Buffer>(
-    async (call, signal) => {
-      const peer = peerOf(call);
-      if (closed) throw new MeshError('shutting_down', 'the service is shutting down');
-      const ofUid = perUid.get(peer.uid) ?? 0;
-      if (pipes.size >= limits.streams || ofUid >= limits.streamsPerUid) {
-        throw new MeshError('stream_limit', `uid ${peer.uid} has ${ofUid} streams open`);
-      }
-      const pipe = openPipe(call, peer, signal, parts);
-      pipes.add(pipe);
-      perUid.set(peer.uid, ofUid + 1);
-      observer.opened?.(peer);
-      try {
-        await pipe.finished;
-      } finally {
-        pipes.delete(pipe);
-        const left = (perUid.get(peer.uid) ?? 1) - 1;
-        if (left > 0) perUid.set(peer.uid, left);
-        else perUid.delete(peer.uid);
-        observer.closed?.(peer);
-      }
+  /** Counts a call among those of its caller while it lasts. */
+  const admit = async <T>(peer: Peer, work: () => Promise<T>): Promise<T> => {
+    const account = accountOf(peer);
+    if (closing.signal.aborted) throw new MeshError('shutting_down', 'the service is shutting down');
+    const ofAccount = perAccount.get(account) ?? 0;
+    if (open >= limits.streams || ofAccount >= limits.streamsPerUid) {
+      throw new MeshError('stream_limit', `${account} has ${ofAccount} streams open`);
+    }
+    open += 1;
+    perAccount.set(account, ofAccount + 1);
+    try {
+      return await work();
+    } finally {
+      open -= 1;
+      const left = (perAccount.get(account) ?? 1) - 1;
+      if (left > 0) perAccount.set(account, left);
+      else perAccount.delete(account);
+    }
+  };
+  const serve = <Wire extends WireRequest, State, Request>(
+    form: Form<Wire, State, Request>,
+    isAggregated: boolean,
+  ): handleBidiStreamingCall<Wire, Buffer> =>
+    guardStream<Wire, Buffer>(
+      (call, signal) => {
+        const peer = anyPeerOf(call);
+        return admit(peer, async () => {
+          const pipe = openPipe(call, peer, signal, form, { sources: [source], isAggregated }, parts);
+          pipes.add(pipe);
+          observer.opened?.(peer);
+          try {
+            await pipe.finished;
+          } finally {
+            pipes.delete(pipe);
+            observer.closed?.(peer);
+          }
+        });
+      },
+      { report },
+    );
+  const report = (error: unknown, method: string): void => log('error', 'stream failed', { error, method });
+  const fetchSecrets = guardUnary<DiscoveryRequest, Buffer>(
+    (call, signal) => {
+      const peer = anyPeerOf(call);
+      const over = AbortSignal.any([signal, closing.signal]);
+      const { offerMs } = limits;
+      return admit(peer, () => fetchOnce(call.request, peer, over, source, { ...parts, offerMs }));
     },
-    { report: (error, method) => log('error', 'stream failed', { error, method }) },
+    { report },
   );
   return {
-    definition,
-    // What is not here grpc-js answers with UNIMPLEMENTED.
-    implementation: { streamSecrets },
+    definition: secretDefinition,
+    implementation: {
+      streamSecrets: serve(worldForm, false),
+      deltaSecrets: serve(deltaForm, false),
+      fetchSecrets,
+    },
+    aggregated: {
+      definition: aggregateDefinition,
+      implementation: {
+        streamAggregatedResources: serve(worldForm, true),
+        deltaAggregatedResources: serve(deltaForm, true),
+      },
+    },
     close: () => {
-      closed = true;
+      closing.abort();
       for (const pipe of pipes) pipe.shutDown();
       refusals.close();
     },
@@ -115,8 +169,8 @@ export function createSdsService(options: SdsOptions): SdsService {
  * The streams of one connection have one process at their end: what was seen of it in this turn of the event loop is as
  * good as what would be seen again.
  */
-function oncePerTurn(attest: Attest): Attest {
-  const seen = new Map<UnixPeer, Promise<Attestation>>();
+function oncePerTurn(attest: PipeParts['attest']): PipeParts['attest'] {
+  const seen = new Map<Peer, Promise<Attestation>>();
   return (peer) => {
     const known = seen.get(peer);
     if (known !== undefined) return known;
@@ -127,37 +181,18 @@ function oncePerTurn(attest: Attest): Attest {
   };
 }
 
-/** Adds a log line for refused secrets, one a minute for each uid: a proxy may refuse as fast as it likes. */
-function reportRejections(observer: SdsObserver, log: LogSds, clock: Clock): SdsObserver {
-  const lastLogged = new Map<number, number>();
-  return {
-    ...observer,
-    rejected: (rejection) => {
-      observer.rejected?.(rejection);
-      const { peer, nodeId, names, message } = rejection;
-      const now = clock.now().getTime();
-      const last = lastLogged.get(peer.uid);
-      if (last !== undefined && Math.abs(now - last) < rejectionLogMs) return;
-      if (lastLogged.size >= maxRejectingUids) lastLogged.clear();
-      lastLogged.set(peer.uid, now);
-      log('warn', 'a proxy refuses its secrets and keeps the last good ones until they expire', {
-        pid: peer.pid,
-        uid: peer.uid,
-        node: quote(nodeId),
-        names: names.slice(0, 8).map(quote),
-        message: quote(message),
-      });
-    },
-  };
-}
+/** Responses are encoded by whoever writes them. */
+const asItIs = { responseSerialize: (bytes: Buffer): Buffer => bytes };
+const secrets = SecretDiscoveryServiceService;
+const aggregates = AggregatedDiscoveryServiceService;
 
-const rejectionLogMs = 60_000;
-const maxRejectingUids = 1_024;
+const secretDefinition = {
+  streamSecrets: { ...secrets.streamSecrets, ...asItIs },
+  deltaSecrets: { ...secrets.deltaSecrets, ...asItIs },
+  fetchSecrets: { ...secrets.fetchSecrets, ...asItIs },
+} as const;
 
-const definition = {
-  ...SecretDiscoveryServiceService,
-  streamSecrets: {
-    ...SecretDiscoveryServiceService.streamSecrets,
-    responseSerialize: (bytes: Buffer): Buffer => bytes,
-  },
+const aggregateDefinition = {
+  streamAggregatedResources: { ...aggregates.streamAggregatedResources, ...asItIs },
+  deltaAggregatedResources: { ...aggregates.deltaAggregatedResources, ...asItIs },
 } as const;

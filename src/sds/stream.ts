@@ -1,63 +1,25 @@
-import { createHash } from 'node:crypto';
-import { type ErrorCode, MeshError, quote } from '../errors.ts';
-import type { SecretContent } from '../identity/coverage.ts';
+import {
+  excessOf,
+  type FindResource,
+  lookUp,
+  type Resource,
+  type SentResponse,
+  type StreamEffect,
+  type StreamEvent,
+  versionOf,
+} from './resource.ts';
 
-/** The most names one stream may ask for, and the most bytes of each. */
-export const maxNames = 100;
-export const maxNameBytes = 2_048;
-
-/** One named, versioned thing that a stream can be sent. */
-export type Resource = {
-  readonly name: string;
-  /** Follows from the content: equal content has an equal version, in the next process as well. */
-  readonly version: string;
-  /** Whether it carries a private key. */
-  readonly holdsKey: boolean;
-  /** The encoded resource. */
-  readonly value: Buffer;
-  /** What a rotation of the CA has to know of it; absent when it is nothing of ours. */
-  readonly content?: SecretContent;
-};
-
-/** What the caller may have now, by name. Pure: the same name always finds the same resource. */
-export type FindResource = (name: string) => Resource | undefined;
-
-/** A request of the client, without its node. */
+/** A request of the client for one kind of resource, without its node. */
 export type StreamRequest = {
-  readonly typeUrl: string;
   readonly names: readonly string[];
   readonly nonce: string;
   /** The message of `error_detail`, undefined when there is none: that alone tells a NACK from an ACK. */
   readonly rejection: string | undefined;
 };
 
-export type StreamEvent =
-  | { readonly kind: 'request'; readonly request: StreamRequest }
-  | { readonly kind: 'resources'; readonly find: FindResource }
-  /** The client has left the last response without an answer for too long. */
-  | { readonly kind: 'overdue' }
-  | { readonly kind: 'shutdown' };
-
-/** A response as it was sent. */
-export type SentResponse = {
-  readonly nonce: string;
-  readonly version: string;
-  readonly resources: readonly Resource[];
-};
-
-export type StreamEffect =
-  | { readonly kind: 'send'; readonly response: SentResponse }
-  | { readonly kind: 'acknowledged'; readonly response: SentResponse }
-  | { readonly kind: 'rejected'; readonly response: SentResponse; readonly message: string }
-  /** Names that the caller asks for and may not have, each told once until it becomes available. */
-  | { readonly kind: 'withheld'; readonly names: readonly string[] }
-  | { readonly kind: 'fail'; readonly code: ErrorCode; readonly message: string }
-  | { readonly kind: 'end' };
-
 export type StreamState = {
-  readonly typeUrl: string;
   readonly noncePrefix: string;
-  readonly phase: 'new' | 'open' | 'ended';
+  readonly phase: 'new' | 'open';
   /** What the client asks for, in its order, without duplicates. */
   readonly names: readonly string[];
   readonly find: FindResource | undefined;
@@ -77,9 +39,8 @@ export type StreamState = {
  * A stream before its first request.
  * @param noncePrefix unguessable, so that a client can only name responses it was sent
  */
-export function openStream(typeUrl: string, noncePrefix: string): StreamState {
+export function openStream(noncePrefix: string): StreamState {
   return {
-    typeUrl,
     noncePrefix,
     phase: 'new',
     names: [],
@@ -102,9 +63,8 @@ export function openStream(typeUrl: string, noncePrefix: string): StreamState {
  */
 export function next(
   state: StreamState,
-  event: StreamEvent,
+  event: StreamEvent<StreamRequest>,
 ): readonly [StreamState, readonly StreamEffect[]] {
-  if (state.phase === 'ended') return [state, []];
   switch (event.kind) {
     case 'request':
       return onRequest(state, event.request);
@@ -112,23 +72,20 @@ export function next(
       return offer({ ...state, find: event.find }, []);
     case 'overdue':
       return onOverdue(state);
-    case 'shutdown':
-      return [{ ...state, phase: 'ended' }, [{ kind: 'end' }]];
     default:
       return event satisfies never;
   }
 }
 
+/** What the client was given under names that it asks for still. */
+export function givenTo({ sent, names }: StreamState): readonly Resource[] {
+  return sent?.resources.filter(({ name }) => names.includes(name)) ?? [];
+}
+
 function onRequest(state: StreamState, request: StreamRequest): ReturnType<typeof next> {
-  if (request.typeUrl !== '' && request.typeUrl !== state.typeUrl) {
-    return fail(state, 'message_invalid', 'the type_url names another resource type than this service has');
-  }
-  if (request.names.length > maxNames) {
-    return fail(state, 'resource_names_exceeded', `a stream may ask for at most ${maxNames} names`);
-  }
-  if (request.names.some((name) => Buffer.byteLength(name) > maxNameBytes)) {
-    return fail(state, 'resource_names_exceeded', `a name may have at most ${maxNameBytes} bytes`);
-  }
+  const excess = excessOf(request.names);
+  if (excess !== undefined)
+    return [state, [{ kind: 'fail', code: 'resource_names_exceeded', message: excess }]];
   if (state.phase === 'new') {
     // A nonce or an error here belongs to an earlier stream.
     return offer({ ...state, phase: 'open', names: [...new Set(request.names)], owed: true }, []);
@@ -144,7 +101,8 @@ function settle(state: StreamState, rejection: string | undefined): ReturnType<t
   const { sent } = state;
   if (sent === undefined) return [state, []];
   if (rejection === undefined) {
-    return [{ ...state, awaiting: false }, [{ kind: 'acknowledged', response: sent }]];
+    const { nonce, resources } = sent;
+    return [{ ...state, awaiting: false }, [{ kind: 'acknowledged', nonce, resources }]];
   }
   const refused = { ...state, awaiting: false, refused: sent.version };
   return [refused, [{ kind: 'rejected', response: sent, message: rejection }]];
@@ -153,7 +111,9 @@ function settle(state: StreamState, rejection: string | undefined): ReturnType<t
 function subscribe(state: StreamState, names: readonly string[]): StreamState {
   const wanted = new Set(names);
   const changed = wanted.size !== state.names.length || state.names.some((name) => !wanted.has(name));
-  return changed ? { ...state, names: [...wanted], owed: true } : state;
+  if (!changed) return state;
+  // Who gives up all names begins anew: what it comes back for may be another thing by then.
+  return { ...state, names: [...wanted], owed: true, refused: wanted.size === 0 ? undefined : state.refused };
 }
 
 /** Sends what the client should have now, if it may be sent now. */
@@ -174,7 +134,7 @@ function offer(state: StreamState, before: readonly StreamEffect[]): ReturnType<
     return [told, effects];
   }
   const responses = state.responses + 1;
-  const response = { nonce: `${state.noncePrefix}-${responses}`, version, resources };
+  const response = { nonce: `${state.noncePrefix}-${responses}`, version, resources, removed: [] };
   effects.push({ kind: 'send', response });
   return [{ ...told, responses, sent: response, awaiting: true, refused: undefined, owed: false }, effects];
 }
@@ -184,40 +144,10 @@ function onOverdue(state: StreamState): ReturnType<typeof next> {
   const now = versionOf(resourcesOf(state.names, state.find));
   // Nothing newer waits: a client that never acknowledges does no harm until then.
   if (now === state.sent?.version) return [state, []];
-  return fail(state, 'stream_stalled', 'the last response was not acknowledged and a newer one waits');
+  const message = 'the last response was not acknowledged and a newer one waits';
+  return [state, [{ kind: 'fail', code: 'stream_stalled', message }]];
 }
 
 function resourcesOf(names: readonly string[], find: FindResource): readonly Resource[] {
-  return names.flatMap((name) => {
-    const resource = find(name);
-    // INVARIANT: a response holds nothing under another name than was asked for; Envoy would drop it in silence.
-    if (resource !== undefined && resource.name !== name) {
-      throw new MeshError('internal', `a resource for ${quote(name)} calls itself ${quote(resource.name)}`);
-    }
-    return resource ?? [];
-  });
-}
-
-function fail(state: StreamState, code: ErrorCode, message: string): ReturnType<typeof next> {
-  return [{ ...state, phase: 'ended' }, [{ kind: 'fail', code, message }]];
-}
-
-/** The version of a response: that of its resources, in whatever order they were asked for. */
-function versionOf(resources: readonly Resource[]): string {
-  const [only] = resources;
-  if (only === undefined || resources.length > 1) return digestOf(resources);
-  const known = versions.get(only) ?? digestOf(resources);
-  versions.set(only, known);
-  return known;
-}
-
-// Most responses are of one secret, which many streams share.
-const versions = new WeakMap<Resource, string>();
-
-function digestOf(resources: readonly Resource[]): string {
-  const hash = createHash('sha256');
-  for (const line of resources.map(({ name, version }) => JSON.stringify([name, version])).sort()) {
-    hash.update(line).update('\n');
-  }
-  return hash.digest('hex').slice(0, 32);
+  return names.flatMap((name) => lookUp(name, find) ?? []);
 }

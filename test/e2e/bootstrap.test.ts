@@ -41,7 +41,7 @@ test.each(['yaml', 'json'])(
       '-l',
       'warn',
     ];
-    const run = spawnSync(envoy, validate, { encoding: 'utf8', timeout: 20_000 });
+    const run = spawnSync(envoy, validate, { encoding: 'utf8', timeout: 50_000 });
     expect(run.stdout + run.stderr).toMatch(/ OK\n/);
     expect(printed).toContain(join(`${directory}.run`, 'workload.sock'));
   },

@@ -35,10 +35,17 @@ export async function buildGoClient(name: string): Promise<string> {
   return binary;
 }
 
-/** Runs a client to its end, at most 60 s. */
-export async function runClient(binary: string, args: readonly string[]): Promise<ClientRun> {
+/** Runs a client to its end, at most 150 s. @param enough when it settles, the client is told to end by SIGTERM */
+export async function runClient(
+  binary: string,
+  args: readonly string[],
+  enough?: Promise<unknown>,
+): Promise<ClientRun> {
   try {
-    const { stdout, stderr } = await run(binary, args, { timeout: 60_000, maxBuffer: 67_108_864 });
+    const running = run(binary, args, { timeout: 150_000, maxBuffer: 67_108_864 });
+    const stop = (): void => void running.child.kill('SIGTERM');
+    enough?.then(stop, stop);
+    const { stdout, stderr } = await running;
     return { code: 0, output: stdout + stderr };
   } catch (error) {
     const { code, stdout, stderr } = error as { code?: unknown; stdout?: string; stderr?: string };

@@ -1,5 +1,7 @@
+import { isDeepStrictEqual } from 'node:util';
 import { afterEach, beforeAll, describe, expect, test } from 'vitest';
 import type { WorkloadCredentials } from '../../src/identity/credentials.ts';
+import { eventually } from '../harness/eventually.ts';
 import { createAuthority, credentialsOf, type TestAuthority } from '../sds/certificates.ts';
 import { createSource, type RunningSds, startSds } from '../sds/harness.ts';
 import { buildGoClient, goIsHere, runClient } from './go-client.ts';
@@ -50,6 +52,21 @@ const cases: readonly [name: string, summary: string][] = [
   ['flood', `flood -> ${two}; stream open`],
 ];
 
+/** The same for DeltaSecrets. A name that is not there is left unanswered: see docs/sds.md. */
+const deltaCases: readonly [name: string, summary: string][] = [
+  ['d-good', `subscribe -> ${two}; ack -> nothing; stream open`],
+  ['d-stale-nonce', `subscribe -> ${two}; stale -> nothing; stream open`],
+  ['d-nack', `subscribe -> ${two}; nack -> ${one}; stream open`],
+  ['d-wrong-type', 'cds -> END InvalidArgument; stream ended'],
+  ['d-unknown-name', 'nosuch -> nothing; stream open'],
+  ['d-unsubscribe', `subscribe -> ${two}; unsub -> nothing; stream open`],
+  ['d-unsubscribe-unknown', `subscribe -> ${two}; unsub -> nothing; stream open`],
+  ['d-resubscribe', `subscribe -> ${two}; ack -> nothing; again -> ${two}; stream open`],
+  ['d-initial-versions', `init -> ${two}; stream open`],
+  ['d-sub-and-unsub', 'both -> nothing; stream open'],
+  ['d-garbage', 'garbage -> END Internal; stream ended'],
+];
+
 describe.skipIf(!goIsHere())("go-control-plane's types over grpc-go", () => {
   beforeAll(async () => {
     client = await buildGoClient('sdsclient');
@@ -78,38 +95,46 @@ describe.skipIf(!goIsHere())("go-control-plane's types over grpc-go", () => {
     expect(output).toContain('validation_context "ROOTCA" cas=1');
   });
 
-  test('each malformed sequence has its one answer', { timeout: 60_000 }, async () => {
+  test.each([
+    ['sotw', cases],
+    ['delta', deltaCases],
+  ] as const)(
+    'each malformed sequence has its one answer: %s',
+    { timeout: 300_000 },
+    async (form, answers) => {
+      sds = await startSds(createSource(() => credentials).watch);
+      const seen = async (wait: string) =>
+        summaryOf((await runClient(client, ['-addr', sds.path, '-raw', form, '-raw-wait', wait])).output);
+      // On a busy machine an answer may come later than that; a wrong one stays wrong however long we wait.
+      const hasty = await seen('250ms');
+      const expected = new Map(answers);
+      expect(isDeepStrictEqual(hasty, expected) ? hasty : await seen('3s')).toEqual(expected);
+    },
+  );
+
+  test.each(['-delta', '-fetch'])('with %s every kind of secret is parsed by Go', async (form) => {
     sds = await startSds(createSource(() => credentials).watch);
-    const { output } = await runClient(client, ['-addr', sds.path, '-raw', 'sotw', '-raw-wait', '250ms']);
-    expect(summaryOf(output)).toEqual(new Map(cases));
+    const names = 'default,ROOTCA,ALL,spiffe://example.org,spiffe://example.org/web';
+    const { code, output } = await runClient(client, ['-addr', sds.path, form, '-names', names]);
+    expect(output).toContain('tls_certificate "default" chain=2 uris=[spiffe://example.org/web]');
+    expect(output).toContain('validation_context "ALL" cas=0');
+    expect([code, /bad=(\d+) errors=(\d+)/.exec(output)?.slice(1)]).toEqual([0, ['0', '0']]);
   });
 
-  test('Delta and Fetch are not there yet', async () => {
-    sds = await startSds(createSource(() => credentials).watch);
-    for (const mode of ['-delta', '-fetch']) {
-      const { code, output } = await runClient(client, ['-addr', sds.path, mode]);
-      expect([code, output.includes('Unimplemented')]).toEqual([1, true]);
-    }
-  });
-
-  test('a thousand streams get a rotation each, once', { timeout: 60_000 }, async () => {
+  test('a thousand streams get a rotation each, once', { timeout: 180_000 }, async () => {
     const source = createSource(() => credentials);
     sds = await startSds(source.watch);
     const renewed = credentialsOf(authority, [await authority.issue('spiffe://example.org/web')]);
-    const running = runClient(client, [
-      '-addr',
-      sds.path,
-      '-conns',
-      '10',
-      '-streams',
-      '100',
-      '-hold',
-      '8s',
-      '-q',
-      '-parse',
-    ]);
-    while (sds.acknowledged.length < 2_000) await new Promise((resolve) => setTimeout(resolve, 20));
+    const args = ['-addr', sds.path, '-conns', '10', '-streams', '100', '-hold', '140s', '-q', '-parse'];
+    const enough = Promise.withResolvers<void>();
+    const running = runClient(client, args, enough.promise);
+    const patient = { withinMs: 60_000, everyMs: 20 };
+    // Each stream has two secrets to confirm, and again of the rotation.
+    await eventually('the first answers', () => sds.acknowledged.length >= 2_000, patient);
     source.publish(() => renewed);
+    await eventually('the rotation', () => sds.acknowledged.length >= 4_000, patient);
+    // Time for a second push, were there one.
+    setTimeout(enough.resolve, 1_000);
     const { code, output } = await running;
     expect(output).toMatch(
       /first_responses=1000 .* live_at_end=1000 .* pushes=1000 acks=2000 nacks=0 bad=0 errors=0/,

@@ -8,10 +8,16 @@ import { systemClock } from '../../src/clock.ts';
 import { startGrpcListener } from '../../src/grpc/listener.ts';
 import type { WatchCredentials, WorkloadCredentials } from '../../src/identity/credentials.ts';
 import type { Attest, Attestation } from '../../src/identity/evidence.ts';
-import type { Acknowledgement } from '../../src/sds/observer.ts';
+import type { Acknowledgement, SdsObserver } from '../../src/sds/observer.ts';
 import { secretTypeUrl } from '../../src/sds/secret.ts';
 import { createSdsService, type SdsLimits, type SdsOptions } from '../../src/sds/service.ts';
-import type { DiscoveryRequest, DiscoveryResponse } from '../../src/wire/discovery.ts';
+import { AggregatedDiscoveryServiceClient } from '../../src/wire/ads.ts';
+import type {
+  DeltaDiscoveryRequest,
+  DeltaDiscoveryResponse,
+  DiscoveryRequest,
+  DiscoveryResponse,
+} from '../../src/wire/discovery.ts';
 import { SecretDiscoveryServiceClient } from '../../src/wire/sds.ts';
 import { Secret } from '../../src/wire/tls.ts';
 
@@ -60,6 +66,10 @@ export type RunningSds = {
   readonly streams: () => number;
   readonly connections: () => number;
   readonly open: (name?: string) => TestStream;
+  readonly openDelta: () => DeltaStream;
+  /** ADS, state of the world. */
+  readonly openAds: () => TestStream;
+  readonly openDeltaAds: () => DeltaStream;
   readonly client: () => SecretDiscoveryServiceClient;
   readonly closeService: () => void;
   readonly close: (graceMs?: number) => Promise<void>;
@@ -68,7 +78,7 @@ export type RunningSds = {
 /** The service on a real Unix socket with the real attestor. */
 export async function startSds(
   watch: WatchCredentials,
-  options: { limits?: Partial<SdsLimits>; attest?: Attest } = {},
+  options: { limits?: Partial<SdsLimits>; attest?: Attest; observer?: SdsObserver } = {},
 ): Promise<RunningSds> {
   const directory = await mkdtemp(join(tmpdir(), 'sds-'));
   await chmod(directory, 0o755);
@@ -88,20 +98,32 @@ export async function startSds(
     limits: options.limits ?? {},
     log: (_, message) => void log.push(message),
     observer: {
+      ...options.observer,
       opened: () => void (streams += 1),
       closed: () => void (streams -= 1),
       pushed: (push) => void pushed.push(push),
-      acknowledged: (one) => void acknowledged.push(one),
+      acknowledged: (one) => {
+        acknowledged.push(one);
+        options.observer?.acknowledged?.(one);
+      },
       rejected: ({ message }) => void rejected.push(message),
     },
   };
   const service = createSdsService(sds);
-  const listener = await startGrpcListener({ path: join(directory, 's'), mode: 0o666, services: [service] });
-  const clients: SecretDiscoveryServiceClient[] = [];
+  const listener = await startGrpcListener({
+    path: join(directory, 's'),
+    mode: 0o666,
+    services: [service, service.aggregated],
+  });
+  const clients: { close: () => void }[] = [];
+  const address = [`unix:${listener.path}`, credentials.createInsecure(), onItsOwn] as const;
   const client = (): SecretDiscoveryServiceClient => {
-    const made = new SecretDiscoveryServiceClient(`unix:${listener.path}`, credentials.createInsecure(), {
-      'grpc.use_local_subchannel_pool': 1,
-    });
+    const made = new SecretDiscoveryServiceClient(...address);
+    clients.push(made);
+    return made;
+  };
+  const adsClient = (): AggregatedDiscoveryServiceClient => {
+    const made = new AggregatedDiscoveryServiceClient(...address);
     clients.push(made);
     return made;
   };
@@ -116,6 +138,9 @@ export async function startSds(
     connections: listener.connections,
     client,
     open: () => followStream(client().streamSecrets()),
+    openDelta: () => followDelta(client().deltaSecrets()),
+    openAds: () => followStream(adsClient().streamAggregatedResources()),
+    openDeltaAds: () => followDelta(adsClient().deltaAggregatedResources()),
     closeService: service.close,
     close: async (graceMs = 0) => {
       for (const one of clients) one.close();
@@ -140,41 +165,12 @@ export type TestStream = {
 };
 
 export function followStream(call: ClientDuplexStream<DiscoveryRequest, DiscoveryResponse>): TestStream {
-  const arrived: (DiscoveryResponse | StatusObject)[] = [];
-  let wake = Promise.withResolvers<void>();
-  const add = (one: DiscoveryResponse | StatusObject): void => {
-    arrived.push(one);
-    wake.resolve();
-    wake = Promise.withResolvers<void>();
-  };
-  call
-    .on('data', add)
-    .on('status', add)
-    .on('error', () => undefined);
-  const next: TestStream['next'] = async (ms = 5_000) => {
-    const late = Promise.withResolvers<void>();
-    const timer = setTimeout(late.resolve, ms);
-    if (arrived.length === 0) await Promise.race([wake.promise, late.promise]);
-    clearTimeout(timer);
-    return arrived.shift();
-  };
+  const events = follow(call);
   const send: TestStream['send'] = (request) => void call.write({ ...emptyRequest, ...request });
   return {
     call,
     send,
-    next,
-    response: async () => {
-      const one = await next();
-      if (one === undefined || !('resources' in one))
-        throw new Error(`no response but ${JSON.stringify(one)}`);
-      return one;
-    },
-    status: async () => {
-      const one = await next();
-      if (one === undefined || !('details' in one))
-        throw new Error(`the stream goes on: ${JSON.stringify(one)}`);
-      return one;
-    },
+    ...events,
     acknowledge: ({ nonce, versionInfo }, names) =>
       send({ resourceNames: [...names], responseNonce: nonce, versionInfo }),
     reject: ({ nonce }, names, message = 'bad') =>
@@ -183,6 +179,68 @@ export function followStream(call: ClientDuplexStream<DiscoveryRequest, Discover
         responseNonce: nonce,
         errorDetail: { code: 13, message, details: [] },
       }),
+  };
+}
+
+/** An incremental stream of the client, read one event at a time. */
+export type DeltaStream = Pick<TestStream, 'status'> & {
+  readonly call: ClientDuplexStream<DeltaDiscoveryRequest, DeltaDiscoveryResponse>;
+  readonly send: (request: Partial<DeltaDiscoveryRequest>) => void;
+  readonly next: (ms?: number) => Promise<DeltaDiscoveryResponse | StatusObject | undefined>;
+  readonly response: () => Promise<DeltaDiscoveryResponse>;
+  readonly acknowledge: (response: DeltaDiscoveryResponse) => void;
+  readonly reject: (response: DeltaDiscoveryResponse, message?: string) => void;
+};
+
+export function followDelta(
+  call: ClientDuplexStream<DeltaDiscoveryRequest, DeltaDiscoveryResponse>,
+): DeltaStream {
+  const send: DeltaStream['send'] = (request) => void call.write({ ...emptyDeltaRequest, ...request });
+  return {
+    call,
+    send,
+    ...follow(call),
+    acknowledge: ({ nonce }) => send({ responseNonce: nonce }),
+    reject: ({ nonce }, message = 'bad') =>
+      send({ responseNonce: nonce, errorDetail: { code: 13, message, details: [] } }),
+  };
+}
+
+function follow<Request, Response extends { readonly nonce: string }>(
+  call: ClientDuplexStream<Request, Response>,
+) {
+  const arrived: (Response | StatusObject)[] = [];
+  let wake = Promise.withResolvers<void>();
+  const add = (one: Response | StatusObject): void => {
+    arrived.push(one);
+    wake.resolve();
+    wake = Promise.withResolvers<void>();
+  };
+  call
+    .on('data', add)
+    .on('status', add)
+    .on('error', () => undefined);
+  const next = async (ms = 5_000): Promise<Response | StatusObject | undefined> => {
+    const late = Promise.withResolvers<void>();
+    const timer = setTimeout(late.resolve, ms);
+    if (arrived.length === 0) await Promise.race([wake.promise, late.promise]);
+    clearTimeout(timer);
+    return arrived.shift();
+  };
+  return {
+    next,
+    response: async (): Promise<Response> => {
+      const one = await next();
+      if (one === undefined || !('nonce' in one)) throw new Error(`no response but ${JSON.stringify(one)}`);
+      return one;
+    },
+    status: async (): Promise<StatusObject> => {
+      const one = await next();
+      if (one === undefined || !('details' in one)) {
+        throw new Error(`the stream goes on: ${JSON.stringify(one)}`);
+      }
+      return one;
+    },
   };
 }
 
@@ -195,12 +253,34 @@ export function secretsOf(response: DiscoveryResponse): Secret[] {
 }
 
 export async function until(done: () => boolean): Promise<void> {
-  for (let i = 0; i < 500; i++) {
+  for (let i = 0; i < 2_000; i++) {
     if (done()) return;
     await new Promise((resolve) => setTimeout(resolve, 10));
   }
   throw new Error('it never came to be');
 }
+
+/** The secrets of an incremental response by name, checked to be of the right type. */
+export function deltaSecretsOf({ resources }: DeltaDiscoveryResponse): Map<string, Secret> {
+  return new Map(
+    resources.map(({ name, resource }) => {
+      if (resource?.typeUrl !== secretTypeUrl) throw new Error(`type ${resource?.typeUrl}`);
+      return [name, Secret.decode(resource.value)];
+    }),
+  );
+}
+
+const onItsOwn = { 'grpc.use_local_subchannel_pool': 1 };
+
+const emptyDeltaRequest: DeltaDiscoveryRequest = {
+  node: undefined,
+  typeUrl: secretTypeUrl,
+  resourceNamesSubscribe: [],
+  resourceNamesUnsubscribe: [],
+  initialResourceVersions: {},
+  responseNonce: '',
+  errorDetail: undefined,
+};
 
 export const emptyRequest: DiscoveryRequest = {
   versionInfo: '',

@@ -49,8 +49,8 @@ describe('requests', () => {
     ],
     ['10,000 names', { resourceNames: many }, status.RESOURCE_EXHAUSTED, 'resource_names_exceeded'],
     [
-      '101 equal names',
-      { resourceNames: Array(101).fill('a') },
+      '257 equal names',
+      { resourceNames: Array(257).fill('a') },
       status.RESOURCE_EXHAUSTED,
       'resource_names_exceeded',
     ],

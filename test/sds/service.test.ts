@@ -1,14 +1,13 @@
 import { status, type StatusObject } from '@grpc/grpc-js';
-import { createPrivateKey, X509Certificate } from 'node:crypto';
 import { afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { createUnixAttestor } from '../../src/attest/unix.ts';
 import { MeshError } from '../../src/errors.ts';
 import type { WorkloadCredentials, X509Svid } from '../../src/identity/credentials.ts';
 import type { Attest } from '../../src/identity/evidence.ts';
 import { secretTypeUrl } from '../../src/sds/secret.ts';
-import type { Secret } from '../../src/wire/tls.ts';
 import { createAuthority, credentialsOf, nothingOf, type TestAuthority } from './certificates.ts';
 import { createSource, emptyRequest, type RunningSds, secretsOf, startSds, until } from './harness.ts';
+import { serialOf } from './told.ts';
 
 let authority: TestAuthority;
 let web: X509Svid;
@@ -141,16 +140,6 @@ describe('a proxy', () => {
     await until(() => sds.streams() === 0);
     expect(sds.connections()).toBe(1);
   });
-
-  test('cannot use Delta or Fetch yet', async () => {
-    sds = await startSds(createSource(() => credentials).watch);
-    const fetched = new Promise((resolve) => sds.client().fetchSecrets(emptyRequest, resolve));
-    expect(await fetched).toMatchObject({ code: status.UNIMPLEMENTED });
-    const delta = sds.client().deltaSecrets();
-    const ended = new Promise((resolve) => delta.on('status', resolve).on('data', () => undefined));
-    delta.on('error', () => undefined);
-    expect(await ended).toMatchObject({ code: status.UNIMPLEMENTED });
-  });
 });
 
 describe('the caller is looked at again before each key', () => {
@@ -275,16 +264,6 @@ describe('the end', () => {
 function expectFailure(ended: StatusObject, code: status, ours: string): void {
   expect(ended.code).toBe(code);
   expect(ended.metadata.get('countersign-code')).toEqual([ours]);
-}
-
-function serialOf(secret: Secret | undefined): string {
-  if (secret?.type?.$case !== 'tlsCertificate') throw new Error('another kind');
-  const { certificateChain, privateKey } = secret.type.tlsCertificate;
-  if (certificateChain?.specifier?.$case !== 'inlineBytes') throw new Error('not inline');
-  if (privateKey?.specifier?.$case !== 'inlineBytes') throw new Error('not inline');
-  const leaf = new X509Certificate(certificateChain.specifier.inlineBytes);
-  expect(leaf.checkPrivateKey(createPrivateKey(privateKey.specifier.inlineBytes))).toBe(true);
-  return leaf.serialNumber.toLowerCase();
 }
 
 function node(id: string, metadata?: Record<string, unknown>) {

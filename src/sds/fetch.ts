@@ -1,0 +1,111 @@
+import { MeshError } from '../errors.ts';
+import { type Attestation, type Peer, stillHolds } from '../identity/evidence.ts';
+import type { DiscoveryRequest } from '../wire/discovery.ts';
+import { evidenceOf, type PipeParts } from './pipe.ts';
+import { excessOf, lookUp, type SentResponse, versionOf } from './resource.ts';
+import { encodeResponse } from './response.ts';
+import type { Offer, RefusalReason, ResourceSource } from './source.ts';
+
+/**
+ * Answers one request with what the caller may have now of what it asks for, by the rules of a stream. Where a stream
+ * would stay open with nothing to say, this fails, because it has no later answer. A request that names the version it
+ * would be sent says that it has it in use; it is sent it all the same.
+ * @param signal aborts when the caller gives up
+ * @throws MeshError `message_invalid` (another type_url, no names), `resource_names_exceeded`, `attestation_failed`,
+ * `identity_none`, `identity_banned`, `credentials_pending` when the certificate is not made in time
+ */
+export async function fetchOnce(
+  request: DiscoveryRequest,
+  peer: Peer,
+  signal: AbortSignal,
+  source: ResourceSource,
+  parts: PipeParts & { readonly offerMs: number },
+): Promise<Buffer> {
+  const { clock, observer, refusals } = parts;
+  const names = [...new Set(request.resourceNames)];
+  check(request, source.typeUrl);
+  const identity = { peer, nodeId: (request.node?.id ?? '').slice(0, 256) };
+  const refuse = (selectors: Attestation['selectors'], reason: Refused, resource: string): void => {
+    const texts = selectors.map(({ text }) => text);
+    refusals.add({ ...reason, resource, selectors: texts, caller: evidenceOf(peer) });
+  };
+  const attest = async (): Promise<Attestation> => {
+    try {
+      return await parts.attest(peer);
+    } catch (error) {
+      if (!signal.aborted && error instanceof MeshError && error.code === 'attestation_failed') {
+        refuse([], { code: 'attestation_failed', message: error.message }, '');
+      }
+      throw error;
+    }
+  };
+
+  const attestation = await attest();
+  const over = new AbortController();
+  const offer = await firstOffer(source.forNode(request.node)(attestation, over.signal), over, signal, parts);
+  try {
+    const found = names.flatMap((name) => lookUp(name, offer.find) ?? []);
+    const missing = names.filter((name) => !found.some((resource) => resource.name === name));
+    for (const name of missing) refuse(attestation.selectors, offer.reasonFor(name), name);
+    const [first] = missing;
+    if (found.length === 0 && first !== undefined) throw refusalOf(offer.reasonFor(first));
+    if (found.some(({ holdsKey }) => holdsKey)) {
+      const now = await attest();
+      if (!peer.isAlive() || !stillHolds(attestation, now)) {
+        const message = 'the caller has changed since it asked';
+        refuse(now.selectors, { code: 'attestation_failed', message }, '');
+        throw new MeshError('attestation_failed', message, { fix: 'ask again' });
+      }
+    }
+    const response: SentResponse = { nonce: '', version: versionOf(found), resources: found, removed: [] };
+    const isHeld = request.versionInfo === response.version && request.errorDetail === undefined;
+    for (const { name, version, content } of found) {
+      const what = { ...identity, name, ...(content === undefined ? {} : { content }), at: clock.now() };
+      observer.delivering?.(what);
+      if (isHeld) observer.acknowledged?.({ ...what, version });
+    }
+    observer.pushed?.({ ...identity, names: found.map(({ name }) => name), version: response.version });
+    return encodeResponse(response, source.typeUrl);
+  } finally {
+    over.abort();
+  }
+}
+
+type Refused = RefusalReason | { readonly code: 'attestation_failed'; readonly message: string };
+
+function check({ typeUrl, resourceNames }: DiscoveryRequest, own: string): void {
+  if (typeUrl !== '' && typeUrl !== own) {
+    throw new MeshError('message_invalid', 'the type_url names another resource type than this service has');
+  }
+  if (resourceNames.length === 0) throw new MeshError('message_invalid', 'the request asks for no names');
+  const excess = excessOf(resourceNames);
+  if (excess !== undefined) throw new MeshError('resource_names_exceeded', excess);
+}
+
+/** The state of the caller now, for which a certificate may have to be made. */
+async function firstOffer(
+  offers: AsyncIterable<Offer>,
+  over: AbortController,
+  signal: AbortSignal,
+  { clock, offerMs }: Pick<PipeParts, 'clock'> & { readonly offerMs: number },
+): Promise<Offer> {
+  const given = new AbortController();
+  signal.addEventListener('abort', () => over.abort(), { once: true });
+  void clock.sleep(offerMs, given.signal).then(() => given.signal.aborted || over.abort());
+  try {
+    for await (const offer of offers) return offer;
+  } finally {
+    given.abort();
+  }
+  throw new MeshError('credentials_pending', 'the certificate could not be made in time', {
+    fix: 'try again',
+  });
+}
+
+function refusalOf({ code, message }: RefusalReason): MeshError {
+  const fix =
+    code === 'identity_none'
+      ? 'register the caller, for example with countersign entry create'
+      : 'ask an operator, who sees why with `countersign ban list`';
+  return new MeshError(code, message, { fix });
+}

@@ -1,0 +1,40 @@
+import type { Node } from '../wire/core.ts';
+import type { DeltaDiscoveryRequest, DiscoveryRequest } from '../wire/discovery.ts';
+import { type DeltaRequest, type DeltaState, givenByDelta, nextDelta, openDelta } from './delta.ts';
+import type { Protocol, SentResponse } from './resource.ts';
+import { encodeDeltaResponse, encodeResponse } from './response.ts';
+import { givenTo, next, openStream, type StreamRequest, type StreamState } from './stream.ts';
+
+/** What a request of either form says of itself. */
+export type WireRequest = { readonly node: Node | undefined; readonly typeUrl: string };
+
+/** A protocol and the messages it is spoken in. */
+export type Form<Wire extends WireRequest, State, Request> = {
+  readonly protocol: Protocol<State, Request>;
+  readonly read: (request: Wire) => Request;
+  readonly encode: (response: SentResponse, typeUrl: string) => Buffer;
+};
+
+/** State of the world: each response holds everything that was asked for. */
+export const worldForm: Form<DiscoveryRequest, StreamState, StreamRequest> = {
+  protocol: { open: openStream, next, given: givenTo },
+  read: ({ resourceNames, responseNonce, errorDetail }) => ({
+    names: resourceNames,
+    nonce: responseNonce,
+    rejection: errorDetail?.message,
+  }),
+  encode: encodeResponse,
+};
+
+/** Incremental: each response holds what the client does not have yet. */
+export const deltaForm: Form<DeltaDiscoveryRequest, DeltaState, DeltaRequest> = {
+  protocol: { open: openDelta, next: nextDelta, given: givenByDelta },
+  read: (request) => ({
+    subscribe: request.resourceNamesSubscribe,
+    unsubscribe: request.resourceNamesUnsubscribe,
+    initialVersions: new Map(Object.entries(request.initialResourceVersions)),
+    nonce: request.responseNonce,
+    rejection: request.errorDetail?.message,
+  }),
+  encode: encodeDeltaResponse,
+};

@@ -1,0 +1,95 @@
+import { createHash } from 'node:crypto';
+import { type ErrorCode, MeshError, quote } from '../errors.ts';
+import type { SecretContent } from '../identity/coverage.ts';
+
+/** The most names of one kind that a stream may ask for, and the most bytes of each. */
+export const maxNames = 256;
+export const maxNameBytes = 2_048;
+
+/** One named, versioned thing that a stream can be sent. */
+export type Resource = {
+  readonly name: string;
+  /** Follows from the content: equal content has an equal version, in the next process as well. */
+  readonly version: string;
+  /** Whether it carries a private key. */
+  readonly holdsKey: boolean;
+  /** The encoded resource. */
+  readonly value: Buffer;
+  /** What a rotation of the CA has to know of it; absent when it is nothing of ours. */
+  readonly content?: SecretContent;
+};
+
+/** What the caller may have now, by name. Pure: the same name always finds the same resource. */
+export type FindResource = (name: string) => Resource | undefined;
+
+/** Something that happens to the subscription of a stream to one kind of resource. */
+export type StreamEvent<Request> =
+  | { readonly kind: 'request'; readonly request: Request }
+  | { readonly kind: 'resources'; readonly find: FindResource }
+  /** The client has left the last response without an answer for too long. */
+  | { readonly kind: 'overdue' };
+
+/** A response as it was sent. */
+export type SentResponse = {
+  readonly nonce: string;
+  readonly version: string;
+  readonly resources: readonly Resource[];
+  /** Names of which the client has something, and may not have it any longer. */
+  readonly removed: readonly string[];
+};
+
+export type StreamEffect =
+  | { readonly kind: 'send'; readonly response: SentResponse }
+  /** The client has these in use. The nonce is empty when it had them before this stream, and says so. */
+  | { readonly kind: 'acknowledged'; readonly nonce: string; readonly resources: readonly Resource[] }
+  | { readonly kind: 'rejected'; readonly response: SentResponse; readonly message: string }
+  /** Names that the caller asks for and may not have, each told once until it becomes available. */
+  | { readonly kind: 'withheld'; readonly names: readonly string[] }
+  /** The stream is over; nothing is asked of its state any more. */
+  | { readonly kind: 'fail'; readonly code: ErrorCode; readonly message: string };
+
+/** One way of speaking xDS about one kind of resource, as a pure reducer. */
+export type Protocol<State, Request> = {
+  /** @param noncePrefix unguessable, so that a client can only name responses it was sent */
+  readonly open: (noncePrefix: string) => State;
+  readonly next: (state: State, event: StreamEvent<Request>) => readonly [State, readonly StreamEffect[]];
+  /** What the client was given under names that it asks for still. */
+  readonly given: (state: State) => readonly Resource[];
+};
+
+/** The resource of a name. @throws MeshError `internal` when it is found under another name */
+export function lookUp(name: string, find: FindResource): Resource | undefined {
+  const resource = find(name);
+  // INVARIANT: a response holds nothing under another name than was asked for; Envoy would drop it in silence.
+  if (resource !== undefined && resource.name !== name) {
+    throw new MeshError('internal', `a resource for ${quote(name)} calls itself ${quote(resource.name)}`);
+  }
+  return resource;
+}
+
+/** What is wrong with a list of names that a client sent, or undefined. */
+export function excessOf(names: readonly string[]): string | undefined {
+  if (names.length > maxNames) return `a stream may ask for at most ${maxNames} names`;
+  const isLong = names.some((name) => Buffer.byteLength(name) > maxNameBytes);
+  return isLong ? `a name may have at most ${maxNameBytes} bytes` : undefined;
+}
+
+/** The version of a response: that of its resources, in whatever order they were asked for. */
+export function versionOf(resources: readonly Resource[]): string {
+  const [only] = resources;
+  if (only === undefined || resources.length > 1) return digestOf(resources);
+  const known = versions.get(only) ?? digestOf(resources);
+  versions.set(only, known);
+  return known;
+}
+
+// Most responses are of one secret, which many streams share.
+const versions = new WeakMap<Resource, string>();
+
+function digestOf(resources: readonly Resource[]): string {
+  const hash = createHash('sha256');
+  for (const line of resources.map(({ name, version }) => JSON.stringify([name, version])).sort()) {
+    hash.update(line).update('\n');
+  }
+  return hash.digest('hex').slice(0, 32);
+}

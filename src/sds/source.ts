@@ -1,0 +1,80 @@
+import type { ErrorCode } from '../errors.ts';
+import type { WatchCredentials, WorkloadCredentials } from '../identity/credentials.ts';
+import type { Attestation } from '../identity/evidence.ts';
+import type { Node } from '../wire/core.ts';
+import type { FindResource, Resource } from './resource.ts';
+import { isBannedName, secretOf, secretTypeUrl, type SecretFormat } from './secret.ts';
+
+/** What a caller may have of one kind of resource now. */
+export type Offer = {
+  readonly find: FindResource;
+  /** Why a name is not found. */
+  readonly reasonFor: (name: string) => RefusalReason;
+  /** The name under which one of these was given that is banned now: its stream has to end. */
+  readonly bannedOf: (given: readonly Resource[]) => string | undefined;
+};
+
+export type RefusalReason = {
+  readonly code: Extract<ErrorCode, 'identity_none' | 'identity_banned'>;
+  readonly message: string;
+};
+
+/**
+ * The resources of one kind for one caller, until the signal aborts; each offer is the full state, and stands until the
+ * next.
+ * @throws MeshError what the stream ends with
+ */
+export type FollowOffers = (attestation: Attestation, signal: AbortSignal) => AsyncIterable<Offer>;
+
+/** Where the resources of one kind come from. */
+export type ResourceSource = {
+  readonly typeUrl: string;
+  /** Takes from the node of a stream what matters for its resources, and keeps nothing else of it: a node may be large. */
+  readonly forNode: (node: Node | undefined) => FollowOffers;
+};
+
+/** The certificates and bundles of a caller, as Envoy's secrets. What the node says of itself chooses their format alone. */
+export function createSecretSource(watch: WatchCredentials): ResourceSource {
+  return {
+    typeUrl: secretTypeUrl,
+    forNode: (node) => {
+      const format = formatOf(node);
+      return async function* (attestation, signal) {
+        for await (const credentials of watch(attestation, signal)) yield offerOf(credentials, format);
+      };
+    },
+  };
+}
+
+function offerOf(credentials: WorkloadCredentials, format: SecretFormat): Offer {
+  return {
+    find: remember(credentials, format),
+    reasonFor: (name) =>
+      isBannedName(credentials, name)
+        ? { code: 'identity_banned', message: 'the identity is banned' }
+        : { code: 'identity_none', message: 'no entry gives the caller this name' },
+    bannedOf: (given) => {
+      if (credentials.banned.length === 0) return undefined;
+      const banned = new Set(credentials.banned.map(({ text }) => text));
+      const isBanned = ({ content }: Resource): boolean =>
+        content?.kind === 'svid' && banned.has(content.spiffeId);
+      return given.find(isBanned)?.name;
+    },
+  };
+}
+
+/** Makes each secret once for one state of the credentials, however often the reducer asks. */
+function remember(credentials: WorkloadCredentials, format: SecretFormat): FindResource {
+  const made = new Map<string, Resource>();
+  return (name) => {
+    const known = made.get(name) ?? secretOf(credentials, name, format);
+    // Only what there is: a client may go on inventing names.
+    if (known !== undefined) made.set(name, known);
+    return known;
+  };
+}
+
+function formatOf(node: Node | undefined): SecretFormat {
+  const wish: unknown = node?.metadata?.['disable_spiffe_cert_validation'];
+  return { plainTrustedCa: wish === true || wish === 'true' };
+}
