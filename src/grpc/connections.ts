@@ -1,6 +1,6 @@
 import type { Socket } from 'node:net';
 import { MeshError } from '../errors.ts';
-import type { UnixPeer } from '../identity/evidence.ts';
+import type { Peer, UnixPeer } from '../identity/evidence.ts';
 import type { PeerCredentials } from './peer-credentials.ts';
 
 /** How many connections a listener holds at once. */
@@ -27,13 +27,30 @@ export type PeerCall = { readonly getPeer: () => string };
  * @throws MeshError `unauthenticated` when the call did not come over a Unix listener of ours, or has closed
  */
 export function peerOf(call: PeerCall): UnixPeer {
+  const peer = openConnections.get(call.getPeer())?.peer;
+  if (peer?.kind !== 'unix') throw new MeshError('unauthenticated', 'the connection names no process');
+  return peer;
+}
+
+/**
+ * The process at the other end of a call, or whoever has shown a certificate there that counts.
+ * @throws MeshError `unauthenticated` when the connection is neither, or has closed
+ */
+export function anyPeerOf(call: PeerCall): Peer {
   const open = openConnections.get(call.getPeer());
-  if (open === undefined) throw new MeshError('unauthenticated', 'the connection names no process');
+  if (open === undefined) throw new MeshError('unauthenticated', 'the connection names nobody');
   return open.peer;
 }
 
+/** Names a peer of another listener, for {@link anyPeerOf}. The caller has proven who it is. */
+export function enrollPeer(peer: Peer, socket: Socket): void {
+  if (socket.destroyed || openConnections.has(peer.connectionId)) return;
+  openConnections.set(peer.connectionId, { peer, socket });
+  socket.once('close', () => openConnections.delete(peer.connectionId));
+}
+
 /** Cuts the whole connection of a call: for a peer that does not read, where an orderly end would never arrive. */
-export function disconnect(peer: UnixPeer): void {
+export function disconnect(peer: Peer): void {
   openConnections.get(peer.connectionId)?.socket.destroy();
 }
 
@@ -87,5 +104,5 @@ function full(why: string): MeshError {
 }
 
 // By connection id, over all listeners of the process: grpc-js hands a handler nothing but that text.
-const openConnections = new Map<string, { readonly peer: UnixPeer; readonly socket: Socket }>();
+const openConnections = new Map<string, { readonly peer: Peer; readonly socket: Socket }>();
 let lastConnection = 0;

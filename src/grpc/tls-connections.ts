@@ -1,7 +1,9 @@
 import type { Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 import { MeshError } from '../errors.ts';
-import type { PeerCall } from './connections.ts';
+import { addressKey } from './address-key.ts';
+import type { PresentedCertificate } from '../identity/evidence.ts';
+import { enrollPeer, type PeerCall } from './connections.ts';
 
 /** Whoever is at the other end of a TLS connection. TLS has proven the key of the certificate, and nothing else. */
 export type TlsPeer = {
@@ -13,7 +15,7 @@ export type TlsPeer = {
   readonly certificates: readonly Uint8Array[];
 };
 
-/** How many connections a TLS listener holds at once. */
+/** How many connections a TLS listener holds at once; an address counts as `addressKey` reads it. */
 export type TlsConnectionLimits = { readonly total: number; readonly perAddress: number };
 
 /** The open connections of one listener, those in their handshake among them. */
@@ -26,6 +28,8 @@ export type TlsConnections = {
   /** Names a connection whose handshake is over, so that `call.getPeer()` answers with its id. */
   readonly name: (socket: TLSSocket) => TlsPeer;
   readonly count: () => number;
+  /** Those whose handshake is over. */
+  readonly named: () => Iterable<{ readonly peer: TlsPeer; readonly socket: TLSSocket }>;
   /** Resolves when no connection is left. */
   readonly emptied: () => Promise<void>;
   readonly destroyAll: () => void;
@@ -41,6 +45,20 @@ export function tlsPeerOf(call: PeerCall): TlsPeer {
   return open.peer;
 }
 
+/**
+ * Lets the doors for processes know the peer of a call, by the certificate it has shown.
+ * @param isAlive whether that certificate still counts
+ */
+export function enrollCertified(
+  { connectionId }: TlsPeer,
+  presented: PresentedCertificate,
+  isAlive: () => boolean,
+): void {
+  const open = openConnections.get(connectionId);
+  if (open === undefined) return;
+  enrollPeer({ kind: 'certified', connectionId, pid: 0, uid: 0, gid: 0, isAlive, presented }, open.socket);
+}
+
 /** Cuts the whole connection of a call: for a peer that may not go on, or does not read. */
 export function disconnectTls({ connectionId }: TlsPeer): void {
   openConnections.get(connectionId)?.socket.destroy();
@@ -48,11 +66,12 @@ export function disconnectTls({ connectionId }: TlsPeer): void {
 
 export function createTlsConnections(limits: TlsConnectionLimits): TlsConnections {
   const sockets = new Set<Socket>();
+  const named = new Map<string, { readonly peer: TlsPeer; readonly socket: TLSSocket }>();
   const perAddress = new Map<string, number>();
   const waiting = new Set<() => void>();
   return {
     admit: (socket) => {
-      const address = addressOf(socket);
+      const address = addressKey(socket.remoteAddress);
       const ofAddress = perAddress.get(address) ?? 0;
       if (sockets.size >= limits.total) throw full(`the listener holds ${limits.total} connections`);
       if (ofAddress >= limits.perAddress) throw full(`${address} holds ${limits.perAddress} connections`);
@@ -77,10 +96,15 @@ export function createTlsConnections(limits: TlsConnectionLimits): TlsConnection
       Object.defineProperty(socket, 'remoteAddress', { value: peer.connectionId });
       Object.defineProperty(socket, 'remotePort', { value: undefined });
       openConnections.set(peer.connectionId, { peer, socket });
-      socket.once('close', () => openConnections.delete(peer.connectionId));
+      named.set(peer.connectionId, { peer, socket });
+      socket.once('close', () => {
+        openConnections.delete(peer.connectionId);
+        named.delete(peer.connectionId);
+      });
       return peer;
     },
     count: () => sockets.size,
+    named: () => named.values(),
     emptied: () =>
       new Promise((resolve) => {
         if (sockets.size === 0) resolve();

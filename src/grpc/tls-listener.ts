@@ -3,6 +3,8 @@ import { createServer, type Socket } from 'node:net';
 import { createServer as createTlsServer, type TLSSocket } from 'node:tls';
 import { ServerCredentials } from '@grpc/grpc-js';
 import { MeshError, quote } from '../errors.ts';
+import { addressKey } from './address-key.ts';
+import { inFairTurns } from './fair-turns.ts';
 import {
   atMost,
   createGrpcServer,
@@ -12,11 +14,13 @@ import {
   type LogListener,
   oneInTurn,
 } from './listener.ts';
-import { createTlsConnections } from './tls-connections.ts';
+import { createTlsConnections, type TlsPeer } from './tls-connections.ts';
 
 /** What a peer can make us keep, decode or wait for. */
 export type TlsGrpcLimits = Omit<GrpcLimits, 'connectionsPerUid'> & {
+  /** Of one IPv4 address, or one IPv6 network of 64 bits. */
   readonly connectionsPerAddress: number;
+  readonly idleMs: number;
   /** From the first byte of a connection to the end of its handshake. */
   readonly handshakeMs: number;
 };
@@ -32,6 +36,7 @@ export const defaultTlsGrpcLimits: TlsGrpcLimits = {
   keepaliveMs: defaultGrpcLimits.keepaliveMs,
   keepaliveTimeoutMs: defaultGrpcLimits.keepaliveTimeoutMs,
   handshakeMs: 10_000,
+  idleMs: 60_000,
 };
 
 /** What the listener shows: PEM, leaf first, and PKCS #8 PEM. */
@@ -49,6 +54,8 @@ export type TlsGrpcListenerOptions = {
 export type TlsGrpcListener = {
   readonly port: number;
   readonly connections: () => number;
+  /** Cuts the connections of those peers for which it is time, whatever runs on them. @returns how many */
+  readonly cut: (isTime: (peer: TlsPeer) => boolean) => number;
   /** Shows another certificate from the next handshake on. @throws Error when it cannot be loaded */
   readonly renew: (shown: ShownCertificate) => void;
   /** As {@link GrpcListener.close}. */
@@ -110,13 +117,21 @@ export async function startTlsGrpcListener(options: TlsGrpcListenerOptions): Pro
     log('handshake failed', { error: error.message });
     socket.destroy();
   });
+  // After an outage thousands are back at once, and the signature of a handshake is made on this thread. What a client
+  // has sent by its turn waits in the socket.
+  const greet = inFairTurns(
+    (socket: Socket) => addressKey(socket.remoteAddress),
+    (socket) => {
+      if (!socket.destroyed) tls.emit('connection', socket);
+    },
+  );
   // Not the TLS server itself: a connection over the limit shall not cost us a handshake.
   const server = createServer((socket) => {
     socket.on('error', (error) => log('connection failed', { error: error.message }));
     try {
       connections.admit(socket);
       socket.setNoDelay(true);
-      tls.emit('connection', socket);
+      greet(socket);
     } catch (error) {
       turnAway(socket, error);
     }
@@ -136,6 +151,11 @@ export async function startTlsGrpcListener(options: TlsGrpcListenerOptions): Pro
   return {
     port,
     connections: connections.count,
+    cut: (isTime) => {
+      const over = [...connections.named()].filter(({ peer }) => isTime(peer));
+      for (const { socket } of over) socket.destroy();
+      return over.length;
+    },
     renew: (shown) => tls.setSecureContext(contextOf(shown)),
     close: (graceMs) => (closing ??= close(graceMs)),
   };

@@ -219,10 +219,9 @@ describe('closing', () => {
     const listener = await listen({}, { stream: () => stop.promise });
     const ended = streamStatus(open());
     await until(() => peers.length === 1);
-    const started = performance.now();
-    await Promise.all([listener.close(5_000), listener.close(5_000)]);
+    // Nothing is left to cut, so neither waits for the end of a grace longer than the test has.
+    await Promise.all([listener.close(600_000), listener.close(600_000)]);
     expect(await ended).toMatchObject({ code: status.OK });
-    expect(performance.now() - started).toBeLessThan(2_000);
   });
 
   test('cuts after the grace what does not end', async () => {
@@ -331,12 +330,12 @@ async function http2(): Promise<ClientHttp2Session> {
 function closes(socket: Socket): Promise<boolean> {
   return new Promise((resolve) => {
     socket.on('close', () => resolve(true)).resume();
-    setTimeout(resolve, 3_000, false);
+    setTimeout(resolve, 30_000, false).unref();
   });
 }
 
 async function until(done: () => boolean | Promise<boolean>): Promise<void> {
-  for (let i = 0; i < 300; i++) {
+  for (let i = 0; i < 2_000; i++) {
     if (await done()) return;
     await new Promise((resolve) => setTimeout(resolve, 10));
   }

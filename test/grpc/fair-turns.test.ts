@@ -1,0 +1,36 @@
+import { expect, test } from 'vitest';
+import { inFairTurns } from '../../src/grpc/fair-turns.ts';
+
+const turn = () => new Promise((resolve) => setImmediate(resolve));
+
+test('one a turn, one owner after the other, and again after a rest', async () => {
+  const done: string[] = [];
+  const put = inFairTurns<string>(
+    (one) => one[0] ?? '',
+    (one) => done.push(one),
+  );
+  for (let round = 1; round <= 2; round++) {
+    done.length = 0;
+    ['a1', 'a2', 'a3', 'b1', 'c1', 'b2'].forEach(put);
+    expect(done).toEqual([]);
+    for (let turns = 1; turns <= 6; turns++) {
+      await turn();
+      expect(done).toHaveLength(turns);
+    }
+    expect(done).toEqual(['a1', 'b1', 'c1', 'a2', 'b2', 'a3']);
+    await turn();
+  }
+});
+
+test('what comes while work is done waits for its own turn', async () => {
+  const done: number[] = [];
+  const put = inFairTurns<number>(String, (one) => {
+    done.push(one);
+    if (one < 3) put(one + 1);
+  });
+  put(0);
+  for (const count of [1, 2, 3, 4]) {
+    await turn();
+    expect(done).toHaveLength(count);
+  }
+});
