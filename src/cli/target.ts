@@ -1,4 +1,4 @@
-import { lstatSync } from 'node:fs';
+import { statSync } from 'node:fs';
 import { request as httpRequest } from 'node:http';
 import { request as httpsRequest, type RequestOptions } from 'node:https';
 import { loadConfig } from '../config.ts';
@@ -61,12 +61,7 @@ function tlsTarget(options: GlobalOptions, { environment }: ClientSurroundings):
       fix: 'give scheme, host and port only; the admin API speaks TLS and nothing else',
     });
   }
-  const tokenFile = options.tokenFile ?? environment['COUNTERSIGN_TOKEN_FILE'];
-  if (tokenFile === undefined) {
-    throw new MeshError('usage', '--server needs a token', {
-      fix: 'give --token-file <file>; countersign token create --out <file> makes one',
-    });
-  }
+  const credential = readCredential(options, environment);
   const caFile = options.caFile ?? environment['COUNTERSIGN_CA_FILE'];
   return {
     address: server,
@@ -78,24 +73,60 @@ function tlsTarget(options: GlobalOptions, { environment }: ClientSurroundings):
       rejectUnauthorized: true,
       agent: false,
       ...(caFile === undefined ? {} : { ca: readText(caFile, caFile) }),
+      ...credential.tls,
     },
-    headers: { authorization: `Bearer ${readToken(tokenFile)}` },
+    headers: credential.headers,
     connect: httpsRequest,
   };
 }
 
-function readToken(file: string): string {
-  const text = readText(file, file).trim();
-  const found = lstatSync(file);
-  if (found.isFile() && (found.mode & 0o077) !== 0) {
-    throw new MeshError('file_permissions', `the token file ${quote(file)} can be read by others`, {
-      fix: `run chmod 600 ${file}`,
+type Credential = {
+  readonly tls: { readonly cert?: string; readonly key?: string };
+  readonly headers: Readonly<Record<string, string>>;
+};
+
+/** A certificate and its key, or a token. What stands on the line goes before what stands in the environment. */
+function readCredential(options: GlobalOptions, environment: ClientSurroundings['environment']): Credential {
+  const { tokenFile, clientCert, clientKey } = options;
+  const named = [tokenFile, clientCert ?? clientKey].filter((file) => file !== undefined).length;
+  if (named > 1) {
+    throw new MeshError('usage', '--token-file and --client-cert name two callers', {
+      fix: 'give one of them',
     });
   }
-  // The text itself is a secret, so no message may repeat it.
-  if (!/^ctk_[0-9a-f]{16}_[0-9a-f]{64}$/.test(text)) {
+  const token = tokenFile ?? (named > 0 ? undefined : environment['COUNTERSIGN_TOKEN_FILE']);
+  const cert = clientCert ?? (token === undefined ? environment['COUNTERSIGN_CLIENT_CERT'] : undefined);
+  const key = clientKey ?? (token === undefined ? environment['COUNTERSIGN_CLIENT_KEY'] : undefined);
+  if (token !== undefined) return { tls: {}, headers: { authorization: `Bearer ${readToken(token)}` } };
+  if (cert !== undefined && key !== undefined) {
+    return { tls: { cert: readText(cert, cert), key: readSecret(key, 'key') }, headers: {} };
+  }
+  throw new MeshError('usage', '--server needs a token, or a certificate and its key', {
+    fix: 'give --token-file <file>; countersign token create --out <file> makes one. Or --client-cert and --client-key',
+  });
+}
+
+function readToken(file: string): string {
+  const text = readSecret(file, 'token').trim();
+  // The text itself is a secret, so no message may repeat it. An ID token has three parts.
+  if (
+    !/^ctk_[0-9a-f]{16}_[0-9a-f]{64}$/.test(text) &&
+    !/^eyJ[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+){2}$/.test(text)
+  ) {
     throw new MeshError('usage', `the file ${quote(file)} holds no token`, {
-      fix: 'put the one line that countersign token create printed into it',
+      fix: 'put the one line that countersign token create printed into it, or an ID token',
+    });
+  }
+  return text;
+}
+
+function readSecret(file: string, what: 'token' | 'key'): string {
+  const text = readText(file, file);
+  // Of what it leads to: a link has the mode of none.
+  const found = statSync(file);
+  if (found.isFile() && (found.mode & 0o077) !== 0) {
+    throw new MeshError('file_permissions', `the ${what} file ${quote(file)} can be read by others`, {
+      fix: `run chmod 600 ${file}`,
     });
   }
   return text;

@@ -2,7 +2,7 @@ import { rmSync, writeFileSync } from 'node:fs';
 import { Command, Option } from 'commander';
 import { MeshError, quote } from '../errors.ts';
 import type { TokenView } from '../http/token-routes.ts';
-import { adminRoles } from '../identity/admin-token.ts';
+import { adminRoles, formatNamespaces, type Grant } from '../identity/access.ts';
 import { parseLifetime } from './lifetime.ts';
 import { examples } from './help.ts';
 import { listAll, pageOptions, type PageOptions } from './paging.ts';
@@ -11,6 +11,8 @@ import { formatPairs, formatTable, printable } from './text.ts';
 
 type CreateOptions = {
   readonly role: string;
+  readonly namespace?: readonly string[];
+  readonly allNamespaces?: boolean;
   readonly label?: string;
   readonly life?: number;
   readonly out?: string;
@@ -33,15 +35,30 @@ export function tokenCommand(session: Session): Command {
     .command('create')
     .description('make a token; it is shown once and never again')
     .addOption(new Option('--role <role>', 'what it may do').choices(adminRoles).makeOptionMandatory())
+    .option('--namespace <name...>', 'confine it to these namespaces')
+    .option('--all-namespaces', 'a policy-author for the whole mesh, the root namespace included')
     .option('--label <text>', 'what it is for')
     .option('--life <duration>', 'how long it lives, such as 12h or 30d (30d when left out)', parseLifetime)
     .option('--out <file>', 'write the token to a new file, 0600, instead of printing it')
-    .addHelpText('after', examples('token create --role operator --label ci --life 90d --out ci.token'))
-    .action(async ({ role, label, life, out }: CreateOptions, command: Command) => {
+    .addHelpText(
+      'after',
+      examples(
+        'token create --role operator --label ci --life 90d --out ci.token',
+        'token create --role policy-author --namespace shop --out shop.token',
+      ),
+    )
+    .action(async (options: CreateOptions, command: Command) => {
+      const { role, namespace: namespaces, allNamespaces, label, life, out } = options;
       // Made before the token: a path that cannot be written would lose a secret that is shown once.
       if (out !== undefined) createSecretFile(out);
       const { token, ...made } = await clientOf(session, command)
-        .post<TokenAnswer & { token: string }>('/v1/tokens', { role, label, lifeSeconds: life })
+        .post<TokenAnswer & { token: string }>('/v1/tokens', {
+          role,
+          namespaces,
+          allNamespaces,
+          label,
+          lifeSeconds: life,
+        })
         .catch((error: unknown) => {
           if (out !== undefined) rmSync(out);
           throw error;
@@ -53,6 +70,7 @@ export function tokenCommand(session: Session): Command {
           out === undefined ? ['token', token] : ['file', out],
           ['id', made.id],
           ['role', made.role],
+          ['namespaces', whereOf(made.grants)],
           ['expires', made.expiresAt],
         ]),
       );
@@ -63,8 +81,14 @@ export function tokenCommand(session: Session): Command {
       const page = await listAll<TokenAnswer>(clientOf(session, command), '/v1/tokens', options);
       print(session, command, page, () =>
         formatTable(
-          ['ID', 'ROLE', 'EXPIRES', 'LABEL'],
-          page.items.map(({ id, role, expiresAt, label }) => [id, role, expiresAt, label]),
+          ['ID', 'ROLE', 'NAMESPACES', 'EXPIRES', 'LABEL'],
+          page.items.map(({ id, role, grants, expiresAt, label }) => [
+            id,
+            role,
+            whereOf(grants),
+            expiresAt,
+            label,
+          ]),
         ),
       );
     });
@@ -77,6 +101,11 @@ export function tokenCommand(session: Session): Command {
       print(session, command, { revoked: id }, () => `revoked ${printable(id)}\n`);
     });
   return group;
+}
+
+/** Where the grants of a token hold. */
+function whereOf(grants: readonly Grant[]): string {
+  return [...new Set(grants.map(formatNamespaces))].join(' ');
 }
 
 /** Makes an empty file, 0600, for a secret. @throws MeshError `file_permissions` when it exists or cannot be made */

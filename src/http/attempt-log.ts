@@ -6,8 +6,8 @@ import type { ReportFailure } from './problem.ts';
 export type Attempt = Omit<AdminEvent, 'type' | 'time'>;
 
 /**
- * Records attempts: the first of a kind at once, its repeats within a minute as one event that counts them, so that
- * nobody can fill the log by knocking.
+ * Records attempts: the first of a kind at once, its repeats within a while as one event that counts them, so that
+ * nobody can fill the log by knocking, or by asking every five seconds for a year.
  */
 export type AttemptLog = {
   /** Resolves once the attempt is in the log or counted; rejects when it could not be recorded. */
@@ -16,13 +16,18 @@ export type AttemptLog = {
   readonly close: () => Promise<void>;
 };
 
-/** @param report is told when the counts of a minute could not be recorded. */
+/** How long repeats are counted before they are recorded. */
+export type Repeats = 'within a minute' | 'within an hour';
+
+/** @param report is told when the counts of a while could not be recorded. */
 export function openAttemptLog(parts: {
   readonly record: RecordEvents;
   readonly clock: Clock;
   readonly report: ReportFailure;
+  readonly repeats: Repeats;
 }): AttemptLog {
-  const { record, clock } = parts;
+  const { record, clock, repeats } = parts;
+  const { windowMs, maxWindows } = limits[repeats];
   const windows = new Map<string, Window>();
   const stop = new AbortController();
 
@@ -34,7 +39,7 @@ export function openAttemptLog(parts: {
       if (!isDue(window)) continue;
       windows.delete(key);
       if (window.repeats === 0) continue;
-      const detail = `${window.repeats} more within a minute; ${window.attempt.detail}`;
+      const detail = `${window.repeats} more ${repeats}; ${window.attempt.detail}`.replace(/; $/, '');
       await write({ ...window.attempt, detail }).catch((error: unknown) => parts.report('', error));
     }
   };
@@ -84,9 +89,11 @@ type Window = {
   repeats: number;
 };
 
-const windowMs = 60_000;
-// INVARIANT: at most this many events a minute are recorded at once, however many sources knock.
-const maxWindows = 1_000;
+// INVARIANT: at most `maxWindows` events in each window are recorded at once, however many sources knock.
+const limits: Record<Repeats, { readonly windowMs: number; readonly maxWindows: number }> = {
+  'within a minute': { windowMs: 60_000, maxWindows: 1_000 },
+  'within an hour': { windowMs: 3_600_000, maxWindows: 4_000 },
+};
 const crowdKey = 'crowd';
 
 function keyOf({ action, actor, method, route, code, detail, sourceAddress }: Attempt): string {

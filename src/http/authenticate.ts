@@ -1,11 +1,19 @@
 import type { Socket } from 'node:net';
+import { TLSSocket } from 'node:tls';
 import type { FastifyRequest } from 'fastify';
 import type { Actor } from '../audit/event.ts';
 import { type ErrorCode, MeshError } from '../errors.ts';
-import type { AdminRole, AdminToken } from '../identity/admin-token.ts';
+import type { JudgeCertificate } from '../grpc/tls-certificate.ts';
+import { type Grant, rolesWith, roleText, scopeOf } from '../identity/access.ts';
+import type { GrantList } from '../identity/admin-grant.ts';
+import type { AdminToken } from '../identity/admin-token.ts';
+import type { BanList } from '../identity/ban-list.ts';
+import { looksLikeJwt, type VerifyIdToken } from '../identity/id-token.ts';
+import type { SpiffeId, TrustDomain } from '../spiffe/id.ts';
 import { type PresentedToken, parseAuthorization, provesToken, secretSha256 } from './bearer-token.ts';
+import { certificateShown } from './certificate-shown.ts';
 import { checkHost, checkOrigin, soleHeader } from './origin.ts';
-import { accessOf, includesRole } from './roles.ts';
+import { accessOf } from './roles.ts';
 
 /** Where an app answers, and therefore how it knows who asks. One app has one door. */
 export type Door =
@@ -29,8 +37,23 @@ export type Door =
 /** Finds a token by the hash of its secret, whether or not it has expired; null when there is none. */
 export type FindToken = (secretSha256: string) => Promise<AdminToken | null>;
 
-/** Who asks, once known. */
-export type AdminCaller = { readonly actor: Actor; readonly role: AdminRole };
+/** How those are known who come over TLS. All of it is asked at every request. */
+export type AccessPorts = {
+  readonly findToken: FindToken;
+  /** Judges the certificate of a client against the bundle of this moment. */
+  readonly judgeCertificate: JudgeCertificate;
+  readonly bans: () => BanList;
+  /** Null where no issuer is configured. */
+  readonly verifyIdToken: VerifyIdToken | null;
+  readonly grants: () => GrantList;
+  /** Ours: namespaces are those of its identities. */
+  readonly trustDomain: TrustDomain;
+  /** Administrators by configuration. */
+  readonly isConfiguredAdmin: (id: SpiffeId) => boolean;
+};
+
+/** Who asks, once known, and what they may. */
+export type AdminCaller = { readonly actor: Actor; readonly grants: readonly Grant[] };
 
 /** A refusal and what the audit log shall say of it. */
 export type Refusal = { readonly error: MeshError; readonly actor: Actor; readonly detail: string };
@@ -42,28 +65,26 @@ export type Admission = { readonly caller: AdminCaller | null } | { readonly ref
 export async function admit(
   request: FastifyRequest,
   door: Door,
-  findToken: FindToken,
+  ports: AccessPorts,
   now: Date,
 ): Promise<Admission> {
   const pattern = request.routeOptions.url;
-  // An unknown path answers 404 only to those who may look around.
-  const access = pattern === undefined ? 'viewer' : accessOf(request.method, pattern);
+  const access = pattern === undefined ? undefined : accessOf(request.method, pattern);
   if (access === 'public') return { caller: null };
   const misled =
     checkHost(request.raw, door.kind === 'tls' ? door.allowedHosts : localHosts) ??
     checkOrigin(request.raw, door.kind === 'tls');
   if (misled !== undefined) return { refusal: { error: misled, actor: anonymous, detail: misled.message } };
   const found =
-    door.kind === 'unix'
-      ? admitPeer(request.raw.socket, door)
-      : await admitToken(soleHeader(request.raw, 'authorization'), findToken, now);
+    door.kind === 'unix' ? admitPeer(request.raw.socket, door) : await admitOverTls(request, ports, now);
   if ('refusal' in found) return found;
-  if (!includesRole(found.caller.role, access)) {
-    return refuse('forbidden', `this needs the role ${access}`, found.caller.actor, {
-      fix: `use a token with the role ${access}`,
-    });
-  }
-  return found;
+  const { actor, grants } = found.caller;
+  // An unknown path answers 404 only to those who are somebody.
+  if (access === undefined && grants.length > 0) return found;
+  if (access !== undefined && scopeOf(grants, access) !== undefined) return found;
+  const wanted = access === undefined ? 'some role' : `the permission ${access}`;
+  const roles = access === undefined ? '' : `: ${rolesWith(access).join(', ')}`;
+  return refuse('forbidden', `this needs ${wanted}`, actor, { fix: `use a grant that gives it${roles}` });
 }
 
 /** The other end of a connection, for the record. */
@@ -86,7 +107,7 @@ function admitPeer(socket: Socket, door: Extract<Door, { kind: 'unix' }>): Found
     return refuse('unauthenticated', 'the kernel did not say who is connected', anonymous);
   }
   const actor = { kind: 'uid', uid, role: 'admin' } as const;
-  if (door.adminUids.has(uid)) return { caller: { actor, role: 'admin' } };
+  if (door.adminUids.has(uid)) return { caller: { actor, grants: everything } };
   return refuse(
     'forbidden',
     `uid ${uid} may not use this socket`,
@@ -97,15 +118,85 @@ function admitPeer(socket: Socket, door: Extract<Door, { kind: 'unix' }>): Found
   );
 }
 
-async function admitToken(header: string | undefined, findToken: FindToken, now: Date): Promise<Found> {
+/**
+ * INVARIANT: a credential that is shown is judged, and what it comes to is the answer: one that does not count is never
+ * passed over in favour of another, and nobody is two people at once.
+ */
+async function admitOverTls(request: FastifyRequest, ports: AccessPorts, now: Date): Promise<Found> {
+  const { socket } = request.raw;
+  const shown = socket instanceof TLSSocket ? certificateShown(socket) : noCertificate;
+  const hasHeader = request.raw.rawHeaders.some(
+    (name, i) => i % 2 === 0 && name.toLowerCase() === 'authorization',
+  );
+  if (shown.certificates.length === 0) {
+    return admitBearer(soleHeader(request.raw, 'authorization'), ports, now);
+  }
+  const found = admitCertificate(shown, ports, now);
+  if (!hasHeader || 'refusal' in found) return found;
+  return refuse('unauthenticated', 'a certificate and a token were presented', found.caller.actor, {
+    fix: 'send one of them',
+  });
+}
+
+function admitCertificate(shown: ReturnType<typeof certificateShown>, ports: AccessPorts, now: Date): Found {
+  const leaf = ports.judgeCertificate(shown);
+  if (typeof leaf === 'string') {
+    return refuse('unauthenticated', `the client certificate does not count: ${leaf}`, anonymous, {
+      fix: 'show a live X509-SVID of this trust domain, its intermediates included',
+    });
+  }
+  const { id, serial, spkiSha256 } = leaf;
+  const grants = [
+    ...(ports.isConfiguredAdmin(id) ? everything : []),
+    ...ports.grants().forSpiffeId(id).map(plainGrant),
+  ];
+  const actor = { kind: 'svid', spiffeId: id.text, serial, role: roleText(grants) } as const;
+  if (ports.bans().find({ id, serial, spkiSha256 }, now) !== undefined) {
+    // Whoever asks is not told why, by whom or until when.
+    return refuse('identity_banned', 'the identity, its certificate or its key is banned', actor, {
+      fix: 'ask an operator, who sees why with `countersign ban list`',
+    });
+  }
+  if (grants.length > 0) return { caller: { actor, grants } };
+  return refuse('forbidden', 'the SPIFFE ID of the certificate is not that of an administrator', actor, {
+    fix: 'ask an admin for a grant: `countersign admin grant create`',
+  });
+}
+
+async function admitBearer(header: string | undefined, ports: AccessPorts, now: Date): Promise<Found> {
+  const jwt = /^[Bb]earer ([!-~]+)$/.exec(header ?? '')?.[1];
+  if (jwt !== undefined && ports.verifyIdToken !== null && looksLikeJwt(jwt)) {
+    return admitIdToken(jwt, ports.verifyIdToken, ports.grants);
+  }
   const presented = parseAuthorization(header);
-  if (presented === undefined)
+  if (presented === undefined) {
     return refuse('unauthenticated', 'no bearer token was presented', anonymous, tokenFix);
-  const token = await findToken(secretSha256(presented));
+  }
+  const token = await ports.findToken(secretSha256(presented));
   if (!provesToken(presented, token) || token === null) return unknownToken(presented);
-  const actor = { kind: 'token', tokenId: token.id, role: token.role } as const;
+  const actor = { kind: 'token', tokenId: token.id, role: roleText(token.grants) } as const;
   if (now >= token.expiresAt) return refuse('unauthenticated', 'the token has expired', actor, tokenFix);
-  return { caller: { actor, role: token.role } };
+  return { caller: { actor, grants: token.grants } };
+}
+
+async function admitIdToken(
+  text: string,
+  verify: VerifyIdToken,
+  list: AccessPorts['grants'],
+): Promise<Found> {
+  try {
+    const { issuer, subject, groups } = await verify(text);
+    const grants = list().forOidc(issuer, subject, groups).map(plainGrant);
+    const actor = { kind: 'oidc', issuer, subject, role: roleText(grants) } as const;
+    if (grants.length > 0) return { caller: { actor, grants } };
+    return refuse('forbidden', 'no grant names the subject of the token or a group of it', actor, {
+      fix: 'ask an admin for a grant: `countersign admin grant create`',
+    });
+  } catch (error) {
+    if (!(error instanceof MeshError)) throw error;
+    // Nothing of a token that was not believed is taken for its bearer's name.
+    return { refusal: { error, actor: anonymous, detail: error.message } };
+  }
 }
 
 function unknownToken(presented: PresentedToken): Found {
@@ -124,7 +215,13 @@ function refuse(
   return { refusal: { error: new MeshError(code, message, options), actor, detail: message } };
 }
 
+function plainGrant({ role, namespaces }: Grant): Grant {
+  return { role, namespaces };
+}
+
 const anonymous: Actor = { kind: 'anonymous' };
+const everything: readonly Grant[] = [{ role: 'admin', namespaces: null }];
+const noCertificate: ReturnType<typeof certificateShown> = { certificates: [] };
 // A Unix socket made reachable over TCP by some relay must not become reachable from web pages.
 const localHosts: ReadonlySet<string> = new Set(['localhost']);
 const tokenFix = { fix: 'send authorization: Bearer <token>; countersign token create makes one' };

@@ -1,5 +1,5 @@
 import { createHash, timingSafeEqual } from 'node:crypto';
-import type { AdminRole, AdminToken } from '../identity/admin-token.ts';
+import type { AdminToken } from '../identity/admin-token.ts';
 
 /** Random bytes of the given number, unpredictable. */
 export type RandomBytes = (size: number) => Uint8Array;
@@ -17,7 +17,7 @@ export const defaultTokenSeconds = 2_592_000;
  * @param lifeSeconds 60 to 31,536,000
  */
 export function mintToken(
-  wish: { readonly role: AdminRole; readonly label: string; readonly lifeSeconds: number },
+  wish: Pick<AdminToken, 'grants' | 'label'> & { readonly lifeSeconds: number },
   now: Date,
   randomBytes: RandomBytes,
 ): { readonly stored: AdminToken; readonly text: string } {
@@ -25,7 +25,7 @@ export function mintToken(
   const secret = hex(randomBytes(32));
   const stored: AdminToken = {
     id,
-    role: wish.role,
+    grants: wish.grants,
     label: wish.label,
     secretSha256: sha256(secret).toString('hex'),
     createdAt: now,

@@ -5,6 +5,8 @@ declare module 'fastify' {
   interface FastifyRequest {
     /** Who asks; null on a public route only. */
     caller: AdminCaller | null;
+    /** What the request was answered with, when it was no success. */
+    failure: { readonly code: string; readonly detail: string } | null;
   }
 }
 

@@ -1,72 +1,77 @@
 import { MeshError } from '../errors.ts';
-import { type AdminRole, adminRoles } from '../identity/admin-token.ts';
+import type { Permission } from '../identity/access.ts';
 
-/** `public` answers anybody, and therefore says nothing but whether the process lives. */
-export type RouteAccess = AdminRole | 'public';
+/** What a route takes. `public` answers anybody, and therefore says nothing but whether the process lives. */
+export type RouteAccess = Permission | 'public';
 
+// Each has an entry in an `openapi-*.ts`, or `openapi.ts` does not compile.
 // INVARIANT: a route that is not in this table cannot be added, so a forgotten line stops the start (and the compiler)
 // instead of opening a door.
 const routes = {
   'GET /healthz': 'public',
   'GET /readyz': 'public',
-  'GET /metrics': 'viewer',
-  'GET /v1/status': 'viewer',
-  'GET /v1/trust-bundle': 'viewer',
-  'GET /v1/ca': 'viewer',
-  'GET /v1/ca/crl': 'viewer',
-  'GET /v1/ca/csr': 'viewer',
-  'POST /v1/ca/import': 'admin',
-  'POST /v1/ca/rotate': 'admin',
-  'POST /v1/ca/activate': 'admin',
-  'POST /v1/ca/retire': 'admin',
-  'POST /v1/ca/taint': 'admin',
-  'GET /v1/jwt/bundle': 'viewer',
+  'GET /metrics': 'metrics:read',
+  'GET /v1/openapi.json': 'api:read',
+  'GET /v1/status': 'status:read',
+  'GET /v1/trust-bundle': 'trust:read',
+  'GET /v1/ca': 'ca:read',
+  'GET /v1/ca/crl': 'trust:read',
+  'GET /v1/ca/csr': 'ca:read',
+  'POST /v1/ca/import': 'ca:write',
+  'POST /v1/ca/rotate': 'ca:write',
+  'POST /v1/ca/activate': 'ca:write',
+  'POST /v1/ca/retire': 'ca:write',
+  'POST /v1/ca/taint': 'ca:write',
+  'GET /v1/jwt/bundle': 'trust:read',
   // Whoever may mint is anybody.
-  'POST /v1/jwt/mint': 'admin',
-  'POST /v1/jwt/validate': 'viewer',
-  'GET /v1/entries': 'viewer',
-  'POST /v1/entries': 'operator',
-  'GET /v1/entries/:id': 'viewer',
-  'PATCH /v1/entries/:id': 'operator',
-  'DELETE /v1/entries/:id': 'operator',
-  'POST /v1/apply': 'operator',
-  'GET /v1/policies': 'viewer',
-  'GET /v1/policies/:namespace/:name': 'viewer',
-  'DELETE /v1/policies/:namespace/:name': 'operator',
-  'POST /v1/authz/check': 'viewer',
-  'GET /v1/bans': 'viewer',
-  'POST /v1/bans': 'operator',
-  'DELETE /v1/bans/:kind/:value': 'operator',
-  'GET /v1/audit': 'viewer',
-  'GET /v1/nodes': 'viewer',
-  'GET /v1/nodes/:name': 'viewer',
-  'POST /v1/nodes/:name/evict': 'operator',
+  'POST /v1/jwt/mint': 'jwt:mint',
+  'POST /v1/jwt/validate': 'jwt:validate',
+  'GET /v1/entries': 'entries:read',
+  'POST /v1/entries': 'entries:write',
+  'GET /v1/entries/:id': 'entries:read',
+  'PATCH /v1/entries/:id': 'entries:write',
+  'DELETE /v1/entries/:id': 'entries:write',
+  'POST /v1/apply': 'documents:apply',
+  'GET /v1/policies': 'policies:read',
+  'GET /v1/policies/:namespace/:name': 'policies:read',
+  'DELETE /v1/policies/:namespace/:name': 'policies:write',
+  'POST /v1/authz/check': 'authz:explain',
+  'GET /v1/bans': 'bans:read',
+  'POST /v1/bans': 'bans:write',
+  'DELETE /v1/bans/:kind/:value': 'bans:write',
+  'GET /v1/audit': 'audit:read',
+  'GET /v1/nodes': 'nodes:read',
+  'GET /v1/nodes/:name': 'nodes:read',
+  'POST /v1/nodes/:name/evict': 'nodes:write',
+  'GET /v1/node-aliases': 'nodes:read',
+  'GET /v1/node-aliases/:name': 'nodes:read',
+  'DELETE /v1/node-aliases/:name': 'nodes:write',
   // Whoever may make one may run a node, and so be any workload of it.
-  'GET /v1/join-tokens': 'admin',
-  'POST /v1/join-tokens': 'admin',
-  'DELETE /v1/join-tokens/:id': 'admin',
-  'GET /v1/tokens': 'admin',
-  'POST /v1/tokens': 'admin',
-  'DELETE /v1/tokens/:id': 'admin',
+  'GET /v1/join-tokens': 'join-tokens:read',
+  'POST /v1/join-tokens': 'join-tokens:write',
+  'DELETE /v1/join-tokens/:id': 'join-tokens:write',
+  // Whoever may make one is whoever they like.
+  'GET /v1/admin/grants': 'grants:read',
+  'POST /v1/admin/grants': 'grants:write',
+  'GET /v1/admin/grants/:name': 'grants:read',
+  'DELETE /v1/admin/grants/:name': 'grants:write',
+  'GET /v1/tokens': 'tokens:read',
+  'POST /v1/tokens': 'tokens:write',
+  'DELETE /v1/tokens/:id': 'tokens:write',
 } as const satisfies Record<string, RouteAccess>;
 
 /** A route as the table names it: `GET /v1/status`. */
 export type RouteName = keyof typeof routes;
 
-/** The least role of every route. */
+/** The permission that every route takes. */
 export const routeAccess: ReadonlyMap<string, RouteAccess> = new Map(Object.entries(routes));
 
 /**
- * The least role of a route.
+ * The permission that a route takes.
  * @throws MeshError `internal` when the table has no line for it
  */
 export function accessOf(method: string, pattern: string): RouteAccess {
   const access = routeAccess.get(`${method} ${pattern}`);
-  if (access === undefined) throw new MeshError('internal', `route ${method} ${pattern} has no role`);
+  if (access === undefined) throw new MeshError('internal', `route ${method} ${pattern} has no permission`);
   return access;
-}
-
-/** Whether `role` includes `least`: viewer < operator < admin. */
-export function includesRole(role: AdminRole, least: AdminRole): boolean {
-  return adminRoles.indexOf(role) >= adminRoles.indexOf(least);
 }
