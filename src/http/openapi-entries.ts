@@ -1,0 +1,223 @@
+import { z } from 'zod';
+import { decisionReasons } from '../authz/decision.ts';
+import type { Explanation } from '../authz/explain.ts';
+import type { ErrorCode } from '../errors.ts';
+import type { ApplyResult } from '../identity/administration.ts';
+import { checkBody } from './authz-routes.ts';
+import { applyBody, entryBody, entryPatch, type EntryView } from './entry-routes.ts';
+import {
+  json,
+  revisedPageSchema,
+  revision,
+  type RouteDocs,
+  sha256,
+  spiffeIdCodes,
+  time,
+} from './openapi-route.ts';
+import { pageQuery } from './page.ts';
+import type { PolicyView } from './policy-routes.ts';
+
+const entrySchema: z.ZodType<EntryView> = z.object({
+  id: z.string(),
+  spiffeId: z.string(),
+  selectors: z.array(z.string()),
+  ttlSeconds: z.number().int(),
+  dnsNames: z.array(z.string()),
+  labels: z.record(z.string(), z.string()),
+  hint: z.string(),
+  expiresAt: time.nullable(),
+  nodes: z.array(z.string()),
+  revision,
+});
+const entryPageSchema = revisedPageSchema(entrySchema);
+const deletedEntrySchema = z.object({ entry: entrySchema, certificatesValidUntil: time.nullable() });
+const applyResultSchema: z.ZodType<ApplyResult> = z.object({
+  revision,
+  changes: z.array(
+    z.object({
+      kind: z.enum(['entry', 'policy', 'node-alias', 'grant']),
+      key: z.string(),
+      action: z.enum(['created', 'updated', 'unchanged']),
+    }),
+  ),
+});
+const policyFields = {
+  key: z.string(),
+  file: z.string(),
+  line: z.number().int().min(1),
+  sha256,
+  revision,
+};
+const policySchema: z.ZodType<PolicyView> = z.object(policyFields);
+const policyPageSchema = revisedPageSchema(policySchema);
+const policyWithSourceSchema = z.object({ ...policyFields, source: z.string() });
+const excerptSchema = z.object({
+  place: z.string(),
+  line: z.number().int().min(1),
+  column: z.number().int().min(1),
+  length: z.number().int().min(1),
+  text: z.string(),
+});
+const ruleSchema = z.object({
+  rule: z.string(),
+  place: z.string(),
+  matched: z.boolean(),
+  entries: z.array(
+    z.object({
+      entry: z.string(),
+      predicates: z.array(
+        z.object({
+          field: z.string(),
+          values: z.array(z.string()),
+          place: z.string(),
+          outcome: z.enum(['matched', 'missed', 'inapplicable']),
+          used: z.string(),
+        }),
+      ),
+    }),
+  ),
+});
+const explanationSchema: z.ZodType<Explanation> = z.object({
+  verdict: z.enum(['allow', 'deny']),
+  reason: z.enum(decisionReasons),
+  rule: z.string(),
+  why: z.string(),
+  revision,
+  request: z.object({
+    source: z.string().nullable(),
+    destination: z.string(),
+    protocol: z.enum(['http', 'tcp']),
+    method: z.string(),
+    host: z.string(),
+    hostPort: z.number().int().nullable(),
+    path: z.string(),
+    port: z.number().int(),
+  }),
+  policies: z.array(
+    z.object({
+      policy: z.string(),
+      action: z.enum(['ALLOW', 'DENY']),
+      place: z.string(),
+      rules: z.array(ruleSchema),
+    }),
+  ),
+  policiesOmitted: z.number().int().min(0),
+  decidedAt: excerptSchema.nullable(),
+  nearest: z
+    .object({
+      rule: z.string(),
+      missed: z.string(),
+      matched: z.number().int(),
+      total: z.number().int(),
+      used: z.string(),
+      at: excerptSchema,
+    })
+    .nullable(),
+});
+
+const entryCodes = [
+  'entry_invalid',
+  'entry_label_conflict',
+  'selector_invalid',
+  'node_alias_not_found',
+  'revision_conflict',
+  ...spiffeIdCodes,
+] as const satisfies readonly ErrorCode[];
+
+const documentCodes = [
+  'document_too_large',
+  'document_syntax',
+  'document_alias',
+  'document_depth',
+  'document_duplicate_key',
+  'document_field_unknown',
+  'document_field_missing',
+  'document_field_type',
+  'document_field_value',
+  'document_kind_unknown',
+  'node_alias_invalid',
+] as const satisfies readonly ErrorCode[];
+
+/** Entries, policies, and what they come to. */
+export const entryDocs = {
+  schemas: {
+    Entry: entrySchema,
+    EntryPage: entryPageSchema,
+    NewEntry: entryBody,
+    EntryChange: entryPatch,
+    DeletedEntry: deletedEntrySchema,
+    Files: applyBody,
+    Applied: applyResultSchema,
+    Policy: policySchema,
+    PolicyPage: policyPageSchema,
+    PolicyWithSource: policyWithSourceSchema,
+    Call: checkBody,
+    Excerpt: excerptSchema,
+    Explanation: explanationSchema,
+  },
+  routes: {
+    'GET /v1/entries': {
+      summary: 'a page of entries',
+      query: pageQuery,
+      answers: { 200: json(entryPageSchema) },
+      codes: [],
+    },
+    'POST /v1/entries': {
+      summary: 'creates an entry',
+      body: entryBody,
+      answers: { 201: json(entrySchema) },
+      codes: ['entry_exists', ...entryCodes],
+    },
+    'GET /v1/entries/:id': {
+      summary: 'one entry',
+      answers: { 200: json(entrySchema) },
+      codes: ['entry_not_found'],
+    },
+    'PATCH /v1/entries/:id': {
+      summary: 'replaces the given fields of an entry',
+      body: entryPatch,
+      answers: { 200: json(entrySchema) },
+      codes: ['entry_not_found', ...entryCodes],
+    },
+    'DELETE /v1/entries/:id': {
+      summary: 'deletes an entry, and says until when certificates issued under it stay valid',
+      answers: { 200: json(deletedEntrySchema) },
+      codes: ['entry_not_found', 'revision_conflict'],
+    },
+    'POST /v1/apply': {
+      summary: 'creates or updates what is in files, all or nothing',
+      body: applyBody,
+      answers: { 200: json(applyResultSchema) },
+      codes: [
+        ...documentCodes,
+        'policy_unsupported',
+        'policy_invalid',
+        'entry_exists',
+        'grant_invalid',
+        ...entryCodes,
+      ],
+    },
+    'GET /v1/policies': {
+      summary: 'a page of policies, without their text',
+      query: pageQuery,
+      answers: { 200: json(policyPageSchema) },
+      codes: [],
+    },
+    'GET /v1/policies/:namespace/:name': {
+      summary: 'one policy with its text',
+      answers: { 200: json(policyWithSourceSchema) },
+      codes: ['policy_not_found'],
+    },
+    'DELETE /v1/policies/:namespace/:name': {
+      summary: 'deletes a policy',
+      answers: { 204: null },
+      codes: ['policy_not_found', 'revision_conflict'],
+    },
+    'POST /v1/authz/check': {
+      summary: 'what the policy would say of a call, and why; nothing is recorded',
+      body: checkBody,
+      answers: { 200: json(explanationSchema) },
+      codes: spiffeIdCodes,
+    },
+  },
+} as const satisfies RouteDocs;

@@ -1,0 +1,158 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { systemClock } from '../../src/clock.ts';
+import { loadConfig } from '../../src/config.ts';
+import { openLog } from '../../src/log.ts';
+import { openStore } from '../../src/store/store.ts';
+import { type Running, startUp } from '../../src/up.ts';
+import { randomBytes } from '../../src/up-random.ts';
+import { ask } from '../harness/http.ts';
+import { makeOpensslRoot } from '../harness/openssl-ca.ts';
+import { createAnswerCheck } from './openapi-check.ts';
+
+let directory: string;
+let running: Running;
+const answers = createAnswerCheck();
+
+beforeAll(async () => {
+  directory = mkdtempSync(join(tmpdir(), 'cs-openapi-'));
+  const dataDir = join(directory, 'data');
+  // A node that was here before: attesting one takes an agent.
+  const store = await openStore({ dataDir, clock: systemClock, randomBytes });
+  const now = new Date();
+  await store.putNode(
+    {
+      name: 'web-1',
+      method: 'join_token',
+      selectors: ['node:join_token:0123456789abcdef'],
+      attestedAt: now,
+      renewedAt: now,
+      notAfter: new Date(now.getTime() + 86_400_000),
+      serials: ['0a'],
+      evictedAt: null,
+    },
+    [],
+  );
+  await store.close();
+  const flags = {
+    dataDir,
+    trustDomain: 'mesh.test',
+    adminSocket: join(directory, 'a.sock'),
+    workloadSocket: join(directory, 'w.sock'),
+    adminAddress: 'off',
+    nodeAddress: '127.0.0.1:0',
+    shutdownGraceSeconds: '0',
+  };
+  const config = loadConfig({ flags, environment: {}, file: null, isRoot: false });
+  running = await startUp(config, openLog('error'));
+});
+afterAll(async () => {
+  await running.close();
+  rmSync(directory, { recursive: true, force: true });
+});
+
+test('every operation of a real server succeeds once, with an answer that is as the document says', async () => {
+  const web = 'spiffe://mesh.test/ns/shop/sa/web';
+  const policy =
+    'apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: { name: web, namespace: shop }\n' +
+    'spec: { action: ALLOW, rules: [{ to: [{ operation: { methods: ["GET"] } }] }] }\n';
+  for (const path of [
+    '/healthz',
+    '/readyz',
+    '/metrics',
+    '/v1/openapi.json',
+    '/v1/status',
+    '/v1/jwt/bundle',
+  ]) {
+    await call('GET', path);
+  }
+  await call('GET', '/v1/trust-bundle');
+  await call('GET', '/v1/trust-bundle?format=spiffe');
+
+  await call('POST', '/v1/entries', { id: 'web', spiffeId: web, selectors: ['unix:uid:1'] });
+  await call('PATCH', '/v1/entries/web', { labels: { app: 'web' }, expiresAt: '2099-01-01T00:00:00Z' });
+  await call('GET', '/v1/entries/web');
+  await call('GET', '/v1/entries?limit=1');
+  await call('POST', '/v1/apply', { files: [{ file: 'p.yaml', text: policy }] });
+  await call('GET', '/v1/policies');
+  await call('GET', '/v1/policies/shop/web');
+  for (const method of ['GET', 'POST']) {
+    await call('POST', '/v1/authz/check', { source: null, destination: web, method, path: '/' });
+  }
+
+  const { token } = await call('POST', '/v1/jwt/mint', { entryId: 'web', audience: ['db'] });
+  await call('POST', '/v1/jwt/validate', { token, audience: 'db' });
+  await call('GET', '/v1/ca');
+  await call('GET', '/v1/ca/crl');
+  await call('POST', '/v1/ca/rotate', { scope: 'root' });
+  await call('POST', '/v1/ca/activate', { force: true });
+  await call('POST', '/v1/ca/retire', { force: true });
+  const { authorities } = await call('POST', '/v1/ca/rotate', { scope: 'jwt' });
+  const { keyId } = (authorities as { kind: string; state: string; keyId: string }[]).find(
+    ({ kind, state }) => kind === 'intermediate' && state === 'active',
+  ) ?? { keyId: '' };
+  await call('POST', '/v1/ca/taint', { keyId });
+  await call('POST', '/v1/ca/rotate', { scope: 'root', offline: true });
+  const { pem } = await call('GET', '/v1/ca/csr');
+  const csrFile = join(directory, 'request.csr');
+  writeFileSync(csrFile, String(pem));
+  await call('POST', '/v1/ca/import', { pem: makeOpensslRoot(directory, 'corp').sign(csrFile) });
+
+  await call('POST', '/v1/bans', { kind: 'serial', value: '0b', reason: 'test', until: '1h' });
+  await call('GET', '/v1/bans');
+  await call('DELETE', '/v1/bans/serial/0b');
+  const alias =
+    'apiVersion: countersign.dev/v1\nkind: NodeAlias\nmetadata: { name: edge }\n' +
+    'spec: { selectors: ["join_token:id:0123456789abcdef"] }\n';
+  await call('POST', '/v1/apply', { files: [{ file: 'a.yaml', text: alias }] });
+  await call('GET', '/v1/node-aliases');
+  await call('GET', '/v1/node-aliases/edge');
+  await call('DELETE', '/v1/node-aliases/edge');
+  await call('GET', '/v1/nodes');
+  await call('GET', '/v1/nodes/web-1');
+  await call('POST', '/v1/nodes/web-1/evict', {});
+  const joining = await call('POST', '/v1/join-tokens', { node: 'web-2' });
+  await call('GET', '/v1/join-tokens');
+  await call('DELETE', `/v1/join-tokens/${String(joining['id'])}`);
+
+  const grant = { name: 'auditors', subject: { spiffeId: web }, role: 'auditor' };
+  await call('POST', '/v1/admin/grants', grant);
+  await call('GET', '/v1/admin/grants');
+  await call('GET', '/v1/admin/grants/auditors');
+  await call('DELETE', '/v1/admin/grants/auditors');
+  const made = await call('POST', '/v1/tokens', { role: 'viewer', label: 'x' });
+  await call('GET', '/v1/tokens');
+  await call('DELETE', `/v1/tokens/${String(made['id'])}`);
+  await call('GET', '/v1/audit?limit=1000');
+  await call('DELETE', '/v1/policies/shop/web');
+  await call('DELETE', '/v1/entries/web');
+
+  const missing = [...answers.successes].filter((success) => !answers.seen.has(success));
+  expect(missing, 'an operation of the document that no call here has seen succeed').toEqual([]);
+});
+
+/** Calls, and holds the answer against the document. */
+async function call(method: string, path: string, body?: object): Promise<Record<string, unknown>> {
+  const answer = await ask({
+    to: join(directory, 'a.sock'),
+    method,
+    path,
+    headers: { host: 'localhost', ...(body === undefined ? {} : { 'content-type': 'application/json' }) },
+    ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+    timeoutMs: 30_000,
+  });
+  expect([path, answer.status < 300, answer.status < 300 ? '' : answer.body]).toEqual([path, true, '']);
+  const contentType = answer.headers['content-type'];
+  answers.check({
+    method,
+    path,
+    status: answer.status,
+    contentType: typeof contentType === 'string' ? contentType : undefined,
+    text: answer.body,
+  });
+  return typeof contentType === 'string' && contentType.startsWith('application/json')
+    ? (JSON.parse(answer.body) as Record<string, unknown>)
+    : {};
+}
