@@ -14,6 +14,8 @@ export type AttestorParts = {
   readonly clock: Clock;
   /** Told at most once a minute that a source failed, and why. */
   readonly warn: (source: string, why: string) => void;
+  /** Told of each question to a source: why there was no answer, or null. */
+  readonly note?: (source: string, failure: string | null) => void;
   /** How long all sources together may take. */
   readonly limitMs?: number;
   readonly readCgroups?: (pid: number) => Subject['cgroups'];
@@ -42,10 +44,14 @@ export function createAttestor(parts: AttestorParts): Attest {
     const found = await Promise.all(
       asked.map(async (source) => {
         try {
-          return await orLate(source.selectorsOf(subject, late.signal), late.signal);
+          const selectors = await orLate(source.selectorsOf(subject, late.signal), late.signal);
+          parts.note?.(source.name, null);
+          return selectors;
         } catch (error) {
+          const why = error instanceof Error ? error.message : 'unknown';
           hasFailed = true;
-          warn(source.name, error instanceof Error ? error.message : 'unknown');
+          warn(source.name, why);
+          parts.note?.(source.name, why);
           return [];
         }
       }),

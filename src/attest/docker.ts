@@ -11,6 +11,8 @@ export type DockerOptions = {
   readonly clock: Clock;
   readonly timeoutMs?: number;
   readonly maxBytes?: number;
+  /** Told of each question to the engine: why there was no answer, or null. */
+  readonly note?: (failure: string | null) => void;
 };
 
 /**
@@ -48,6 +50,19 @@ export function createDockerSource(options: DockerOptions): SelectorSource {
 }
 
 async function inspect(options: DockerOptions, id: string): Promise<readonly Selector[]> {
+  const { note = () => undefined } = options;
+  try {
+    const selectors = await ask(options, id);
+    note(selectors === undefined ? 'there is no socket' : null);
+    return selectors ?? [];
+  } catch (error) {
+    note(error instanceof Error ? error.message : 'unknown');
+    throw error;
+  }
+}
+
+/** @returns undefined when there is no engine */
+async function ask(options: DockerOptions, id: string): Promise<readonly Selector[] | undefined> {
   const { socketPath, timeoutMs = 2_000, maxBytes = 1_048_576 } = options;
   const body: Buffer[] = [];
   let status: number;
@@ -60,7 +75,7 @@ async function inspect(options: DockerOptions, id: string): Promise<readonly Sel
       onData: (chunk) => body.push(chunk),
     });
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
     throw error;
   }
   // A container of another runtime, which the engine does not know.

@@ -1,33 +1,60 @@
+import { existsSync } from 'node:fs';
 import { Command } from 'commander';
+import { defaultDataDirectory } from '../config-places.ts';
 import type { StatusReport } from '../http/status-report.ts';
+import type { Travelled } from '../http/travelled.ts';
+import {
+  type AgentStatusAnswer,
+  formatAgentStatus,
+  formatOutlooks,
+  formatSeconds,
+  sourcePairs,
+} from './agent-status-text.ts';
+import { type AdminClient, openAdminClient } from './client.ts';
+import { globalOptions } from './global-options.ts';
 import { examples } from './help.ts';
-import { clientOf, print, type Session } from './session.ts';
+import { print, type Session } from './session.ts';
 import { formatPairs } from './text.ts';
 
 /** A report as it travels: times are text. */
-export type StatusAnswer = Omit<StatusReport, 'startedAt' | 'authorities'> & {
-  readonly startedAt: string;
-  readonly authorities: readonly {
-    readonly kind: string;
-    readonly keyId: string;
-    readonly notAfter: string;
-  }[];
-};
+export type StatusAnswer = Travelled<StatusReport>;
 
 /** `countersign status`. */
 export function statusCommand(session: Session): Command {
   return new Command('status')
-    .description('show whether the server is ready, and what it serves')
-    .addHelpText('after', examples('status', 'status -o json', 'status --data-dir ./data'))
+    .description('show whether the server, or the agent, is ready, what it serves, and what goes dark first')
+    .addHelpText(
+      'after',
+      examples('status', 'status -o json', 'status --data-dir /var/lib/countersign-agent'),
+    )
     .action(async (_options, command: Command) => {
-      const status = await clientOf(session, command).get<StatusAnswer>('/v1/status');
-      print(session, command, status, () => formatStatus(status));
+      const status = await statusClient(session, command).get<StatusAnswer | AgentStatusAnswer>('/v1/status');
+      print(session, command, status, () =>
+        'kind' in status ? formatAgentStatus(status) : formatStatus(status),
+      );
     });
+}
+
+/** Where nothing says whom to ask and no server is here, the agent of this machine is asked. */
+function statusClient(session: Session, command: Command): AdminClient {
+  const options = globalOptions(command);
+  const client = openAdminClient(options, session);
+  const isNamed =
+    options.server !== undefined ||
+    options.socket !== undefined ||
+    options.dataDir !== undefined ||
+    options.config !== undefined ||
+    ['COUNTERSIGN_SERVER', 'COUNTERSIGN_ADMIN_SOCKET', 'COUNTERSIGN_DATA_DIR', 'COUNTERSIGN_CONFIG'].some(
+      (name) => session.environment[name] !== undefined,
+    );
+  if (isNamed || existsSync(client.address)) return client;
+  const agent = openAdminClient({ ...options, dataDir: `${defaultDataDirectory(session)}-agent` }, session);
+  return existsSync(agent.address) ? agent : client;
 }
 
 /** The status as people read it. */
 export function formatStatus(status: StatusAnswer): string {
-  return formatPairs([
+  const pairs = formatPairs([
     ['trust domain', status.trustDomain],
     ['state', status.ready ? 'ready' : `not ready: ${status.causes.join('; ')}`],
     ...status.warnings.map((warning) => ['warning', warning] as const),
@@ -38,6 +65,7 @@ export function formatStatus(status: StatusAnswer): string {
     ['data', status.dataDir],
     ['keys', status.custody],
     ['attestation', status.attestation],
+    ...sourcePairs(status.sources),
     ...status.authorities.map(({ kind, notAfter }) => [`${kind} CA`, `until ${notAfter}`] as const),
     [
       'mesh',
@@ -45,8 +73,27 @@ export function formatStatus(status: StatusAnswer): string {
     ],
     ['audit log', `${status.auditSize} records`],
     ['streams', `${status.streams}`],
+    ...nodesPairs(status),
     ['version', `${status.version}, up since ${status.startedAt}`],
   ]);
+  return pairs + formatOutlooks(status);
+}
+
+function nodesPairs({ nodes, now }: StatusAnswer): readonly (readonly [string, string])[] {
+  const { attested, connected, laggard } = nodes;
+  if (attested === 0) return [];
+  const behind = laggard === null ? 0 : (Date.parse(now) - Date.parse(laggard.behindSince)) / 1_000;
+  return [
+    ['nodes', `${attested} attested, ${connected} connected`],
+    ...(laggard === null
+      ? []
+      : [
+          [
+            'laggard',
+            `${laggard.name}, ${laggard.connected ? 'connected' : 'away'}, without its latest view for ${formatSeconds(Math.max(0, behind))}`,
+          ] as const,
+        ]),
+  ];
 }
 
 function trustEndpointText(endpoint: StatusAnswer['trustEndpoint']): string {

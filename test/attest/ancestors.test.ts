@@ -23,7 +23,7 @@ test('the ancestors of a real process', async () => {
   const pidFile = join(directory, 'pid');
   const bash = realpathSync(spawnSync('sh', ['-c', 'command -v bash'], { encoding: 'utf8' }).stdout.trim());
   await run(children, bash, ['-c', `'${program}' 20 & echo $! > '${pidFile}'; wait`]);
-  for (let i = 0; i < 100 && !(existsSync(pidFile) && readFileSync(pidFile, 'utf8').endsWith('\n')); i++)
+  for (let i = 0; i < 1_000 && !(existsSync(pidFile) && readFileSync(pidFile, 'utf8').endsWith('\n')); i++)
     await new Promise((resolve) => setTimeout(resolve, 20));
   const pid = Number(readFileSync(pidFile, 'utf8'));
   try {

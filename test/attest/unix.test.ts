@@ -187,7 +187,8 @@ function realpath(pid: number): string {
 }
 
 async function settle(read: () => string, wanted: string): Promise<string> {
-  for (let i = 0; i < 100 && read() !== wanted; i++) await new Promise((resolve) => setTimeout(resolve, 20));
+  for (let i = 0; i < 1_000 && read() !== wanted; i++)
+    await new Promise((resolve) => setTimeout(resolve, 20));
   return read();
 }
 

@@ -1,0 +1,65 @@
+import { createEventQueue } from './audit/event-queue.ts';
+import type { AuditEvent, RefusalEvent } from './audit/event.ts';
+import type { Clock } from './clock.ts';
+import { publicError } from './errors.ts';
+import { createDecisionLog, type DecisionLog } from './ext-authz/decision-log.ts';
+import type { Log } from './log.ts';
+import { createEventShipper } from './node/event-shipper.ts';
+import type { NodeClient } from './wire/node.ts';
+
+/** The way of what happens at an agent into the server's log. */
+export type AgentShipping = {
+  readonly decisions: DecisionLog;
+  /** Takes refusals without waiting; they are in the log of the agent, too, at the level info. */
+  readonly recordQuietly: (events: readonly AuditEvent[]) => void;
+  /** Events that are not in the server's log yet, and those lost since the start. */
+  readonly depth: () => { readonly queued: number; readonly lost: number };
+  /** Ships what it can, once. */
+  readonly close: () => Promise<void>;
+};
+
+/** @param epoch 32 lower-case hex digits, new with each process */
+export function createAgentShipping(parts: {
+  readonly client: () => NodeClient;
+  readonly epoch: string;
+  readonly clock: Clock;
+  readonly log: Log;
+}): AgentShipping {
+  const { clock, log } = parts;
+  const shipper = createEventShipper(parts);
+  const onError = (error: unknown, lost: number): void =>
+    log.warn({ lost, ...publicError(error) }, 'events could not be shipped');
+  const decisions = createDecisionLog({ record: shipper.record, clock, onError });
+  const refusals = createEventQueue<RefusalEvent>({
+    record: shipper.record,
+    clock,
+    what: 'refusal',
+    countOf: ({ count }) => count,
+    // Each of the doors makes some thousands a minute at most, whoever asks for whatever.
+    maxQueued: 4_000,
+    flushEveryMs: 1_000,
+    onError,
+  });
+  return {
+    decisions,
+    recordQuietly: (events) => {
+      for (const event of events) {
+        log.info({ event }, 'refused');
+        if (event.type === 'refusal') refusals.push(event);
+      }
+    },
+    depth: () => {
+      const [one, other] = [decisions.depth(), refusals.depth()];
+      return {
+        queued: one.queued + other.queued + shipper.inHand(),
+        lost: one.lostInAll + other.lostInAll + shipper.refused(),
+      };
+    },
+    close: async () => {
+      await Promise.all([decisions.close(), refusals.close()]);
+      await shipper.close().catch((error: unknown) => {
+        log.error({ lost: shipper.inHand(), ...publicError(error) }, 'events were lost');
+      });
+    },
+  };
+}

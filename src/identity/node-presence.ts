@@ -1,0 +1,31 @@
+/** What an agent says of itself. Nobody proves it: it is for people. */
+export type AgentReport = {
+  /** The revision of the open stream that is in force there. */
+  readonly viewRevision: number;
+  /** Events that are not in the server's log yet. */
+  readonly eventsQueued: number;
+  /** Events lost since its start. */
+  readonly eventsLost: number;
+  /** Workloads that hold a certificate. */
+  readonly workloads: number;
+  /** When the first of them would end, were the server away from now on; null when there is none. */
+  readonly darkAt: Date | null;
+};
+
+/** What the server has seen of a node since it started. */
+export type NodePresence = {
+  /** Whether it watches its view now. */
+  readonly connected: boolean;
+  /** Since when it is connected, or is not; null when it was not seen since the start. */
+  readonly since: Date | null;
+  readonly lastContactAt: Date | null;
+  /** What the agent calls its version, at most 64 characters. */
+  readonly agentVersion: string;
+  /** The revision of its view that was sent last, and the one that it says is in force; 0 before the first. */
+  readonly viewSent: number;
+  readonly viewInForce: number;
+  /** Since when it does not have what it should have; null when it has all. */
+  readonly behindSince: Date | null;
+  /** What the agent says of itself; null when it has said nothing yet. */
+  readonly report: Omit<AgentReport, 'viewRevision'> | null;
+};

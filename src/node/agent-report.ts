@@ -1,0 +1,72 @@
+import type { Clock } from '../clock.ts';
+import type { AgentReport } from '../identity/node-presence.ts';
+import { createLatch, latchOrSleep } from '../identity/notice.ts';
+import type { AgentReport as Wire, NodeClient } from '../wire/node.ts';
+import { ask } from './node-client.ts';
+import { dateOf, integerOf } from './wire-values.ts';
+
+/** @throws MeshError `message_invalid` */
+export function agentReportFromWire(report: Wire): AgentReport {
+  return {
+    viewRevision: integerOf(report.viewRevision, 'a revision'),
+    eventsQueued: integerOf(report.eventsQueued, 'a count'),
+    eventsLost: integerOf(report.eventsLost, 'a count'),
+    workloads: integerOf(report.workloads, 'a count'),
+    darkAt: report.darkAtMs === undefined ? null : dateOf(report.darkAtMs),
+  };
+}
+
+export function agentReportToWire(report: AgentReport): Wire {
+  return {
+    viewRevision: BigInt(report.viewRevision),
+    eventsQueued: BigInt(report.eventsQueued),
+    eventsLost: BigInt(report.eventsLost),
+    workloads: BigInt(report.workloads),
+    darkAtMs: report.darkAt === null ? undefined : BigInt(report.darkAt.getTime()),
+  };
+}
+
+/**
+ * Tells the server how the agent is: soon after each change of its view, spread over two seconds so that not all nodes
+ * tell at once, and every half minute. What fails is told the next time.
+ */
+export function createAgentReporter(parts: {
+  readonly client: () => NodeClient;
+  readonly isConnected: () => boolean;
+  readonly read: () => AgentReport;
+  readonly onChange: (listener: () => void) => () => void;
+  readonly clock: Clock;
+  /** 0 to 1, evenly spread. */
+  readonly random: () => number;
+}): { readonly close: () => Promise<void> } {
+  const { clock } = parts;
+  const latch = createLatch();
+  const stop = new AbortController();
+  const unsubscribe = parts.onChange(latch.raise);
+  const run = async (): Promise<void> => {
+    latch.raise();
+    while (!stop.signal.aborted) {
+      await latchOrSleep(latch, everyMs, clock, stop.signal);
+      await clock.sleep(parts.random() * spreadMs, stop.signal);
+      if (stop.signal.aborted || !parts.isConnected()) continue;
+      try {
+        const own = parts.client();
+        const report = { notes: [], agent: agentReportToWire(parts.read()) };
+        await ask((metadata, options, done) => own.reportCoverage(report, metadata, options, done));
+      } catch {
+        // It is for people, and the next one follows.
+      }
+    }
+  };
+  const running = run();
+  return {
+    close: async () => {
+      unsubscribe();
+      stop.abort('closed');
+      await running;
+    },
+  };
+}
+
+const everyMs = 30_000;
+const spreadMs = 2_000;
