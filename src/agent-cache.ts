@@ -2,8 +2,16 @@ import { lstatSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { RandomBytes } from './ca/serial.ts';
 import type { Clock } from './clock.ts';
+import { MeshError } from './errors.ts';
 import { createLatch, latchOrSleep } from './identity/notice.ts';
-import { type AgentState, openState, sealState } from './node/agent-cache.ts';
+import {
+  type AgentState,
+  demandLatest,
+  openGeneration,
+  openState,
+  sealGeneration,
+  sealState,
+} from './node/agent-cache.ts';
 import { TrustDomain } from './spiffe/id.ts';
 import {
   ensureKeyEncryptionKey,
@@ -15,13 +23,18 @@ import {
 /** The sealed cache of an agent on disk. */
 export type AgentCache = {
   /**
-   * What an earlier process kept; null when there is nothing.
+   * What an earlier process kept; null when there is nothing that can be used.
    * @param trustDomain that the agent is told to be of; null for whichever it was of
-   * @throws MeshError `agent_cache_invalid`, `file_permissions`
+   * @param onRefused told of a cache that cannot be used: damaged, of another machine, or older than it was. It stays
+   *   where it is until the next save
+   * @throws MeshError `file_permissions`
    */
-  readonly load: (trustDomain: TrustDomain | null) => AgentState | null;
+  readonly load: (
+    trustDomain: TrustDomain | null,
+    onRefused: (error: MeshError) => void,
+  ) => AgentState | null;
   /** @throws MeshError `store_unavailable` when the disk takes no more */
-  readonly save: (state: AgentState) => void;
+  readonly save: (state: Omit<AgentState, 'generation'>) => void;
   /** Saves a moment after it is asked to, once for many, and every minute. */
   readonly keepSaved: (
     save: () => void,
@@ -36,16 +49,36 @@ export function openAgentCache(dir: string, randomBytes: RandomBytes): AgentCach
   const path = join(dir, fileName);
   const key = ensureKeyEncryptionKey(dir);
   const machineId = readMachineId();
+  const countPath = join(dir, countName);
+  const readCount = (): number | null =>
+    isThere(countPath) ? openGeneration(readPrivateFile(countPath), { machineId, key }) : null;
+  let count: number | undefined;
   return {
-    load: (trustDomain) => {
-      if (lstatSync(path, { throwIfNoEntry: false }) === undefined) return null;
+    load: (trustDomain, onRefused) => {
+      if (!isThere(path)) return null;
       const bytes = readPrivateFile(path, maxCacheBytes);
-      const own = trustDomain ?? trustDomainOf(bytes);
-      return openState(bytes, { trustDomain: own, machineId, key });
+      try {
+        const own = trustDomain ?? trustDomainOf(bytes);
+        const state = openState(bytes, { trustDomain: own, machineId, key });
+        const known = readCount();
+        demandLatest(state.generation, known);
+        count = known ?? 0;
+        return state;
+      } catch (error) {
+        if (!(error instanceof MeshError) || error.code !== 'agent_cache_invalid') throw error;
+        onRefused(error);
+        return null;
+      }
     },
     save: (state) => {
       const { trustDomain } = state.view.bundle;
-      writeKeyFile(dir, fileName, sealState(state, { trustDomain, machineId, key }, randomBytes));
+      // One more than what is on the disk, and not than what should be: a crash, or a disk that is full between the two
+      // writes, leaves a cache that is ahead of its count by one, and that is good.
+      const generation = (count ??= countOrNone(readCount)) + 1;
+      const sealed = sealState({ ...state, generation }, { trustDomain, machineId, key }, randomBytes);
+      writeKeyFile(dir, fileName, sealed);
+      writeKeyFile(dir, countName, sealGeneration(generation, { machineId, key }));
+      count = generation;
     },
     keepSaved: (save, clock, onError) => {
       const latch = createLatch();
@@ -79,7 +112,28 @@ export function openAgentCache(dir: string, randomBytes: RandomBytes): AgentCach
 /** It says so before the seal; with the wrong one the seal does not open. */
 function trustDomainOf(bytes: Uint8Array): TrustDomain {
   const header = Buffer.from(bytes.subarray(0, 320)).toString('latin1').split('\n')[0] ?? '';
-  return TrustDomain.parse(header.split(' ')[1] ?? '');
+  try {
+    return TrustDomain.parse(header.split(' ')[1] ?? '');
+  } catch (cause) {
+    throw new MeshError('agent_cache_invalid', 'the sealed cache is damaged', {
+      fix: 'remove it, and attest the node again',
+      cause,
+    });
+  }
+}
+
+function isThere(path: string): boolean {
+  return lstatSync(path, { throwIfNoEntry: false }) !== undefined;
+}
+
+/** A count that cannot be read was named when the cache was refused; a new one begins. */
+function countOrNone(read: () => number | null): number {
+  try {
+    return read() ?? 0;
+  } catch (error) {
+    if (error instanceof MeshError && error.code === 'agent_cache_invalid') return 0;
+    throw error;
+  }
 }
 
 /** @see machine-id(5); a machine without one binds the cache to the key file alone */
@@ -92,6 +146,7 @@ function readMachineId(): string {
 }
 
 const fileName = 'cache.sealed';
+const countName = 'cache.count';
 const maxCacheBytes = 268_435_456;
 const gatherMs = 250;
 const everyMs = 60_000;

@@ -100,6 +100,28 @@ export function preparedSigner({ slots }: RotationState, root: Slot | undefined)
   );
 }
 
+/**
+ * The intermediates whose leaves are to be replaced, the oldest first: those of another root than the one that is signed
+ * under, and those whose key, or root's key, is tainted. Urgent: somebody else may have the key, or nobody trusts the
+ * root any more.
+ */
+export function outgoingIssuers(
+  state: RotationState,
+  now: Date,
+): readonly { readonly keyId: string; readonly urgent: boolean }[] {
+  const signer = signerOf(state);
+  if (signer === undefined) return [];
+  return state.slots
+    .filter(({ kind, state: at }) => kind === 'intermediate' && (at === 'retiring' || at === 'retired'))
+    .flatMap(({ keyId, rootKeyId, tainted, notAfter }) => {
+      const root = slotOf(state, rootKeyId);
+      const urgent = tainted || root === undefined || root.tainted || root.state === 'retired';
+      const isOutgoing = notAfter > now && (urgent || rootKeyId !== signer.rootKeyId);
+      return isOutgoing ? { keyId, urgent } : [];
+    })
+    .slice(-maxOutgoing);
+}
+
 /** How much of the life of a key is left, 0 to 1; below 0 when it is over. */
 export function lifeLeft({ notBefore, notAfter }: Slot, now: Date): number {
   return (notAfter.getTime() - now.getTime()) / (notAfter.getTime() - notBefore.getTime());
@@ -141,3 +163,6 @@ function lastExpiry(leaves: Holder['leaves'], now: Date): Date | null {
 function laggard({ spiffeId, node, lastSeen }: Holder, why: string, until: Date): Laggard {
   return { spiffeId, node, lastSeen, why, until };
 }
+
+// Leaves live a day at most: nobody replaces a CA more often within it.
+const maxOutgoing = 64;

@@ -28,14 +28,17 @@ export type KeeperParts = {
   readonly clock: Clock;
   /** 0 to 1, evenly spread; spreads renewals. */
   readonly random: () => number;
-  /** A certificate of an earlier process for this very entry, with its key. Asked once, before the first one is made. */
+  /** A certificate made before for this very entry, with its key. Asked once, before the first one is made. */
   readonly recall?: (entry: RegistrationEntry) => X509Svid | undefined;
+  /** One that nobody has held for a while is given up; it may be valid still. */
+  readonly onForgotten?: (svid: X509Svid, entry: RegistrationEntry) => void;
   /** A certificate could not be made; the keeper tries again by itself. */
   readonly onFailure: (entry: RegistrationEntry, error: unknown) => void;
 };
 
 /**
- * Keeps one live certificate for each entry that somebody holds, shared by all who hold it: issued when first held,
+ * Keeps one live certificate for each entry that somebody holds, shared by all who hold it; whoever is known by a
+ * certificate alone shares with nobody but those who show the same one, so that each has a line of its own. Issued when first held,
  * renewed at half its life, replaced at once when the entry changes or the certificate or its key is banned, forgotten
  * a while after the last holder left, and at once when the identity is banned.
  */
@@ -43,13 +46,28 @@ export type Keeper = {
   readonly hold: (entry: RegistrationEntry, attestation: Attestation, onChange: () => void) => Lease;
   /** Certificates kept now, for status and metrics. */
   readonly kept: () => readonly X509Svid[];
+  /** The same with those that have none yet, and what will become of them; for people. */
+  readonly states: () => readonly KeptState[];
   /**
-   * Replaces every certificate that one of these CAs signed, now or later: spread over a tenth of what is left of its
-   * life, and a minute at most.
+   * Replaces every certificate that one of these CAs signed, now or later. It is spread: over a tenth of what is left of
+   * its life, and a minute at most; `gently` over a quarter, and an hour, for many keepers that ask one CA at once.
    */
-  readonly reissue: (issuerKeyIds: readonly string[]) => void;
+  readonly reissue: (issuerKeyIds: readonly string[], pace?: ReissuePace) => void;
   /** Stops every renewal. */
   readonly close: () => void;
+};
+
+/** How fast certificates are replaced. */
+export type ReissuePace = 'soon' | 'gently';
+
+/** How the certificate of one entry stands. */
+export type KeptState = {
+  readonly entry: RegistrationEntry;
+  readonly svid: X509Svid | undefined;
+  /** When it is made anew, a moment of the past while that fails; null while nobody holds it. */
+  readonly dueAt: Date | null;
+  /** Why the last attempt to make one failed; undefined when there was none, or it succeeded. */
+  readonly failure: unknown;
 };
 
 export type Lease = {
@@ -60,8 +78,13 @@ export type Lease = {
   readonly release: () => void;
 };
 
+/** By key id of the CA. */
+type Outgoing = Map<string, ReissuePace>;
+
 type Slot = {
   entry: RegistrationEntry;
+  /** Whether those who hold it were attested, not known by a certificate alone. */
+  readonly isAttested: boolean;
   readonly holders: Map<symbol, { readonly attestation: Attestation; readonly onChange: () => void }>;
   svid: X509Svid | undefined;
   /** SHA-256 of the public key in `svid`, lower-case hex. */
@@ -71,6 +94,8 @@ type Slot = {
   madeFrom: string;
   /** When it is replaced because its CA is, in ms; Infinity for never. */
   replaceAt: number;
+  /** When it is made anew, in ms; 0 before the first. */
+  dueAt: number;
   readonly latch: Latch;
   readonly stop: AbortController;
 };
@@ -83,19 +108,24 @@ const longestRetryMs = 15_000;
 const longestSleepMs = 60_000;
 // A clock put back by less than this leaves a certificate valid: it begins 30 s before it was made.
 const toleratedStepMs = 30_000;
+const paces: Readonly<Record<ReissuePace, { readonly share: number; readonly longestMs: number }>> = {
+  soon: { share: 1 / 10, longestMs: 60_000 },
+  gently: { share: 1 / 4, longestMs: 3_600_000 },
+};
 // Each costs the event loop under a millisecond, in bursts of as many as one commit records.
 const issuedAtOnce = 16;
 
 export function createKeeper(parts: KeeperParts): Keeper {
   const slots = new Map<string, Slot>();
   const turns = createTurns(issuedAtOnce);
-  const outgoing = new Set<string>();
+  const outgoing: Outgoing = new Map();
   const unsubscribe = parts.onChange(() => {
     for (const slot of slots.values()) slot.latch.raise();
   });
   return {
     hold: (entry, attestation, onChange) => {
-      const slot = slots.get(entry.id) ?? openSlot(entry, slots, turns, outgoing, parts);
+      const key = slotKey(entry, attestation);
+      const slot = slots.get(key) ?? openSlot(key, entry, slots, turns, outgoing, parts);
       if (slot.entry !== entry) {
         slot.entry = entry;
         slot.latch.raise();
@@ -113,13 +143,22 @@ export function createKeeper(parts: KeeperParts): Keeper {
       };
     },
     kept: () => [...slots.values()].flatMap((slot) => (slot.svid === undefined ? [] : [slot.svid])),
-    reissue: (issuerKeyIds) => {
-      for (const keyId of issuerKeyIds) outgoing.add(keyId);
+    states: () =>
+      [...slots.values()].map(({ entry, svid, dueAt, failure, holders }) => ({
+        entry,
+        svid,
+        dueAt: holders.size === 0 ? null : new Date(dueAt),
+        failure,
+      })),
+    reissue: (issuerKeyIds, pace = 'soon') => {
+      // What was asked for before stays planned as it is.
+      const fresh = issuerKeyIds.filter((keyId) => ![pace, 'soon'].includes(outgoing.get(keyId) ?? ''));
+      for (const keyId of fresh) outgoing.set(keyId, pace);
       for (const slot of slots.values()) {
-        if (slot.svid === undefined || !outgoing.has(slot.svid.issuerKeyId)) continue;
+        if (slot.svid === undefined || !fresh.includes(slot.svid.issuerKeyId)) continue;
         // Nobody has it now, and nobody shall be given it again.
         if (slot.holders.size === 0) [slot.svid, slot.madeFrom] = [undefined, ''];
-        else slot.replaceAt = Math.min(slot.replaceAt, replacementTime(slot.svid, parts));
+        else slot.replaceAt = Math.min(slot.replaceAt, replacementTime(slot.svid, outgoing, parts));
         slot.latch.raise();
       }
     },
@@ -132,26 +171,29 @@ export function createKeeper(parts: KeeperParts): Keeper {
 }
 
 function openSlot(
+  key: string,
   entry: RegistrationEntry,
   slots: Map<string, Slot>,
   turns: Turns,
-  outgoing: ReadonlySet<string>,
+  outgoing: Outgoing,
   parts: KeeperParts,
 ): Slot {
   const slot: Slot = {
     entry,
+    isAttested: key === entry.id,
     holders: new Map(),
     svid: undefined,
     spkiSha256: '',
     failure: undefined,
     madeFrom: '',
     replaceAt: Infinity,
+    dueAt: 0,
     latch: createLatch(),
     stop: new AbortController(),
   };
-  slots.set(entry.id, slot);
+  slots.set(key, slot);
   // INVARIANT: forgotten in the very step in which it ends, so that nobody takes hold of one that is never renewed.
-  void keep(slot, turns, outgoing, parts, () => slots.delete(entry.id));
+  void keep(slot, turns, outgoing, parts, () => slots.delete(key));
   return slot;
 }
 
@@ -159,13 +201,13 @@ function openSlot(
 async function keep(
   slot: Slot,
   turns: Turns,
-  outgoing: ReadonlySet<string>,
+  outgoing: Outgoing,
   parts: KeeperParts,
   forget: () => void,
 ): Promise<void> {
   const { signal } = slot.stop;
   let retryMs = firstRetryMs;
-  let [madeAt, renewAt] = recalled(slot, parts);
+  let [madeAt, renewAt] = recalled(slot, outgoing, parts);
   let unheldSince: number | undefined;
   while (!signal.aborted) {
     const now = parts.clock.now().getTime();
@@ -179,7 +221,10 @@ async function keep(
     }
     if (slot.holders.size === 0) {
       unheldSince ??= now;
-      if (Math.abs(now - unheldSince) >= lingerMs) return forget();
+      if (Math.abs(now - unheldSince) >= lingerMs) {
+        if (slot.svid !== undefined && slot.isAttested) parts.onForgotten?.(slot.svid, slot.entry);
+        return forget();
+      }
       await latchOrSleep(slot.latch, unheldSince + lingerMs - now, parts.clock, signal);
       continue;
     }
@@ -191,6 +236,7 @@ async function keep(
     }
     // Compared with our own clock, not with notBefore: an issuer whose clock is ahead must not make this spin.
     const dueAt = Math.min(renewAt, slot.replaceAt);
+    slot.dueAt = dueAt;
     const inTime = now < dueAt && now > madeAt - toleratedStepMs;
     if (slot.madeFrom === certificateInput(slot.entry) && inTime) {
       await latchOrSleep(slot.latch, Math.min(dueAt - now, longestSleepMs), parts.clock, signal);
@@ -211,13 +257,16 @@ async function keep(
 }
 
 /** Takes a certificate over. @returns as {@link renew}; it is due in the middle of its life, as if it were made here */
-function recalled(slot: Slot, { recall, clock, random }: KeeperParts): readonly [number, number] {
-  const svid = recall?.(slot.entry);
+function recalled(slot: Slot, outgoing: Outgoing, parts: KeeperParts): readonly [number, number] {
+  const { recall, clock, random } = parts;
+  // What an earlier process kept was for attested callers.
+  const svid = slot.isAttested ? recall?.(slot.entry) : undefined;
   if (svid === undefined || !svid.id.equals(slot.entry.spiffeId)) return [0, 0];
   const [leaf = new Uint8Array(0)] = svid.certificates;
   slot.svid = { ...svid, hint: slot.entry.hint };
   slot.spkiSha256 = peerCertificateIds(leaf).spkiSha256;
   slot.madeFrom = certificateInput(slot.entry);
+  slot.replaceAt = replacementTime(svid, outgoing, parts);
   const [from, until] = [svid.notBefore.getTime(), svid.notAfter.getTime()];
   return [clock.now().getTime(), from + (until - from) * (0.45 + random() / 10)];
 }
@@ -228,7 +277,7 @@ function recalled(slot: Slot, { recall, clock, random }: KeeperParts): readonly 
  */
 async function renew(
   slot: Slot,
-  outgoing: ReadonlySet<string>,
+  outgoing: Outgoing,
   parts: KeeperParts,
 ): Promise<readonly [number, number] | undefined> {
   const { issue, generateKeyPair, clock, random } = parts;
@@ -242,11 +291,19 @@ async function renew(
   if (isBanned({ id: entry.spiffeId, serial: issued.serial, spkiSha256 }, parts)) {
     throw new MeshError('identity_banned', 'the identity was banned while its certificate was being made');
   }
-  slot.svid = { ...issued, id: entry.spiffeId, privateKey, hint: entry.hint, entryId: entry.id };
+  const { presented } = holder.attestation;
+  slot.svid = {
+    ...issued,
+    id: entry.spiffeId,
+    privateKey,
+    hint: entry.hint,
+    entryId: entry.id,
+    ...(presented === undefined ? {} : { renewedFrom: presented.serial }),
+  };
   slot.spkiSha256 = spkiSha256;
   slot.madeFrom = certificateInput(entry);
   // It may have been signed just before its CA was replaced.
-  slot.replaceAt = outgoing.has(issued.issuerKeyId) ? replacementTime(slot.svid, parts) : Infinity;
+  slot.replaceAt = replacementTime(slot.svid, outgoing, parts);
   slot.failure = undefined;
   tell(slot);
   const now = clock.now().getTime();
@@ -255,10 +312,22 @@ async function renew(
   return [now, now + left * (0.45 + random() / 10)];
 }
 
-/** Some moment in the next tenth of what is left of its life, and within a minute. */
-function replacementTime({ notAfter }: X509Svid, { clock, random }: KeeperParts): number {
+/** All who hold what is under one key are known by the same evidence: selectors of the entry, or one certificate. */
+function slotKey(entry: RegistrationEntry, { presented }: Attestation): string {
+  return presented === undefined ? entry.id : `${entry.id} renewed from ${presented.serial}`;
+}
+
+/** Some moment in the time that the pace of its CA gives; Infinity when its CA stays. */
+function replacementTime(
+  { issuerKeyId, notAfter }: X509Svid,
+  outgoing: Outgoing,
+  { clock, random }: KeeperParts,
+): number {
+  const pace = outgoing.get(issuerKeyId);
+  if (pace === undefined) return Infinity;
   const now = clock.now().getTime();
-  return now + random() * Math.min((notAfter.getTime() - now) / 10, longestSleepMs);
+  const { share, longestMs } = paces[pace];
+  return now + random() * Math.min((notAfter.getTime() - now) * share, longestMs);
 }
 
 function isBanned(certificate: BanSubject, { bans, clock }: KeeperParts): boolean {

@@ -24,13 +24,23 @@ export type ViewSettings = {
 export type NodeView = {
   /** 1 for the first of a stream, then one more with each delta. It says nothing beyond its stream. */
   readonly revision: number;
-  /** At the revision of the server's mesh; the bans in it do not say who made them. */
+  /** At the revision of the server's mesh; its bans do not say who made them, and aliases are not told. */
   readonly mesh: Mesh;
   readonly bundle: TrustBundle;
   readonly jwtBundle: JwtBundle;
   /** CRLs, DER. */
   readonly crls: readonly Uint8Array[];
+  /** CAs whose certificates are to be replaced, in an order of their own. */
+  readonly outgoing: readonly OutgoingIssuer[];
   readonly settings: ViewSettings;
+};
+
+/** A CA whose certificates are to be replaced. */
+export type OutgoingIssuer = {
+  /** Subject key identifier, lower-case hex. */
+  readonly keyId: string;
+  /** At once, since nobody trusts it or somebody else may have its key; else over the time that is left. */
+  readonly urgent: boolean;
 };
 
 /** What leads from one view to the next of its stream. */
@@ -49,11 +59,12 @@ export type ViewDelta = {
   readonly bundle: TrustBundle | undefined;
   readonly jwtBundle: JwtBundle | undefined;
   readonly crls: readonly Uint8Array[] | undefined;
+  readonly outgoing: readonly OutgoingIssuer[] | undefined;
   readonly settings: ViewSettings | undefined;
 };
 
 /** What views are made of, at one moment. */
-export type ViewSource = Pick<NodeView, 'mesh' | 'bundle' | 'jwtBundle' | 'crls' | 'settings'>;
+export type ViewSource = Omit<NodeView, 'revision'>;
 
 /** Makes the views of all nodes; what they share is worked out once for each mesh. */
 export type MakeView = (names: readonly string[], source: ViewSource, revision: number) => NodeView;
@@ -65,18 +76,27 @@ export type MakeView = (names: readonly string[], source: ViewSource, revision: 
 export function createViewMaker(): MakeView {
   let indexed: ReadonlyMap<string, RegistrationEntry> | undefined;
   let byName: ReadonlyMap<string, readonly RegistrationEntry[]> = new Map();
+  // INVARIANT: while the mesh has the same entries, nodes that answer to the same names share one map: what follows from
+  // it is worked out once for all of them, and is the same thing when nothing has changed.
+  const entriesOf = new Map<string, ReadonlyMap<string, RegistrationEntry>>();
   const bans = memoize(withoutActors);
   return (names, source, revision) => {
     const { mesh } = source;
     if (indexed !== mesh.entries) {
       byName = groupByNode(mesh.entries.values());
       indexed = mesh.entries;
+      entriesOf.clear();
     }
-    const entries = new Map<string, RegistrationEntry>();
-    for (const name of new Set([...names, everyNode])) {
-      for (const entry of byName.get(name) ?? []) entries.set(entry.id, entry);
-    }
-    return { ...source, revision, mesh: { ...mesh, entries, bans: bans(mesh.bans) } };
+    const known = [...new Set([...names, everyNode])].filter((name) => byName.has(name));
+    const key = known.join('\n');
+    let entries = entriesOf.get(key);
+    if (entries === undefined) entriesOf.set(key, (entries = mergeEntries(known, byName)));
+    const { policies } = mesh;
+    return {
+      ...source,
+      revision,
+      mesh: { revision: mesh.revision, entries, policies, bans: bans(mesh.bans) },
+    };
   };
 }
 
@@ -88,7 +108,7 @@ export const everyNode = '*';
  * the revision that last changed them, so both must be of one server.
  */
 export function diffViews(before: NodeView, after: Omit<NodeView, 'revision'>): ViewDelta | undefined {
-  const entries = diffMaps(before.mesh.entries, after.mesh.entries);
+  const entries = diffShared(before.mesh.entries, after.mesh.entries);
   const policies = diffShared(before.mesh.policies, after.mesh.policies);
   const bans = diffShared(before.mesh.bans, after.mesh.bans);
   const delta: ViewDelta = {
@@ -104,6 +124,7 @@ export function diffViews(before: NodeView, after: Omit<NodeView, 'revision'>): 
     bundle: before.bundle.sequence === after.bundle.sequence ? undefined : after.bundle,
     jwtBundle: before.jwtBundle.sequence === after.jwtBundle.sequence ? undefined : after.jwtBundle,
     crls: sameBytes(before.crls, after.crls) ? undefined : after.crls,
+    outgoing: sameOutgoing(before.outgoing, after.outgoing) ? undefined : after.outgoing,
     settings: sameSettings(before.settings, after.settings) ? undefined : after.settings,
   };
   return isEmpty(delta) && before.mesh.revision === after.mesh.revision ? undefined : delta;
@@ -132,6 +153,7 @@ export function applyDelta(view: NodeView, delta: ViewDelta): NodeView {
     bundle: delta.bundle ?? view.bundle,
     jwtBundle: delta.jwtBundle ?? view.jwtBundle,
     crls: delta.crls ?? view.crls,
+    outgoing: delta.outgoing ?? view.outgoing,
     settings: delta.settings ?? view.settings,
   };
 }
@@ -151,7 +173,7 @@ function diffMaps<T extends Revised>(
   return { put, removed };
 }
 
-/** For maps that all nodes have in common: of a thousand nodes the first pays. */
+/** For maps that nodes have in common: of a thousand nodes the first pays. */
 function diffShared<T extends Revised>(
   before: ReadonlyMap<string, T>,
   after: ReadonlyMap<string, T>,
@@ -178,6 +200,14 @@ function step<T>(
   for (const key of remove) next.delete(key);
   for (const value of put) next.set(keyOf(value), value);
   return next;
+}
+
+function mergeEntries(
+  names: readonly string[],
+  byName: ReadonlyMap<string, readonly RegistrationEntry[]>,
+): ReadonlyMap<string, RegistrationEntry> {
+  const all = names.flatMap((name) => byName.get(name) ?? []);
+  return new Map(all.map((entry) => [entry.id, entry]));
 }
 
 function groupByNode(
@@ -211,6 +241,12 @@ function sameBytes(a: readonly Uint8Array[], b: readonly Uint8Array[]): boolean 
   return a === b || (a.length === b.length && a.every((bytes, at) => bytesEqual(bytes, b[at] ?? nothing)));
 }
 
+function sameOutgoing(a: readonly OutgoingIssuer[], b: readonly OutgoingIssuer[]): boolean {
+  return (
+    a.length === b.length && a.every((one, at) => one.keyId === b[at]?.keyId && one.urgent === b[at].urgent)
+  );
+}
+
 function sameSettings(a: ViewSettings, b: ViewSettings): boolean {
   return (
     a.trustDomain === b.trustDomain &&
@@ -224,7 +260,7 @@ function isEmpty(delta: ViewDelta): boolean {
   const { putEntries, deleteEntries, putPolicies, deletePolicies, putBans, deleteBans } = delta;
   const lists = [putEntries, deleteEntries, putPolicies, deletePolicies, putBans, deleteBans];
   // A list of revocation lists that has become empty is a change as well.
-  const wholes = [delta.bundle, delta.jwtBundle, delta.crls, delta.settings];
+  const wholes = [delta.bundle, delta.jwtBundle, delta.crls, delta.outgoing, delta.settings];
   return lists.every(({ length }) => length === 0) && wholes.every((whole) => whole === undefined);
 }
 

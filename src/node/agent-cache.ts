@@ -1,4 +1,4 @@
-import { createCipheriv, createDecipheriv, hkdfSync } from 'node:crypto';
+import { createCipheriv, createDecipheriv, createHmac, hkdfSync, timingSafeEqual } from 'node:crypto';
 import type { RandomBytes } from '../ca/serial.ts';
 import { MeshError, quote } from '../errors.ts';
 import type { X509Svid } from '../identity/credentials.ts';
@@ -15,6 +15,8 @@ export type AgentState = {
   /** When the server last confirmed the view. */
   readonly freshAt: Date;
   readonly svids: readonly X509Svid[];
+  /** Grows with each save: a cache of fewer than are known of was put back by somebody. */
+  readonly generation: number;
 };
 
 /** What the cache is bound to: it opens nowhere else. */
@@ -68,6 +70,30 @@ export function openState(bytes: Uint8Array, binding: CacheBinding): AgentState 
   }
 }
 
+/** The generation of the cache that was written last, as it lies beside it. */
+export function sealGeneration(generation: number, binding: GenerationBinding): Uint8Array {
+  const text = `${generationMagic} ${generation}`;
+  return Buffer.from(`${text} ${proofOf(text, binding)}\n`, 'latin1');
+}
+
+/** @throws MeshError `agent_cache_invalid` when it was made elsewhere, or was changed */
+export function openGeneration(bytes: Uint8Array, binding: GenerationBinding): number {
+  const [, text, digits, proof] = generationForm.exec(Buffer.from(bytes).toString('latin1')) ?? [];
+  if (text === undefined || digits === undefined || proof === undefined) throw invalid('has lost its count');
+  if (!timingSafeEqual(Buffer.from(proof), Buffer.from(proofOf(text, binding))))
+    throw invalid('has lost its count');
+  return Number(digits);
+}
+
+/** @throws MeshError `agent_cache_invalid` when the cache is older than the one that was written last */
+export function demandLatest(generation: number, known: number | null): void {
+  // Without a count it can only be the first one: the count is written after it.
+  if (known === null ? generation <= 1 : generation >= known) return;
+  throw invalid('is older than the one that was written last: somebody has put it back');
+}
+
+type GenerationBinding = Omit<CacheBinding, 'trustDomain'>;
+
 type StoredSvid = {
   readonly [K in keyof X509Svid]: X509Svid[K] extends string
     ? string
@@ -76,12 +102,13 @@ type StoredSvid = {
       : string;
 };
 
-function encodeState({ identity, view, freshAt, svids }: AgentState): Buffer {
+function encodeState({ identity, view, freshAt, svids, generation }: AgentState): Buffer {
   return Buffer.from(
     JSON.stringify({
       identity: { certificates: identity.certificates.map(text), privateKey: text(identity.privateKey) },
       view: text(View.encode(viewToWire(view)).finish()),
       freshAt: freshAt.toISOString(),
+      generation,
       svids: svids.map((svid): StoredSvid => ({
         ...svid,
         id: svid.id.text,
@@ -100,8 +127,10 @@ function decodeState(bytes: Buffer): AgentState {
     view: string;
     freshAt: string;
     svids: StoredSvid[];
+    generation?: number;
   };
   return {
+    generation: stored.generation ?? 0,
     identity: {
       certificates: stored.identity.certificates.map(data),
       privateKey: data(stored.identity.privateKey),
@@ -125,6 +154,11 @@ function sealingKey({ machineId, key, trustDomain }: CacheBinding): Uint8Array {
   );
 }
 
+function proofOf(text: string, { machineId, key }: GenerationBinding): string {
+  const own = new Uint8Array(hkdfSync('sha256', key, machineId, 'countersign agent cache generation', 32));
+  return createHmac('sha256', own).update(text).digest('hex');
+}
+
 function headerOf(trustDomain: TrustDomain): Buffer {
   return Buffer.from(`${currentMagic} ${trustDomain.name}\n`, 'latin1');
 }
@@ -145,6 +179,8 @@ function invalid(why: string, cause?: unknown): MeshError {
 }
 
 const currentMagic = 'countersign-agent-cache-1';
+const generationMagic = 'countersign-agent-generation-1';
+const generationForm = /^((?:countersign-agent-generation-1) ([0-9]{1,15})) ([0-9a-f]{64})\n$/;
 const newline = 0x0a;
 const maxHeaderBytes = 320;
 const nonceBytes = 12;

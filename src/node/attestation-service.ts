@@ -18,6 +18,7 @@ import {
   x509popNodeName,
 } from '../identity/node.ts';
 import { createRateLimit, type RateLimits } from '../identity/rate-limit.ts';
+import { nodeSelector } from '../identity/node-selector.ts';
 import type { TrustBundle } from '../spiffe/bundle.ts';
 import type { TrustDomain } from '../spiffe/id.ts';
 import {
@@ -27,6 +28,7 @@ import {
   type Evidence,
 } from '../wire/node.ts';
 import { challengeBytes, provesKey } from './challenge.ts';
+import type { ProveKubernetes } from './kubernetes-attestor.ts';
 import { proveMachine } from './machine-chain.ts';
 import { type Attested, nodeEvent, type NodeRegistry, type NodeStore } from './node-registry.ts';
 import { bundleToWire } from './view-wire.ts';
@@ -60,6 +62,8 @@ export type AttestationOptions = {
   readonly findJoinToken: NodeStore['findJoinToken'];
   /** CAs of machine certificates, DER; none turns x509pop off. */
   readonly machineCas: readonly Uint8Array[];
+  /** Absent when no Kubernetes cluster is known. */
+  readonly proveKubernetes?: ProveKubernetes;
   readonly issue: IssueNodeCertificate;
   readonly readCsr: (csr: Uint8Array) => PublicKey | Promise<PublicKey>;
   readonly bundle: () => TrustBundle;
@@ -76,10 +80,12 @@ export type AttestationOptions = {
 
 /**
  * Serves `Attest`: evidence in, certificate out. Join tokens are used up by one attempt, and whether one was used,
- * expired or never existed looks the same from outside. Machines with a certificate sign a challenge with its key.
+ * expired or never existed looks the same from outside. Machines with a certificate sign a challenge with its key. Why a
+ * Kubernetes token does not count is told to the log alone.
  *
  * Calls fail with `node_evidence_invalid`, `csr_invalid`, `csr_proof_invalid`, `public_key_unsupported`,
- * `identity_banned`, `message_invalid`, `rate_limited`, `node_refused`, `shutting_down`, `store_unavailable`.
+ * `identity_banned`, `message_invalid`, `rate_limited`, `node_refused`, `node_attestor_unavailable`, `shutting_down`,
+ * `store_unavailable`.
  */
 export function createAttestationService(options: AttestationOptions): GrpcService {
   const { clock, report = () => undefined } = options;
@@ -104,7 +110,7 @@ export function createAttestationService(options: AttestationOptions): GrpcServi
       const late = new AbortController();
       const signal = AbortSignal.any([ended, stop.signal, late.signal]);
       void clock.sleep(limits.withinMs, ended).then(() => late.abort('late'));
-      const asked: Asked = { peer, method: null, name: '' };
+      const asked: Asked = { peer, method: null, name: '', why: '' };
       try {
         await serve(options, asked, conversation(call, signal));
       } catch (error) {
@@ -128,12 +134,20 @@ export function createAttestationService(options: AttestationOptions): GrpcServi
 }
 
 /** What is known of an attempt, for the record of its refusal. */
-type Asked = { readonly peer: TlsPeer; method: AttestationMethod | null; name: string };
+type Asked = {
+  readonly peer: TlsPeer;
+  method: AttestationMethod | null;
+  name: string;
+  /** What the log is told in place of the code of the error; empty when that says it all. */
+  why: string;
+};
 
 type Conversation = {
   /** @throws MeshError `message_invalid` when it does not come, or not in time */
   readonly receive: () => Promise<AttestRequest>;
   readonly send: (response: AttestResponse) => void;
+  /** Aborts when the peer has gone, or its time is over. */
+  readonly signal: AbortSignal;
 };
 
 async function serve(options: AttestationOptions, asked: Asked, peer: Conversation): Promise<void> {
@@ -144,8 +158,14 @@ async function serve(options: AttestationOptions, asked: Asked, peer: Conversati
   const publicKey = await options.readCsr(evidence.csr);
   const attested = await prove(options, asked, evidence, peer);
   asked.name = attested.name;
+  // INVARIANT: whoever waits no longer is not let in: that would end what it was given since.
+  if (peer.signal.aborted) throw invalid('the attempt is over: it took too long, or its sender has gone');
   demandNoBan(options, attested.name, publicKey);
-  const admitted = await options.registry.admit({ ...attested, sourceAddress: asked.peer.remoteAddress });
+  const admitted = await options.registry.admit({
+    ...attested,
+    keySha256: publicKey.spkiSha256,
+    sourceAddress: asked.peer.remoteAddress,
+  });
   const issued = await options.issue(admitted, publicKey);
   const { serial, notAfter, certificates } = issued;
   // INVARIANT: durable before it is handed out, so that no node holds a certificate that is not known to count.
@@ -165,7 +185,7 @@ async function serve(options: AttestationOptions, asked: Asked, peer: Conversati
   });
 }
 
-type Proven = Omit<Attested, 'sourceAddress'>;
+type Proven = Omit<Attested, 'sourceAddress' | 'keySha256'>;
 
 async function prove(
   options: AttestationOptions,
@@ -180,6 +200,9 @@ async function prove(
     case 'x509pop':
       asked.method = 'x509pop';
       return provePossession(options, kind.x509pop.certificates, csr, peer);
+    case 'kubernetes':
+      asked.method = 'k8s_psat';
+      return proveCluster(options, asked, kind.kubernetes, peer.signal);
     case undefined:
       throw invalid('the evidence is of no kind that is known here');
     default:
@@ -195,7 +218,10 @@ async function proveToken({ findJoinToken }: AttestationOptions, secret: string)
   return {
     name: token?.node ?? 'unknown',
     method: 'join_token',
-    selectors: ['node:method:join_token', `node:join_token:${token?.id ?? ''}`],
+    selectors: [
+      ...nodeSelector('join_token', token?.node ?? ''),
+      ...nodeSelector('join_token:id', token?.id ?? ''),
+    ],
     tokenSha256,
   };
 }
@@ -222,14 +248,35 @@ async function provePossession(
     name,
     method: 'x509pop',
     selectors: [
-      'node:method:x509pop',
-      `node:x509pop:certificate:${machine.certificateSha256}`,
-      `node:x509pop:ca:${machine.caSha256}`,
-      ...(machine.subject === '' ? [] : [`node:x509pop:subject:${machine.subject}`]),
+      ...nodeSelector('x509pop:certificate', machine.certificateSha256),
+      ...nodeSelector('x509pop:ca:fingerprint', machine.caSha256),
+      ...nodeSelector('x509pop:subject:cn', machine.commonName),
     ],
     tokenSha256: null,
   };
 }
+
+/** INVARIANT: all tokens that are refused are refused in the same words. */
+async function proveCluster(
+  { proveKubernetes }: AttestationOptions,
+  asked: Asked,
+  { cluster, token }: { readonly cluster: string; readonly token: string },
+  signal: AbortSignal,
+): Promise<Proven> {
+  if (proveKubernetes === undefined) {
+    throw new MeshError('node_evidence_invalid', 'this server takes no Kubernetes tokens');
+  }
+  const proven = await proveKubernetes(cluster, token, signal);
+  if ('refused' in proven) {
+    asked.why = proven.refused;
+    throw new MeshError('node_evidence_invalid', badKubernetesToken, {
+      fix: 'ask an operator: the log of the server says why',
+    });
+  }
+  return { ...proven, method: 'k8s_psat', tokenSha256: null };
+}
+
+const badKubernetesToken = 'the Kubernetes token does not count';
 
 /** What the store knows a join token by: SHA-256 of its 32 bytes, lower-case hex. */
 export function joinTokenSha256(secret: string): string {
@@ -253,7 +300,7 @@ function refusalRecorder(
 ): (asked: Asked, error: unknown) => void {
   const mayRecord = createRateLimit<'all'>(limits, clock);
   let untold: { count: number; readonly from: Date; to: Date } | undefined;
-  return ({ peer, method, name }, error) => {
+  return ({ peer, method, name, why }, error) => {
     const { code } = publicError(error);
     if (code === 'store_unavailable' || code === 'shutting_down') return;
     const now = clock.now();
@@ -268,7 +315,7 @@ function refusalRecorder(
     }
     untold = undefined;
     const node = { name, method: method ?? ('' as const), selectors: [] };
-    record(nodeEvent(node, 'refused', now, { code, sourceAddress: peer.remoteAddress }));
+    record(nodeEvent(node, 'refused', now, { code: why || code, sourceAddress: peer.remoteAddress }));
   };
 }
 
@@ -291,6 +338,7 @@ function conversation(
       return next.value;
     },
     send: (response) => void call.write(response),
+    signal,
   };
 }
 

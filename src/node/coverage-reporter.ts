@@ -15,24 +15,29 @@ export type CoverageReporter = {
 export function createCoverageReporter(client: () => NodeClient, clock: Clock): CoverageReporter {
   const latch = createLatch();
   const stop = new AbortController();
-  let waiting: CoverageNote[] = [];
+  // The many streams of one process say the same: what waits is told once, at the place of the last.
+  const waiting = new Map<string, CoverageNote>();
+  const settle = (batch: readonly (readonly [string, CoverageNote])[]): void => {
+    // INVARIANT: what was said again while it was under way is told again.
+    for (const [key, note] of batch) if (waiting.get(key) === note) waiting.delete(key);
+  };
 
   const run = async (): Promise<void> => {
     while (!stop.signal.aborted) {
       await latch.next(stop.signal);
       await clock.sleep(gatherMs, stop.signal);
-      while (waiting.length > 0) {
-        const batch = waiting.slice(0, maxNotes);
+      while (waiting.size > 0) {
+        const batch = [...waiting].slice(0, maxNotes);
         try {
           const own = client();
-          const report = { notes: batch.map(noteToWire) };
+          const report = { notes: batch.map(([, note]) => noteToWire(note)), agent: undefined };
           await ask((metadata, options, done) => own.reportCoverage(report, metadata, options, done));
-          waiting = waiting.slice(batch.length);
+          settle(batch);
         } catch (error) {
           if (stop.signal.aborted) return;
           // INVARIANT: what the server will never take does not hold up what comes after it.
           if (error instanceof MeshError && (error.kind === 'invalid' || error.kind === 'too_large')) {
-            waiting = waiting.slice(batch.length);
+            settle(batch);
             continue;
           }
           // Told again: the server takes a note twice as it takes it once.
@@ -44,8 +49,9 @@ export function createCoverageReporter(client: () => NodeClient, clock: Clock): 
   const running = run();
   return {
     add: (note) => {
-      if (waiting.length >= maxWaiting) return;
-      waiting.push(note);
+      const key = keyOf(note);
+      if (!waiting.delete(key) && waiting.size >= maxWaiting) return;
+      waiting.set(key, note);
       latch.raise();
     },
     close: async () => {
@@ -53,6 +59,13 @@ export function createCoverageReporter(client: () => NodeClient, clock: Clock): 
       await running;
     },
   };
+}
+
+/** What the server tells notes apart by. */
+function keyOf({ isConfirmed, client: { uid, pid }, name, content }: CoverageNote): string {
+  const what =
+    content.kind === 'bundle' ? content.sequence : `${content.serial} ${content.bundleSequence ?? 'alone'}`;
+  return `${isConfirmed ? 'confirmed' : 'sent'} ${uid} ${pid} ${what} ${name}`;
 }
 
 const maxWaiting = 8_192;

@@ -1,6 +1,7 @@
-import type { AuditEvent, DecisionEvent, LossEvent } from '../audit/event.ts';
-import { MeshError } from '../errors.ts';
-import type { Caller, Decision, EventBatch } from '../wire/node.ts';
+import type { AuditEvent, DecisionEvent, LossEvent, RefusalEvent } from '../audit/event.ts';
+import { errorKinds, MeshError } from '../errors.ts';
+import { parseSelector } from '../identity/selector.ts';
+import type { Caller, Decision, EventBatch, Loss, Refusal } from '../wire/node.ts';
 import { dateOf, integerOf, required } from './wire-values.ts';
 
 /** A batch of events of one agent: numbered, so that one that is sent twice is kept once. */
@@ -18,47 +19,55 @@ export type Shipment = {
  */
 export type StoreShipment = (shipment: Shipment) => Promise<boolean>;
 
-/** The most decisions in one batch: encoding them holds up everybody else meanwhile. */
-export const maxShippedDecisions = 250;
+/** Who ships, and what it may speak of. */
+export type Shipper = {
+  readonly node: string;
+  /** Whether a SPIFFE ID is that of an entry of the node. */
+  readonly isOwn: (spiffeId: string) => boolean;
+  readonly now: Date;
+};
+
+/** The most decisions and refusals in one batch: encoding them holds up everybody else meanwhile. */
+export const maxShippedEvents = 250;
 const maxShippedLosses = 16;
 
 /**
  * Reads a batch. What a node says of its own callers is taken down as what it says: the name of the node goes with it.
- * @throws MeshError `message_invalid`
+ * @throws MeshError `message_invalid`, `message_too_large`, and `identity_none` for a decision about a workload that is
+ *   not one of the node; then nothing of the batch counts
  */
-export function readShipment(node: string, batch: EventBatch): Shipment {
+export function readShipment(shipper: Shipper, batch: EventBatch): Shipment {
   if (!/^[0-9a-f]{32}$/.test(batch.epoch)) throw invalid('has no epoch');
   const sequence = integerOf(batch.sequence, 'a sequence');
   if (sequence === 0) throw invalid('has the sequence 0');
-  if (batch.decisions.length > maxShippedDecisions || batch.losses.length > maxShippedLosses) {
-    throw invalid(`has more than ${maxShippedDecisions} decisions or ${maxShippedLosses} losses`);
+  const { decisions, refusals, losses } = batch;
+  if (decisions.length + refusals.length > maxShippedEvents || losses.length > maxShippedLosses) {
+    throw new MeshError(
+      'message_too_large',
+      `a batch has at most ${maxShippedEvents} events and ${maxShippedLosses} losses`,
+    );
   }
-  const losses = batch.losses.map(({ count, fromMs, toMs, cause }): LossEvent => ({
-    type: 'loss',
-    time: dateOf(toMs),
-    what: 'decision',
-    count: integerOf(count, 'a count'),
-    from: dateOf(fromMs),
-    to: dateOf(toMs),
-    cause: `node ${node}: ${cause}`,
-  }));
-  return {
-    node,
-    epoch: batch.epoch,
-    sequence,
-    events: [...losses, ...batch.decisions.map((decision) => decisionOf(node, decision))],
-  };
+  const events = [
+    ...losses.map((loss) => lossOf(shipper.node, loss)),
+    ...decisions.map((decision) => decisionOf(shipper, decision)),
+    ...refusals.map((refusal) => refusalOf(shipper.node, refusal)),
+  ];
+  // A clock that is a little ahead is no lie; a record of next year would head every list until then.
+  const latest = new Date(shipper.now.getTime() + aheadMs);
+  if (events.some(({ time }) => time > latest)) throw invalid('has an event of the future');
+  return { node: shipper.node, epoch: batch.epoch, sequence, events };
 }
 
-/** Writes a batch. @param events decisions and losses */
+/** Writes a batch. @param events decisions, refusals and losses; others are left out */
 export function writeShipment({ epoch, sequence, events }: Omit<Shipment, 'node'>): EventBatch {
-  const batch: EventBatch = { epoch, sequence: BigInt(sequence), decisions: [], losses: [] };
+  const batch: EventBatch = { epoch, sequence: BigInt(sequence), decisions: [], losses: [], refusals: [] };
   for (const event of events) {
     if (event.type === 'decision') batch.decisions.push(decisionToWire(event));
+    else if (event.type === 'refusal') batch.refusals.push(refusalToWire(event));
     else if (event.type === 'loss') {
-      const { count, from, to, cause } = event;
+      const { count, from, to, cause, what } = event;
       const [fromMs, toMs] = [BigInt(from.getTime()), BigInt(to.getTime())];
-      batch.losses.push({ count: BigInt(count), fromMs, toMs, cause });
+      batch.losses.push({ count: BigInt(count), fromMs, toMs, cause, what });
     }
   }
   return batch;
@@ -66,23 +75,44 @@ export function writeShipment({ epoch, sequence, events }: Omit<Shipment, 'node'
 
 /** What a node says of the process that asked. @throws MeshError `message_invalid` */
 export function callerOf(node: string, caller: Caller | undefined): DecisionEvent['caller'] {
-  const { pid, uid, gid } = required(caller, 'caller');
+  const { pid, uid, gid, certificate } = required(caller, 'caller');
+  if (!/^[0-9a-f]{0,64}$/.test(certificate)) throw invalid('has a caller with an impossible certificate');
   return {
     pid: integerOf(pid, 'a pid'),
     uid: integerOf(uid, 'a uid'),
     gid: integerOf(gid, 'a gid'),
     node,
+    ...(certificate === '' ? {} : { certificate }),
   };
 }
 
 /** A caller as it travels; the node is told by the connection. */
-export function callerToWire({ pid, uid, gid }: DecisionEvent['caller']): Caller {
-  return { pid: BigInt(pid), uid: BigInt(uid), gid: BigInt(gid) };
+export function callerToWire({ pid, uid, gid, certificate = '' }: DecisionEvent['caller']): Caller {
+  return { pid: BigInt(pid), uid: BigInt(uid), gid: BigInt(gid), certificate };
 }
 
-function decisionOf(node: string, decision: Decision): DecisionEvent {
+function lossOf(node: string, { count, fromMs, toMs, cause, what }: Loss): LossEvent {
+  if (what !== '' && what !== 'decision' && what !== 'refusal')
+    throw invalid('has a loss of nothing we know');
+  return {
+    type: 'loss',
+    time: dateOf(toMs),
+    what: what === '' ? 'decision' : what,
+    count: integerOf(count, 'a count'),
+    from: dateOf(fromMs),
+    to: dateOf(toMs),
+    cause: `node ${node}: ${cause}`,
+  };
+}
+
+function decisionOf({ node, isOwn }: Shipper, decision: Decision): DecisionEvent {
   const { timeMs, verdict, revision, path, port, sourceAddress, caller, ...texts } = decision;
   if (verdict !== 'allow' && verdict !== 'deny') throw invalid('has a decision that is neither');
+  // INVARIANT: a node speaks for its own workloads alone. What a stranger claimed to be is told as what it claimed.
+  const isClaim = verdict === 'deny' && claimReasons.has(decision.reason);
+  if (!isClaim && !isOwn(decision.destination)) {
+    throw new MeshError('identity_none', 'a decision is about a workload that is not one of this node');
+  }
   return {
     ...texts,
     type: 'decision',
@@ -108,6 +138,55 @@ function decisionToWire({ time, caller, ...event }: DecisionEvent): Decision {
   };
 }
 
+function refusalOf(node: string, refusal: Refusal): RefusalEvent {
+  const { timeMs, code, message, resource, selectors, caller } = refusal;
+  const door = doors.find((known) => known === refusal.door);
+  if (door === undefined) throw invalid('has a refusal of no door');
+  if (!Object.hasOwn(errorKinds, code)) throw invalid('has a refusal of a code that there is not');
+  const count = integerOf(refusal.count, 'a count');
+  if (count === 0) throw invalid('has a refusal that never happened');
+  if (selectors.length > maxSelectors) {
+    throw new MeshError('message_too_large', `a caller has at most ${maxSelectors} selectors`);
+  }
+  return {
+    type: 'refusal',
+    time: dateOf(timeMs),
+    door,
+    code,
+    message,
+    resource,
+    selectors: selectors.map(selectorOf),
+    caller: callerOf(node, caller),
+    count,
+  };
+}
+
+function refusalToWire({ time, caller, count, ...event }: RefusalEvent): Refusal {
+  return {
+    ...event,
+    message: event.message.toWellFormed(),
+    resource: event.resource.toWellFormed(),
+    selectors: event.selectors.slice(0, maxSelectors),
+    timeMs: BigInt(time.getTime()),
+    caller: callerToWire(caller),
+    count: BigInt(count),
+  };
+}
+
+function selectorOf(text: string): string {
+  try {
+    return parseSelector(text).text;
+  } catch {
+    throw invalid('has a refusal of a caller with a selector that is none');
+  }
+}
+
 function invalid(why: string): MeshError {
   return new MeshError('message_invalid', `the batch of events ${why}`);
 }
+
+// Of decisions that were made without knowing who the proxy is: what they are about is what it said.
+const claimReasons: ReadonlySet<string> = new Set(['caller_unknown', 'destination_forged', 'engine_failed']);
+const doors: readonly RefusalEvent['door'][] = ['sds', 'ext_authz', 'issue', 'workload_api'];
+const maxSelectors = 256;
+const aheadMs = 86_400_000;

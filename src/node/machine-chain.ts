@@ -12,15 +12,14 @@ import {
   readKeyUsage,
 } from '../spiffe/extensions.ts';
 import { whyUnsigned } from '../spiffe/inspect-chain.ts';
-import { describeName } from '../spiffe/inspect-name.ts';
 
 /** A machine as its certificate has it, once the chain is proven. That somebody holds the key is for a challenge to show. */
 export type Machine = {
   readonly publicKey: PublicKey;
   /** SHA-256 of the certificate, lower-case hex. */
   readonly certificateSha256: string;
-  /** As text, for people; may be empty. */
-  readonly subject: string;
+  /** The one common name of its subject; empty when it has none, or several. */
+  readonly commonName: string;
   /** SHA-256 of the CA certificate that the chain ends at, lower-case hex. */
   readonly caSha256: string;
 };
@@ -56,7 +55,7 @@ export function proveMachine(chain: readonly Uint8Array[], cas: readonly Uint8Ar
         return {
           publicKey: readPublicKey(own.certificate.spki),
           certificateSha256: hash('sha256', own.der, 'hex'),
-          subject: describeName(own.certificate.subject),
+          commonName: commonNameOf(own.certificate.subject),
           caSha256: hash('sha256', anchor.der, 'hex'),
         };
       }
@@ -121,6 +120,27 @@ function read<T>(certificate: Certificate, oid: string, parse: (value: Uint8Arra
   return extension === undefined ? undefined : parse(extension.value);
 }
 
+/** INVARIANT: of two names that a CA let through none counts: it may have looked at one of them only. */
+function commonNameOf(name: Uint8Array): string {
+  const found = orRefused(() => commonNames(name));
+  return found.length === 1 ? (found[0] ?? '') : '';
+}
+
+function commonNames(name: Uint8Array): readonly string[] {
+  const found: string[] = [];
+  const outer = DerReader.over(name).enter(derTag.sequence);
+  while (outer.peek() !== undefined) {
+    const set = outer.enter(derTag.set);
+    while (set.peek() !== undefined) {
+      const attribute = set.enter(derTag.sequence);
+      const oid = attribute.oid();
+      const text = Buffer.from(attribute.content(attribute.peek() ?? 0)).toString('utf8');
+      if (oid === commonNameOid) found.push(text);
+    }
+  }
+  return found;
+}
+
 function orRefused<T>(prove: () => T): T {
   try {
     return prove();
@@ -135,6 +155,8 @@ function refuse(why: string): never {
   throw new MeshError('node_evidence_invalid', `the evidence ${why}`);
 }
 
+// RFC 5280 appendix A.1, id-at-commonName.
+const commonNameOid = '2.5.4.3';
 const known: ReadonlySet<string> = new Set([
   extensionOid.keyUsage,
   extensionOid.subjectAltName,

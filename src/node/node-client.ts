@@ -1,6 +1,9 @@
 import { createPrivateKey } from 'node:crypto';
+import type { Socket } from 'node:net';
 import {
   type CallOptions,
+  type ChannelCredentials,
+  connectivityState,
   credentials,
   type ClientDuplexStream,
   type ClientReadableStream,
@@ -33,6 +36,12 @@ export type NodeIdentity = {
 
 /** What an agent shows of its machine. */
 export type Evidence =
+  | {
+      readonly kind: 'k8s_psat';
+      readonly cluster: string;
+      /** A projected service account token. */
+      readonly token: string;
+    }
   | { readonly kind: 'join_token'; readonly secret: string }
   | {
       readonly kind: 'x509pop';
@@ -49,9 +58,29 @@ export type ChannelOptions = {
   readonly trustDomain: TrustDomain;
 };
 
-/** Opens a channel for the node API. It connects when it is used, and again when it was cut. */
+/** How long an agent waits before it takes a connection for dead, in ms. */
+export type LinkTimes = {
+  /** From the start of a connection to the end of its handshakes. */
+  readonly connectMs: number;
+  /** To the first view, which may be large. Silence later on is found by pings. */
+  readonly firstViewMs: number;
+};
+
+export const defaultLinkTimes: LinkTimes = { connectMs: 10_000, firstViewMs: 60_000 };
+
+/**
+ * Opens a channel for the node API. It connects when it is used, and again when it was cut. `close` cuts connections
+ * whose handshake has not come to an end, too.
+ */
 export function openNodeChannel(options: ChannelOptions, identity: NodeIdentity): NodeClient {
-  return new NodeClient(targetOf(options), sslOf(options, identity), channelOptions);
+  const { ssl, destroy } = sslOf(options, identity);
+  const client = new NodeClient(targetOf(options), ssl, channelOptions);
+  const close = client.close.bind(client);
+  client.close = () => {
+    close();
+    destroy();
+  };
+  return client;
 }
 
 /**
@@ -64,7 +93,8 @@ export async function attestNode(
   evidence: Evidence,
   key: { readonly publicKey: Uint8Array; readonly privateKey: Uint8Array },
 ): Promise<NodeCertificate> {
-  const client = new AttestationClient(targetOf(options), sslOf(options, null), channelOptions);
+  const { ssl, destroy } = sslOf(options, null);
+  const client = new AttestationClient(targetOf(options), ssl, channelOptions);
   try {
     const call = client.attest({ deadline: Date.now() + callMs } as never) as Conversation;
     const csr = Buffer.from(makeCertificateRequest(key.publicKey, key.privateKey));
@@ -85,23 +115,39 @@ export async function attestNode(
     throw failureOf(error);
   } finally {
     client.close();
+    destroy();
   }
 }
 
-/** The updates of the view, until it fails or the signal aborts. @throws MeshError */
+/**
+ * The updates of the view, until it fails or the signal aborts.
+ * @throws MeshError; `server_unreachable` also when nothing comes in time
+ */
 export async function* watchView(
   client: NodeClient,
   agentVersion: string,
   signal: AbortSignal,
+  { connectMs, firstViewMs } = defaultLinkTimes,
 ): AsyncGenerator<ViewUpdate> {
   const call: ClientReadableStream<ViewUpdate> = client.watchView({ agentVersion });
   const cancel = () => call.cancel();
   signal.addEventListener('abort', cancel, { once: true });
+  // A channel waits for ever for a peer that takes the connection and says nothing.
+  const connecting = setTimeout(() => {
+    if (client.getChannel().getConnectivityState(false) !== connectivityState.READY) cancel();
+  }, connectMs);
+  const waiting = setTimeout(cancel, firstViewMs);
   try {
-    for await (const update of call as AsyncIterable<ViewUpdate>) yield update;
+    for await (const update of call as AsyncIterable<ViewUpdate>) {
+      clearTimeout(connecting);
+      clearTimeout(waiting);
+      yield update;
+    }
   } catch (error) {
     if (!signal.aborted) throw failureOf(error);
   } finally {
+    clearTimeout(connecting);
+    clearTimeout(waiting);
     signal.removeEventListener('abort', cancel);
     call.cancel();
   }
@@ -144,6 +190,9 @@ function kindOf(
   evidence: Evidence,
 ): NonNullable<Extract<AttestRequest['step'], { $case: 'evidence' }>>['evidence']['kind'] {
   if (evidence.kind === 'join_token') return { $case: 'joinToken', joinToken: { secret: evidence.secret } };
+  if (evidence.kind === 'k8s_psat') {
+    return { $case: 'kubernetes', kubernetes: { cluster: evidence.cluster, token: evidence.token } };
+  }
   const certificates = evidence.certificates.map((der) => Buffer.from(der));
   return { $case: 'x509pop', x509pop: { certificates } };
 }
@@ -152,7 +201,11 @@ function targetOf({ server: { host, port } }: ChannelOptions): string {
   return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
 }
 
-function sslOf({ roots, trustDomain }: ChannelOptions, identity: NodeIdentity | null) {
+/** The credentials of a channel, and what cuts every connection that was made with them. */
+function sslOf(
+  { roots, trustDomain }: ChannelOptions,
+  identity: NodeIdentity | null,
+): { readonly ssl: ChannelCredentials; readonly destroy: () => void } {
   const own =
     identity === null
       ? [null, null]
@@ -160,13 +213,35 @@ function sslOf({ roots, trustDomain }: ChannelOptions, identity: NodeIdentity | 
           Buffer.from(encodePem('PRIVATE KEY', identity.privateKey)),
           Buffer.from(identity.certificates.map((der) => encodePem('CERTIFICATE', der)).join('')),
         ];
-  return credentials.createSsl(Buffer.from(rootsPem(roots)), own[0] ?? null, own[1] ?? null, {
+  const ssl = credentials.createSsl(Buffer.from(rootsPem(roots)), own[0] ?? null, own[1] ?? null, {
     // TLS has verified the chain by now; the name is ours to judge, and it is no host name.
     checkServerIdentity: (_host, certificate) => {
       const why = whyUntrusted(chainOf(certificate), roots, new Date(), trustDomain);
       return why === undefined ? undefined : new Error(why);
     },
   });
+  const sockets = new Set<Socket>();
+  const createConnector = ssl._createSecureConnector.bind(ssl);
+  ssl._createSecureConnector = (...given) => {
+    const connector = createConnector(...given);
+    return {
+      waitForReady: () => connector.waitForReady(),
+      getCallCredentials: () => connector.getCallCredentials(),
+      destroy: () => connector.destroy(),
+      connect: (socket) => {
+        sockets.add(socket);
+        socket.once('close', () => sockets.delete(socket));
+        return connector.connect(socket);
+      },
+    };
+  };
+  return {
+    ssl,
+    // grpc-js closes no connection whose handshake is under way: a server that is silent would cost one at each attempt.
+    destroy: () => {
+      for (const socket of sockets) socket.destroy();
+    },
+  };
 }
 
 type Shown = { readonly raw: Buffer; readonly issuerCertificate?: Shown };

@@ -11,11 +11,14 @@ import {
   ask,
   attestNode,
   type ChannelOptions,
+  defaultLinkTimes,
   type Evidence,
+  type LinkTimes,
   type NodeIdentity,
   openNodeChannel,
   watchView,
 } from './node-client.ts';
+import { backOff, keepIdentity, mayPass, type Trouble, troubleOf } from './node-identity.ts';
 import type { ServerAddress, ServerTrust } from './server-trust.ts';
 import { bundleFromWire, deltaFromWire, viewFromWire } from './view-wire.ts';
 
@@ -28,6 +31,10 @@ export type NodeLink = {
   /** When the server last confirmed the view: now, while it is watched. */
   readonly freshAt: () => Date;
   readonly isWatching: () => boolean;
+  /** Since when it is watched, or is not. */
+  readonly since: () => Date;
+  /** What the link lacks to be well, such as a new join token; null when it lacks nothing. */
+  readonly trouble: () => Trouble | null;
   /** Calls back when the view or the identity has changed. */
   readonly onChange: (listener: () => void) => () => void;
   readonly close: () => Promise<void>;
@@ -35,9 +42,10 @@ export type NodeLink = {
 
 export type NodeLinkParts = {
   readonly server: ServerAddress;
-  readonly trust: ServerTrust;
-  /** Null when the node can only go on from what it has. */
-  readonly evidence: Evidence | null;
+  /** Whom to believe at the first start, worked out when the server answers; it is asked again after what may pass. */
+  readonly learnTrust: () => ServerTrust | Promise<ServerTrust>;
+  /** What the machine can show now; null when it can only go on from what it has. Asked anew at each attempt. */
+  readonly evidence: () => Evidence | null | Promise<Evidence | null>;
   /** What an earlier process has kept. */
   readonly kept: { readonly identity: NodeIdentity; readonly view: NodeView; readonly freshAt: Date } | null;
   readonly generateKeyPair: GenerateKeyPair;
@@ -47,59 +55,80 @@ export type NodeLinkParts = {
   readonly clock: Clock;
   /** 0 to 1, evenly spread. */
   readonly random: () => number;
-  readonly log: (level: 'info' | 'warn' | 'error', message: string, detail: object) => void;
+  readonly log: (level: 'info' | 'warn' | 'error', message: string, detail: Trouble) => void;
   readonly signal: AbortSignal;
+  /** Default: {@link defaultLinkTimes}. */
+  readonly times?: Partial<LinkTimes>;
 };
 
 /**
  * Opens the link. With what an earlier process has kept it is open at once, whether or not the server is there; else it
- * waits for the server, attests, and takes the first view.
- * @throws MeshError what the server refuses the evidence with; `node_evidence_invalid` when there is none
+ * waits for the server, attests, and takes the first view. What can pass is tried again until the signal ends it.
+ * @throws MeshError what the server refuses the evidence with; `node_evidence_invalid` when there is none;
+ *   `server_untrusted`
  */
 export async function openNodeLink(parts: NodeLinkParts): Promise<NodeLink> {
-  const { clock, kept, log } = parts;
+  const { clock, kept } = parts;
+  const times = { ...defaultLinkTimes, ...parts.times };
   const notice = createNotice();
   const stop = new AbortController();
   const signal = AbortSignal.any([parts.signal, stop.signal]);
-  const { trustDomain } = parts.trust;
-  let roots = kept?.view.bundle.x509Authorities ?? parts.trust.roots;
-  let isSpent = false;
-  // Even one that has expired: what was kept is served, and the node is attested anew when the server is back.
-  let identity = kept !== null ? kept.identity : await attest();
+  const complain = createComplaints(parts);
+  const trust = kept === null ? await learn() : trustOf(kept.view);
+  const { trustDomain } = trust;
+  let { roots } = trust;
+  let trouble: Trouble | null = null;
+  let line: Line | undefined;
+  const identities = await keepIdentity({
+    ...parts,
+    kept: kept?.identity ?? null,
+    attest: async (evidence, key) => take(await attestNode(channelOf(), evidence, key), key.privateKey),
+    renew: async (_, key) => {
+      const csr = Buffer.from(makeCertificateRequest(key.publicKey, key.privateKey));
+      const own = currentLine().client;
+      const answer = await ask<NodeCertificate>((metadata, options, done) =>
+        own.renew({ csr }, metadata, options, done),
+      );
+      return take(answer, key.privateKey);
+    },
+    complain: (error) => complain('the certificate of this node is not up to date', error),
+    signal,
+  });
   let view: NodeView | undefined = kept?.view;
   let freshAt = kept?.freshAt ?? clock.now();
   let isWatching = false;
-  let client = openNodeChannel(channelOf(), identity);
+  let since = freshAt;
   let reconnect = new AbortController();
   const first = Promise.withResolvers<void>();
   if (view !== undefined) first.resolve();
 
-  function channelOf(): ChannelOptions {
-    return { server: parts.server, roots, trustDomain };
-  }
-
-  async function attest(): Promise<NodeIdentity> {
-    const { evidence } = parts;
-    if (evidence === null) {
-      throw new MeshError(
-        'node_evidence_invalid',
-        'this node has no certificate that counts and nothing to show for one',
-        {
-          fix: 'give it a join token, or a machine certificate',
-        },
-      );
-    }
-    for (let attempt = 0; ; attempt += 1) {
-      const key = await parts.generateKeyPair();
+  async function learn(): Promise<ServerTrust> {
+    for (let attempt = 1; ; attempt += 1) {
       try {
-        return take(await attestNode(channelOf(), evidence, key), key.privateKey);
+        return await parts.learnTrust();
       } catch (error) {
-        if (!mayPass(error) || signal.aborted) throw error;
-        log('warn', 'the server cannot be reached; trying again', publicError(error));
+        if (!mayPass(error)) throw error;
+        complain('the server cannot be reached yet', error);
         await clock.sleep(backOff(attempt, parts.random), signal);
-        if (signal.aborted) throw error;
+        if (signal.aborted) throw stopped();
       }
     }
+  }
+
+  function currentLine(): Line {
+    const identity = identities.current();
+    return (line ??= { identity, client: openNodeChannel(channelOf(), identity) });
+  }
+
+  /** The next one has the roots and the certificate of now, and no back-off of its own; calls on this one may end. */
+  function leaveLine(): void {
+    const left = line;
+    line = undefined;
+    if (left !== undefined) void clock.sleep(lingerMs, stop.signal).then(() => left.client.close());
+  }
+
+  function channelOf(): ChannelOptions {
+    return { server: parts.server, roots, trustDomain };
   }
 
   /** @throws MeshError when it is not what was asked for */
@@ -122,9 +151,10 @@ export async function openNodeLink(parts: NodeLinkParts): Promise<NodeLink> {
       throw new MeshError('view_invalid', 'the view is of another trust domain');
     }
     parts.accept(next);
+    if (!isWatching) since = clock.now();
     view = next;
     roots = next.bundle.x509Authorities;
-    [freshAt, isWatching] = [clock.now(), true];
+    [freshAt, isWatching, trouble] = [clock.now(), true, null];
     first.resolve();
     notice.announce();
   }
@@ -134,111 +164,90 @@ export async function openNodeLink(parts: NodeLinkParts): Promise<NodeLink> {
     while (!signal.aborted) {
       reconnect = new AbortController();
       const cut = AbortSignal.any([signal, reconnect.signal]);
-      const own = client;
+      const { client, identity } = currentLine();
+      let isRefused = false;
       try {
-        for await (const message of watchView(own, parts.agentVersion, cut)) {
+        for await (const message of watchView(client, parts.agentVersion, cut, times)) {
           update(message);
+          identities.taken(identity);
           failures = 0;
         }
       } catch (error) {
         failures += 1;
-        log(mayPass(error) ? 'warn' : 'error', 'the view is not up to date', publicError(error));
+        isRefused = error instanceof MeshError && error.code === 'node_refused';
+        if (isRefused) identities.refused(identity);
+        trouble = troubleOf(error);
+        complain('the view is not up to date', error);
       }
-      if (isWatching) freshAt = clock.now();
+      if (isWatching) [freshAt, since] = [clock.now(), clock.now()];
       isWatching = false;
       if (signal.aborted) break;
-      // A new channel each time: with the roots and the certificate of now, and without a back-off of its own.
-      client = openNodeChannel(channelOf(), identity);
-      void clock.sleep(lingerMs, stop.signal).then(() => own.close());
-      if (!reconnect.signal.aborted) await clock.sleep(backOff(failures, parts.random), signal);
+      leaveLine();
+      if (reconnect.signal.aborted) continue;
+      const waitMs = isRefused ? parts.random() * refusedMs : backOff(failures, parts.random);
+      // Another certificate ends the wait.
+      await clock.sleep(waitMs, AbortSignal.any([signal, reconnect.signal]));
     }
   }
 
-  async function renew(): Promise<void> {
-    let failures = 0;
-    while (!signal.aborted) {
-      const { notBefore, notAfter } = datesOf(identity);
-      const half = notBefore + (notAfter - notBefore) * (0.45 + parts.random() / 10);
-      const dueMs = failures === 0 ? half - clock.now().getTime() : backOff(failures, parts.random);
-      await clock.sleep(Math.max(0, Math.min(dueMs, longestSleepMs)), signal);
-      if (signal.aborted) return;
-      if (failures === 0 && clock.now().getTime() < half) continue;
-      try {
-        identity = await renewed();
-        failures = 0;
-        notice.announce();
-        reconnect.abort('renewed');
-      } catch (error) {
-        failures += 1;
-        log('error', 'the certificate of this node could not be renewed', publicError(error));
-      }
-    }
-  }
-
-  async function renewed(): Promise<NodeIdentity> {
-    const own = client;
-    try {
-      if (!isLive(identity, clock.now())) throw new MeshError('node_refused', 'the certificate has expired');
-      const key = await parts.generateKeyPair();
-      const csr = Buffer.from(makeCertificateRequest(key.publicKey, key.privateKey));
-      const answer = await ask<NodeCertificate>((metadata, options, done) =>
-        own.renew({ csr }, metadata, options, done),
-      );
-      return take(answer, key.privateKey);
-    } catch (error) {
-      const isRefused = error instanceof MeshError && error.code === 'node_refused';
-      if (!isRefused || parts.evidence === null || isSpent) throw error;
-      // A machine certificate proves the node anew at any time. A join token may be a new one: it is tried once.
-      isSpent = parts.evidence.kind === 'join_token';
-      return attest();
-    }
-  }
-
-  const running = Promise.all([watch(), renew()]);
+  identities.onChange(() => {
+    leaveLine();
+    notice.announce();
+    reconnect.abort('another certificate');
+  });
+  const running = Promise.all([watch(), identities.run()]);
   const close = async (): Promise<void> => {
     stop.abort('closed');
     await running;
-    client.close();
+    line?.client.close();
   };
   await Promise.race([first.promise, aborted(signal)]);
-  const current = view;
-  if (current === undefined) {
+  const opened = view;
+  if (opened === undefined) {
     await close();
-    throw new MeshError('shutting_down', 'the agent is stopped before the server was reached');
+    throw stopped();
   }
   return {
-    identity: () => identity,
-    client: () => client,
-    view: () => view ?? current,
+    identity: identities.current,
+    client: () => currentLine().client,
+    view: () => view ?? opened,
     freshAt: () => (isWatching ? clock.now() : freshAt),
     isWatching: () => isWatching,
+    since: () => since,
+    trouble: () => identities.trouble() ?? trouble,
     onChange: notice.subscribe,
     close,
   };
 }
 
-/** Full jitter: anything from nothing to a bound that doubles, from a quarter of a second to ten. */
-export function backOff(failures: number, random: () => number): number {
-  return random() * Math.min(longestBackOffMs, firstBackOffMs * 2 ** Math.min(failures, 16));
+function trustOf({ bundle }: NodeView): ServerTrust {
+  return { roots: bundle.x509Authorities, trustDomain: bundle.trustDomain };
 }
 
-function mayPass(error: unknown): boolean {
-  return (
-    error instanceof MeshError &&
-    (error.kind === 'unavailable' || error.kind === 'exhausted' || error.code === 'view_gap')
-  );
+/** A channel, and whose it is. */
+type Line = { readonly client: NodeClient; readonly identity: NodeIdentity };
+
+/** An outage is one line in a minute, not one at each attempt; what is new is said at once. */
+function createComplaints({
+  clock,
+  log,
+}: Pick<NodeLinkParts, 'clock' | 'log'>): (message: string, error: unknown) => void {
+  const said = new Map<string, { readonly code: string; readonly atMs: number }>();
+  return (message, error) => {
+    const { code } = publicError(error);
+    const atMs = clock.now().getTime();
+    const last = said.get(message);
+    if (last?.code === code && Math.abs(atMs - last.atMs) < complainEveryMs) return;
+    said.set(message, { code, atMs });
+    log(mayPass(error) ? 'warn' : 'error', message, troubleOf(error));
+  };
 }
 
-function isLive(identity: NodeIdentity, now: Date): boolean {
-  return now.getTime() < datesOf(identity).notAfter;
+function stopped(): MeshError {
+  return new MeshError('shutting_down', 'the agent is stopped before the server was reached');
 }
 
-function datesOf({ certificates }: NodeIdentity): { readonly notBefore: number; readonly notAfter: number } {
-  const { notBefore, notAfter } = checkX509SvidLeaf(certificates[0] ?? new Uint8Array(0));
-  return { notBefore: notBefore.getTime(), notAfter: notAfter.getTime() };
-}
-
-const firstBackOffMs = 250;
-const longestBackOffMs = 10_000;
-const longestSleepMs = 60_000;
 const lingerMs = 20_000;
+const complainEveryMs = 60_000;
+// Whoever was refused comes back seldom: only a ban that is lifted mends that without another certificate.
+const refusedMs = 30_000;

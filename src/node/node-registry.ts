@@ -9,12 +9,14 @@ import { createTurns } from '../identity/turns.ts';
 export type NodeStore = {
   readonly loadNodes: () => Promise<readonly AttestedNode[]>;
   readonly putNode: (node: AttestedNode, events: readonly AuditEvent[]) => Promise<void>;
+  readonly removeNode: (name: string, events: readonly AuditEvent[]) => Promise<void>;
   /**
-   * Puts a node in exchange for an unused, unexpired token of this secret and node: of many who try at once, one does.
+   * Puts a node in exchange for an unused, unexpired token of this secret and node: of many who try at once, one does,
+   * and that one may again with the same key until its node has renewed: the answer may have been lost.
    * @throws MeshError `node_evidence_invalid`; then nothing is stored
    */
   readonly redeemJoinToken: (
-    redemption: { readonly secretSha256: string; readonly now: Date },
+    redemption: { readonly secretSha256: string; readonly keySha256: string; readonly now: Date },
     node: AttestedNode,
     events: readonly AuditEvent[],
   ) => Promise<void>;
@@ -30,6 +32,8 @@ export type NodeStore = {
 export type Attested = Pick<AttestedNode, 'name' | 'method' | 'selectors'> & {
   /** SHA-256 of the secret of the join token that is used up by it, or null. */
   readonly tokenSha256: string | null;
+  /** SHA-256 of the public key that its certificate is for, SPKI, lower-case hex. */
+  readonly keySha256: string;
   readonly sourceAddress: string;
 };
 
@@ -58,6 +62,8 @@ export type NodeRegistry = {
   readonly certify: (node: AttestedNode, certified: Certified) => Promise<AttestedNode>;
   /** From now on no certificate of the node counts. @throws MeshError `node_not_found` */
   readonly evict: (name: string, actor: Actor) => Promise<AttestedNode>;
+  /** Forgets the nodes whose last certificate ended before `before`: they may come again. @returns how many */
+  readonly forget: (before: Date) => Promise<number>;
   readonly onChange: (listener: () => void) => () => void;
 };
 
@@ -74,7 +80,7 @@ export async function openNodeRegistry(store: NodeStore, clock: Clock): Promise<
   return {
     find: (name) => nodes.get(name),
     all: () => [...nodes.values()].sort((a, b) => (a.name < b.name ? -1 : 1)),
-    admit: ({ name, method, selectors, tokenSha256, sourceAddress }) =>
+    admit: ({ name, method, selectors, tokenSha256, keySha256, sourceAddress }) =>
       inTurn(async () => {
         const now = clock.now();
         const node: AttestedNode = {
@@ -89,7 +95,7 @@ export async function openNodeRegistry(store: NodeStore, clock: Clock): Promise<
         };
         const events = [nodeEvent(node, 'attested', now, { sourceAddress })];
         if (tokenSha256 === null) await store.putNode(node, events);
-        else await store.redeemJoinToken({ secretSha256: tokenSha256, now }, node, events);
+        else await store.redeemJoinToken({ secretSha256: tokenSha256, keySha256, now }, node, events);
         return put(node);
       }),
     certify: (before, { serial, notAfter, shown, sourceAddress }) =>
@@ -125,6 +131,20 @@ export async function openNodeRegistry(store: NodeStore, clock: Clock): Promise<
         await store.putNode(node, [nodeEvent(node, 'evicted', now, { actor })]);
         return put(node);
       }),
+    forget: async (before) => {
+      const over = [...nodes.values()].filter(({ notAfter }) => notAfter < before);
+      for (const { name } of over) {
+        await inTurn(async () => {
+          // It may have come again before its turn.
+          const node = nodes.get(name);
+          if (node === undefined || node.notAfter >= before) return;
+          await store.removeNode(name, [nodeEvent(node, 'forgotten', clock.now())]);
+          nodes.delete(name);
+          notice.announce();
+        });
+      }
+      return over.length;
+    },
     onChange: notice.subscribe,
   };
 }

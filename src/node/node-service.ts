@@ -5,13 +5,15 @@ import { MeshError, publicError } from '../errors.ts';
 import { guardServerStream, guardStream, guardUnary, type ReportFailure } from '../grpc/guard.ts';
 import type { GrpcService } from '../grpc/listener.ts';
 import { disconnectTls, type TlsPeer, tlsPeerOf } from '../grpc/tls-connections.ts';
+import type { CheckPresented } from '../grpc/tls-svid.ts';
+import type { Breathe } from '../identity/breath.ts';
 import type { IssuedX509, IssueX509 } from '../identity/issuer.ts';
 import type { MintJwt } from '../identity/jwt-svid.ts';
 import type { AttestedNode } from '../identity/node.ts';
 import { createRateLimit, type RateLimits } from '../identity/rate-limit.ts';
 import { createTurns } from '../identity/turns.ts';
 import { parseSelector } from '../identity/selector.ts';
-import type { RegistrationEntry } from '../identity/entry.ts';
+import { mayRenewOverNetwork, type RegistrationEntry } from '../identity/entry.ts';
 import type { Attestation } from '../identity/evidence.ts';
 import type { TrustBundle } from '../spiffe/bundle.ts';
 import {
@@ -28,19 +30,21 @@ import {
   type SignX509Item,
   type SignX509Result,
   type SignX509Results,
-  type ViewUpdate,
   type WatchViewRequest,
 } from '../wire/node.ts';
+import { agentReportFromWire } from './agent-report.ts';
 import type { IssueNodeCertificate } from './attestation-service.ts';
 import { type CoverageNote, noteFromWire } from './coverage-wire.ts';
 import { callerOf, readShipment, type StoreShipment } from './event-shipment.ts';
 import { type CheckPeer, demandNode, type NodePeer } from './node-check.ts';
+import type { NodePresences } from './node-presence.ts';
 import type { NodeRegistry } from './node-registry.ts';
-import { streamView, type ViewPort } from './view-stream.ts';
+import { createOwnIdentities } from './own-identities.ts';
+import { createViewStreams, type ViewPort, type ViewStreamLimits } from './view-stream.ts';
 import { bundleToWire } from './view-wire.ts';
 import { integerOf } from './wire-values.ts';
 
-export type NodeServiceLimits = {
+export type NodeServiceLimits = ViewStreamLimits & {
   /** Certificates that one node may ask for. */
   readonly perNode: RateLimits;
   /** Items worked on at once, of all nodes. */
@@ -51,10 +55,6 @@ export type NodeServiceLimits = {
   readonly shipmentsAtOnce: number;
   /** Reports of coverage that one node may send. */
   readonly reportsPerNode: RateLimits;
-  /** How often the node of an open stream is judged again, in ms. */
-  readonly recheckMs: number;
-  /** How long a node may leave a message unread. */
-  readonly writeMs: number;
 };
 
 export const defaultNodeServiceLimits: NodeServiceLimits = {
@@ -65,6 +65,8 @@ export const defaultNodeServiceLimits: NodeServiceLimits = {
   reportsPerNode: { burst: 256, perSecond: 20 },
   recheckMs: 2_000,
   writeMs: 15_000,
+  // As many as a listener holds connections may wait; a node has one stream, and for a moment two.
+  fullViews: { atOnce: 64, waiting: 16_384, waitingPerOwner: 2 },
 };
 
 export type NodeServiceOptions = {
@@ -85,6 +87,12 @@ export type NodeServiceOptions = {
   readonly delivering?: (node: AttestedNode, issued: IssuedX509, bundle: TrustBundle) => void;
   /** A node has shown its certificate, which it was sent together with a bundle. */
   readonly seen?: (peer: NodePeer) => void;
+  /** Where it is noted which nodes are there. */
+  readonly presences?: NodePresences;
+  /** Judges what somebody has shown to an agent over the network; without it no certificate is renewed so. */
+  readonly checkPresented?: CheckPresented;
+  /** Shares the turns of the event loop when thousands of nodes are told of a change. */
+  readonly breathe?: Breathe;
   readonly clock: Clock;
   readonly report?: ReportFailure;
   readonly limits?: Partial<NodeServiceLimits>;
@@ -104,12 +112,15 @@ export function createNodeService(options: NodeServiceOptions): GrpcService {
   const takeReport = createRateLimit<string>(limits.reportsPerNode, clock);
   const shipmentTurns = createTurns(limits.shipmentsAtOnce);
   const shipping = new Set<string>();
+  const ownOf = createOwnIdentities(options.view.current, clock);
+  const serveView = createViewStreams({ view: options.view, clock, limits, breathe: options.breathe });
   const stop = new AbortController();
 
   const judge = (peer: TlsPeer): NodePeer => {
     if (stop.signal.aborted) throw new MeshError('shutting_down', 'the server is shutting down');
     const node = demandNode(check(peer));
     options.seen?.(node);
+    options.presences?.contact(node.node.name);
     return node;
   };
 
@@ -124,6 +135,15 @@ export function createNodeService(options: NodeServiceOptions): GrpcService {
     });
   };
 
+  /**
+   * INVARIANT: thrown away unseen when the node was evicted or banned while it was signed, or the entry was taken from it:
+   * an alias that becomes another leaves the entry as it was, so whoever signs does not notice.
+   */
+  const demandStill = (
+    { peer }: NodePeer,
+    item: { readonly entryId: string; readonly entryRevision: bigint },
+  ) => entryOf(demandNode(check(peer)), item.entryId, item.entryRevision);
+
   const sign = async (peer: NodePeer, item: SignX509Item): Promise<SignX509Result> => {
     try {
       if (!takeToken(peer.node.name)) {
@@ -132,7 +152,10 @@ export function createNodeService(options: NodeServiceOptions): GrpcService {
         });
       }
       const entry = entryOf(peer, item.entryId, item.entryRevision);
-      const attestation = attestationOf(peer, entry, item);
+      const attestation =
+        item.presented.length === 0
+          ? attestationOf(peer, entry, item)
+          : presentedAttestation(options.checkPresented, peer, entry, item);
       const publicKey = await options.readCsr(item.csr);
       const ttlSeconds = integerOf(item.ttlSeconds, 'a lifetime');
       const issued = await options.issue({
@@ -141,8 +164,7 @@ export function createNodeService(options: NodeServiceOptions): GrpcService {
         attestation,
         ...(ttlSeconds === 0 ? {} : { ttlSeconds }),
       });
-      // INVARIANT: thrown away unseen when the node was evicted or banned while it was signed.
-      demandNode(check(peer.peer));
+      demandStill(peer, item);
       const { certificates, issuerKeyId } = issued;
       return { kind: { $case: 'signed', signed: { certificates: certificates.map(asBuffer), issuerKeyId } } };
     } catch (error) {
@@ -175,18 +197,18 @@ export function createNodeService(options: NodeServiceOptions): GrpcService {
     { report },
   );
 
-  const watchView = guardServerStream<WatchViewRequest, ViewUpdate>(
+  const watchView = guardServerStream<WatchViewRequest, Buffer>(
     async (call, ended) => {
       const peer = tlsPeerOf(call);
-      judge(peer);
-      await streamView(call, {
-        view: options.view,
+      const { node } = judge(peer);
+      const present = options.presences?.opened(node.name, call.request.agentVersion);
+      await serveView({
+        call,
         judge: () => judge(peer).node,
         cut: () => disconnectTls(peer),
-        clock,
-        limits,
+        ...(present === undefined ? {} : { sent: present.sent }),
         signal: AbortSignal.any([ended, stop.signal]),
-      });
+      }).finally(present?.closed);
       if (stop.signal.aborted) throw new MeshError('shutting_down', 'the server is shutting down');
     },
     { report },
@@ -217,7 +239,7 @@ export function createNodeService(options: NodeServiceOptions): GrpcService {
         attestation: attestationOf(peer, entry, request),
         ...(ttlSeconds === 0 ? {} : { ttlSeconds }),
       });
-      demandNode(check(peer.peer));
+      demandStill(peer, request);
       return {
         token: svid.token,
         keyId: svid.keyId,
@@ -232,7 +254,8 @@ export function createNodeService(options: NodeServiceOptions): GrpcService {
     (call) => {
       const { node } = judge(tlsPeerOf(call));
       if (!takeReport(node.name)) throw new MeshError('rate_limited', 'the node reports too often');
-      const { notes } = call.request;
+      const { notes, agent } = call.request;
+      if (agent !== undefined) options.presences?.reported(node.name, agentReportFromWire(agent));
       if (notes.length > maxNotes)
         throw new MeshError('message_too_large', `a report has at most ${maxNotes} notes`);
       const own = new Set(
@@ -254,7 +277,8 @@ export function createNodeService(options: NodeServiceOptions): GrpcService {
       const batches = call.iterator({ destroyOnReturn: false }) as AsyncIterable<EventBatch>;
       for await (const batch of batches) {
         const { node } = judge(peer);
-        const shipment = readShipment(node.name, batch);
+        const shipper = { node: node.name, isOwn: ownOf(node), now: clock.now() };
+        const shipment = readShipment(shipper, batch);
         // INVARIANT: one at a time, or a node could fill the queue that everybody's events wait in.
         if (shipping.has(node.name) || !takeShipment(node.name))
           throw new MeshError('rate_limited', 'the node ships too many events', { fix: 'wait a while' });
@@ -272,13 +296,43 @@ export function createNodeService(options: NodeServiceOptions): GrpcService {
   );
 
   return {
-    definition: Definition,
+    definition: definitionOfBytes,
     implementation: { renew, watchView, signX509, signJwt, reportCoverage, shipEvents },
     close: () => stop.abort('shutting down'),
   };
 }
 
+/** Views are encoded where it is known what nodes have in common. */
+const definitionOfBytes = {
+  ...Definition,
+  watchView: { ...Definition.watchView, responseSerialize: (bytes: Buffer): Buffer => bytes },
+} as const;
+
 type Reported = Pick<SignX509Item, 'selectors' | 'caller'>;
+
+/** What the agent was shown by somebody whose process nobody has seen; proven again here. */
+function presentedAttestation(
+  check: CheckPresented | undefined,
+  { node }: NodePeer,
+  entry: RegistrationEntry,
+  { presented: certificates, caller }: SignX509Item,
+): Attestation {
+  const presented = check?.({ certificates });
+  if (presented === undefined) throw new MeshError('certificate_unusable', 'certificates are not renewed so');
+  if ('refused' in presented) throw new MeshError(presented.code, presented.refused);
+  if (!presented.id.equals(entry.spiffeId) || !mayRenewOverNetwork(entry)) {
+    throw new MeshError(
+      'identity_none',
+      'the entry does not let this certificate be renewed over the network',
+    );
+  }
+  const { pid, uid, gid } = callerOf(node.name, caller);
+  return {
+    selectors: [],
+    presented,
+    caller: { pid, uid, gid, node: node.name, certificate: presented.serial },
+  };
+}
 
 /** What the agent attested. It is trusted for its own entries, and still it has to have seen what the entry asks for. */
 function attestationOf({ node }: NodePeer, entry: RegistrationEntry, reported: Reported): Attestation {

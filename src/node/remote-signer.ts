@@ -6,6 +6,8 @@ import type { Attestation } from '../identity/evidence.ts';
 import type { IssuedX509, IssueX509 } from '../identity/issuer.ts';
 import type { MintJwt } from '../identity/jwt-svid.ts';
 import type { GenerateKeyPair } from '../identity/keeper.ts';
+import type { TrustBundle } from '../spiffe/bundle.ts';
+import { inspectChain } from '../spiffe/inspect-chain.ts';
 import { checkX509SvidLeaf } from '../spiffe/svid.ts';
 import type {
   NodeClient,
@@ -37,6 +39,8 @@ export function createRemoteSigner(parts: {
   readonly client: () => NodeClient;
   readonly generateKeyPair: GenerateKeyPair;
   readonly readCsr: (csr: Uint8Array) => Promise<PublicKey>;
+  /** What proxies of this node verify with now. */
+  readonly bundle: () => TrustBundle;
 }): RemoteSigner {
   // By the very value that a key is known by here, so that the proof goes when the key goes.
   const proofs = new WeakMap<object, Uint8Array>();
@@ -84,6 +88,7 @@ export function createRemoteSigner(parts: {
         entryRevision: BigInt(entry.revision),
         csr: asBuffer(csr),
         ttlSeconds: BigInt(ttlSeconds),
+        presented: attestation.presented?.certificates.map(asBuffer) ?? [],
         ...evidenceOf(attestation),
       });
       const issued = readResult(result);
@@ -93,6 +98,7 @@ export function createRemoteSigner(parts: {
         throw new MeshError('svid_invalid', 'the server signed something else than was asked for');
       }
       const { serial, notBefore, notAfter } = leaf;
+      demandTrusted(issued.certificates, parts.bundle(), notBefore);
       return { ...issued, serial, notBefore, notAfter };
     },
     mintJwt: async ({ entry, audiences, attestation, ttlSeconds = 0 }) => {
@@ -139,6 +145,18 @@ function readResult(result: SignX509Result | undefined): Pick<IssuedX509, 'certi
   if (result?.kind?.$case !== 'failure') throw new MeshError('message_invalid', 'the server did not answer');
   const { code, message } = result.kind.failure;
   throw new MeshError(Object.hasOwn(errorKinds, code) ? (code as ErrorCode) : 'internal', message);
+}
+
+/**
+ * INVARIANT: bundles first. A certificate under a root that the server published while this node was away is asked for
+ * again when the view has come.
+ * @param at a moment within the dates: clocks of two machines differ
+ */
+function demandTrusted(chain: readonly Uint8Array[], { x509Authorities }: TrustBundle, at: Date): void {
+  if (inspectChain(chain, { authorities: x509Authorities, at }).broken.length === 0) return;
+  throw new MeshError('credentials_pending', 'the CA that signed is not in the bundle of this node yet', {
+    fix: 'try again: the bundle comes with the view of the server',
+  });
 }
 
 function sha256(bytes: Uint8Array): string {

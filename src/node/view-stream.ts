@@ -1,11 +1,14 @@
 import type { ServerWritableStream } from '@grpc/grpc-js';
 import type { Clock } from '../clock.ts';
 import { MeshError } from '../errors.ts';
+import { type AdmissionLimits, createAdmission } from '../identity/admission.ts';
+import type { Breathe } from '../identity/breath.ts';
 import type { AttestedNode } from '../identity/node.ts';
-import { createLatch, latchOrSleep } from '../identity/notice.ts';
+import { createLatch } from '../identity/notice.ts';
+import { createPace, noPace, pacedRaise } from '../identity/pace.ts';
 import { diffViews, type NodeView } from '../identity/view.ts';
-import type { ViewUpdate, WatchViewRequest } from '../wire/node.ts';
-import { deltaToWire, viewToWire } from './view-wire.ts';
+import type { WatchViewRequest } from '../wire/node.ts';
+import { createViewEncoder, encodeDelta } from './view-encoder.ts';
 
 /** The views of all nodes. */
 export type ViewPort = {
@@ -15,29 +18,53 @@ export type ViewPort = {
   readonly onChange: (listener: () => void) => () => void;
 };
 
-type Parts = {
-  readonly view: ViewPort;
+export type ViewStreamLimits = {
+  /** How often the node of an open stream is judged again, in ms. */
+  readonly recheckMs: number;
+  /** How long a node may leave a message unread. */
+  readonly writeMs: number;
+  /** Full views that are on their way, and nodes that wait for theirs. */
+  readonly fullViews: AdmissionLimits;
+};
+
+/** One stream at work. */
+export type ViewStream = {
+  /** Bytes of `ViewUpdate`. */
+  readonly call: ServerWritableStream<WatchViewRequest, Buffer>;
   /** Judges the peer anew. @throws MeshError `node_refused`, which ends the stream */
   readonly judge: () => AttestedNode;
   /** Cuts the connection of a peer that does not read. */
   readonly cut: () => void;
-  readonly clock: Clock;
-  readonly limits: { readonly recheckMs: number; readonly writeMs: number };
+  /** Told of each revision that was sent. */
+  readonly sent?: (revision: number) => void;
   readonly signal: AbortSignal;
 };
 
+/** Serves the views of all nodes. @throws MeshError `server_busy`, `node_refused`, `stream_stalled` */
+export type ServeView = (stream: ViewStream) => Promise<void>;
+
 /**
- * Keeps one node's view in step: the full view at once, then one delta for all that has changed since the last message
- * was taken. A slow reader is sent fewer and larger deltas, one that does not read at all is cut.
+ * Keeps each node's view in step: the full view at once, then one delta for all that has changed since the last message
+ * was taken. A slow reader is sent fewer and larger deltas, one that does not read at all is cut. Full views are sent to
+ * so many nodes at once, one node after the other; a change, and the look at who is still welcome, takes as many turns
+ * of the event loop as it needs.
  */
-export async function streamView(
-  call: ServerWritableStream<WatchViewRequest, ViewUpdate>,
-  { view, judge, cut, clock, limits, signal }: Parts,
-): Promise<void> {
-  const latch = createLatch();
-  const unsubscribe = view.onChange(latch.raise);
-  const send = async (update: ViewUpdate): Promise<void> => {
-    if (call.write(update)) return;
+export function createViewStreams(parts: {
+  readonly view: ViewPort;
+  readonly clock: Clock;
+  readonly limits: ViewStreamLimits;
+  /** Default: all in one turn. */
+  readonly breathe?: Breathe | undefined;
+}): ServeView {
+  const { view, clock, limits, breathe } = parts;
+  const pace = breathe === undefined ? noPace : createPace(breathe);
+  const admit = createAdmission(limits.fullViews);
+  const encodeFull = createViewEncoder();
+  const lookAgain = tickWhileOpen(limits.recheckMs, clock);
+
+  const write = async ({ call, cut, sent, signal }: ViewStream, bytes: Buffer, revision: number) => {
+    sent?.(revision);
+    if (call.write(bytes)) return;
     const drained = new AbortController();
     const done = () => drained.abort('drained');
     call.once('drain', done);
@@ -48,19 +75,69 @@ export async function streamView(
     cut();
     throw new MeshError('stream_stalled', 'the node does not read its view');
   };
-  try {
-    let sent: NodeView = { ...view.current(judge()), revision: 1 };
-    await send({ kind: { $case: 'full', full: viewToWire(sent) } });
-    while (!signal.aborted) {
-      await latchOrSleep(latch, limits.recheckMs, clock, signal);
-      if (signal.aborted) return;
-      const next = view.current(judge());
-      const delta = diffViews(sent, next);
-      if (delta === undefined) continue;
-      sent = { ...next, revision: delta.revision };
-      await send({ kind: { $case: 'delta', delta: deltaToWire(delta) } });
+
+  const sendFull = async (stream: ViewStream): Promise<NodeView> => {
+    const { judge, signal } = stream;
+    const leave = await admit(judge().name, signal);
+    const over = new AbortController();
+    try {
+      await new Promise<void>((resolve) => pace(false, resolve));
+      const full: NodeView = { ...view.current(judge()), revision: 1 };
+      // A node behind a slow line keeps its place for a moment only.
+      void clock.sleep(holdMs, over.signal).then(leave);
+      await write(stream, encodeFull(full), 1);
+      return full;
+    } finally {
+      over.abort('sent');
+      leave();
     }
-  } finally {
-    unsubscribe();
-  }
+  };
+
+  return async (stream) => {
+    const { judge, signal } = stream;
+    let sent = await sendFull(stream);
+    const latch = createLatch();
+    const wake = pacedRaise(pace, latch, () => false);
+    const forgets = [view.onChange(wake), lookAgain(wake)];
+    // What changed while the first was on its way.
+    latch.raise();
+    try {
+      while (!signal.aborted) {
+        await latch.next(signal);
+        if (signal.aborted) return;
+        const next = view.current(judge());
+        const delta = diffViews(sent, next);
+        if (delta === undefined) continue;
+        sent = { ...next, revision: delta.revision };
+        await write(stream, encodeDelta(delta), delta.revision);
+      }
+    } finally {
+      for (const forget of forgets) forget();
+    }
+  };
 }
+
+/** One timer for all who listen, for as long as anybody does. */
+function tickWhileOpen(everyMs: number, clock: Clock): (listener: () => void) => () => void {
+  const listeners = new Set<() => void>();
+  let stop = new AbortController();
+  const run = async (signal: AbortSignal): Promise<void> => {
+    while (!signal.aborted) {
+      await clock.sleep(everyMs, signal);
+      if (!signal.aborted) for (const listener of listeners) listener();
+    }
+  };
+  return (listener) => {
+    if (listeners.size === 0) {
+      stop = new AbortController();
+      void run(stop.signal);
+    }
+    listeners.add(listener);
+    return () => {
+      listeners.delete(listener);
+      if (listeners.size === 0) stop.abort('nobody listens');
+    };
+  };
+}
+
+const holdMs = 1_000;

@@ -4,7 +4,7 @@ import { type Ban, banKey, type BanTarget, parseBanTarget } from '../identity/ba
 import { maxTtlSeconds, minTtlSeconds, type RegistrationEntry } from '../identity/entry.ts';
 import type { PolicyDocument } from '../identity/mesh.ts';
 import { parseSelector } from '../identity/selector.ts';
-import type { NodeView, ViewDelta, ViewSettings } from '../identity/view.ts';
+import type { NodeView, OutgoingIssuer, ViewDelta, ViewSettings } from '../identity/view.ts';
 import { makeBundle, type TrustBundle } from '../spiffe/bundle.ts';
 import { SpiffeId, TrustDomain } from '../spiffe/id.ts';
 import { isKeyId, type JwtBundle } from '../spiffe/jwt-bundle.ts';
@@ -18,13 +18,19 @@ export function viewToWire(view: NodeView): wire.View {
     revision: BigInt(view.revision),
     meshRevision: BigInt(mesh.revision),
     settings: settingsToWire(view.settings),
-    entries: [...mesh.entries.values()].map(entryToWire),
+    entries: entriesToWire(mesh.entries),
     policies: [...mesh.policies.values()].map(policyToWire),
     bans: [...mesh.bans.values()].map(banToWire),
     x509Bundle: bundleToWire(view.bundle),
     jwtBundle: jwtBundleToWire(view.jwtBundle),
     revocationLists: { lists: view.crls.map(asBuffer) },
+    outgoingIssuers: outgoingToWire(view.outgoing),
   };
+}
+
+/** Entries as they travel. */
+export function entriesToWire(entries: ReadonlyMap<string, RegistrationEntry>): wire.Entry[] {
+  return [...entries.values()].map(entryToWire);
 }
 
 /**
@@ -46,6 +52,7 @@ export function viewFromWire(view: wire.View): NodeView {
       bundle: bundleFromWire(required(view.x509Bundle, 'bundle'), trustDomain),
       jwtBundle: jwtBundleFromWire(required(view.jwtBundle, 'JWT bundle'), trustDomain),
       crls: required(view.revocationLists, 'revocation lists').lists.map((der) => new Uint8Array(der)),
+      outgoing: outgoingFromWire(view.outgoingIssuers ?? { issuers: [] }),
       settings,
     };
   });
@@ -53,7 +60,7 @@ export function viewFromWire(view: wire.View): NodeView {
 
 /** A delta as it travels. */
 export function deltaToWire(delta: ViewDelta): wire.ViewDelta {
-  const { bundle, jwtBundle, crls, settings } = delta;
+  const { bundle, jwtBundle, crls, outgoing, settings } = delta;
   return {
     baseRevision: BigInt(delta.baseRevision),
     revision: BigInt(delta.revision),
@@ -67,6 +74,7 @@ export function deltaToWire(delta: ViewDelta): wire.ViewDelta {
     x509Bundle: bundle && bundleToWire(bundle),
     jwtBundle: jwtBundle && jwtBundleToWire(jwtBundle),
     revocationLists: crls && { lists: crls.map(asBuffer) },
+    outgoingIssuers: outgoing && outgoingToWire(outgoing),
     settings: settings && settingsToWire(settings),
   };
 }
@@ -94,6 +102,7 @@ export function deltaFromWire(delta: wire.ViewDelta, trustDomain: TrustDomain): 
       bundle: delta.x509Bundle && bundleFromWire(delta.x509Bundle, trustDomain),
       jwtBundle: delta.jwtBundle && jwtBundleFromWire(delta.jwtBundle, trustDomain),
       crls: delta.revocationLists?.lists.map((der) => new Uint8Array(der)),
+      outgoing: delta.outgoingIssuers && outgoingFromWire(delta.outgoingIssuers),
       settings,
     };
   });
@@ -120,6 +129,18 @@ function jwtBundleFromWire({ keys, sequence }: wire.JwtBundle, trustDomain: Trus
     return { keyId, publicKey: new Uint8Array(publicKey) };
   });
   return { trustDomain, authorities, sequence: integerOf(sequence, 'a sequence') };
+}
+
+function outgoingToWire(outgoing: readonly OutgoingIssuer[]): wire.OutgoingIssuers {
+  return { issuers: outgoing.map(({ keyId, urgent }) => ({ keyId, urgent })) };
+}
+
+/** Also of a server, or in a cache, that knew of none. */
+function outgoingFromWire({ issuers }: wire.OutgoingIssuers): readonly OutgoingIssuer[] {
+  return issuers.map(({ keyId, urgent }) => {
+    if (!/^[0-9a-f]{2,128}$/.test(keyId)) refuse('has a CA without a name');
+    return { keyId, urgent };
+  });
 }
 
 function settingsToWire(settings: ViewSettings): wire.Settings {

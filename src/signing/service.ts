@@ -9,11 +9,11 @@ import { guardUnary } from '../grpc/guard.ts';
 import { minTtlSeconds, type RegistrationEntry } from '../identity/entry.ts';
 import type { Attest, Attestation, CallerEvidence, UnixPeer } from '../identity/evidence.ts';
 import type { IssueX509 } from '../identity/issuer.ts';
+import { createKeyOwners, type KeyOwners } from '../identity/key-owners.ts';
 import { createTurns } from '../identity/turns.ts';
 import type { TrustBundle } from '../spiffe/bundle.ts';
 import { maxIdBytes, SpiffeId } from '../spiffe/id.ts';
 import { SigningService as Definition, type SignX509Request, type SignX509Response } from '../wire/sign.ts';
-import { createKeyOwners } from './key-owners.ts';
 import { createRateLimit, type RateLimits } from '../identity/rate-limit.ts';
 import { attestRecently } from './recent-attestation.ts';
 
@@ -50,8 +50,8 @@ export type SigningOptions = {
   /** Where requests are read and their proofs are verified; default: on this thread. */
   readonly readCsr?: (input: Uint8Array) => PublicKey | Promise<PublicKey>;
   readonly bundle: () => TrustBundle;
-  /** Keys of certificates that are still valid, and their identities: what an earlier process of ours gave out. */
-  readonly knownKeys?: readonly (readonly [spkiSha256: string, spiffeId: string])[];
+  /** Which identity each key was certified for, also by an earlier process of ours. Default: nothing is known. */
+  readonly keyOwners?: KeyOwners;
   /** Takes a refusal for the record without waiting. */
   readonly recordRefusal: (refusal: SigningRefusal) => void;
   readonly clock: Clock;
@@ -83,7 +83,7 @@ export function createSigningService(options: SigningOptions): SigningDoor {
   const takeToken = createRateLimit(limits.perUid, clock);
   const turns = createTurns(limits.atOnce);
   const attest = attestRecently(options.attest, clock);
-  const keyOwners = createKeyOwners(undefined, options.knownKeys);
+  const keyOwners = options.keyOwners ?? createKeyOwners();
   let pending = 0;
   let closed = false;
 

@@ -15,7 +15,7 @@ export type ProofThread = {
 };
 
 /**
- * Starts the thread. Whatever is asked within one turn of the event loop, or while the thread has two batches in hand,
+ * Starts the thread at the first question: an agent may never be asked one. Whatever is asked within one turn of the event loop, or while the thread has two batches in hand,
  * goes to it in one message. When it is lost, what it had in hand and all that comes is done by the thread that asks:
  * slower, and by the same rules.
  * @param onLost told the cause when the thread ended by itself
@@ -23,9 +23,7 @@ export type ProofThread = {
 export function startProofThread(onLost: (cause: string) => void = () => undefined): ProofThread {
   // Compiled, this file and the worker are .js; from the sources Node runs the .ts.
   const file = import.meta.url.endsWith('.ts') ? './thread-worker.ts' : './thread-worker.js';
-  const worker = new Worker(new URL(file, import.meta.url));
-  // A process that has nothing else to do may end.
-  worker.unref();
+  let worker: Worker | undefined;
   const numbers = new WeakMap<object, number>();
   const inHand: (readonly Waiting[])[] = [];
   let issuers: [number, IssuerFacts][] = [];
@@ -47,15 +45,21 @@ export function startProofThread(onLost: (cause: string) => void = () => undefin
     onLost(cause);
   }
 
-  worker.on('error', (error) => lose(error.message));
-  worker.on('messageerror', (error) => lose(error.message));
-  worker.on('exit', () => lose('the thread ended'));
-  worker.on('message', (verdicts: readonly Verdict[]) => {
-    const batch = inHand.shift() ?? [];
-    // The next batch is on its way before this one is looked at.
-    send();
-    for (const [at, { settle }] of batch.entries()) settle(verdicts[at]);
-  });
+  function start(): Worker {
+    const started = new Worker(new URL(file, import.meta.url));
+    // A process that has nothing else to do may end.
+    started.unref();
+    started.on('error', (error) => lose(error.message));
+    started.on('messageerror', (error) => lose(error.message));
+    started.on('exit', () => lose('the thread ended'));
+    started.on('message', (verdicts: readonly Verdict[]) => {
+      const batch = inHand.shift() ?? [];
+      // The next batch is on its way before this one is looked at.
+      send();
+      for (const [at, { settle }] of batch.entries()) settle(verdicts[at]);
+    });
+    return started;
+  }
 
   function plan(): void {
     if (planned || gone) return;
@@ -82,6 +86,7 @@ export function startProofThread(onLost: (cause: string) => void = () => undefin
     const message: Batch = { jobs: batch.map(({ job }) => job), bytes, issuers };
     issuers = [];
     inHand.push(batch);
+    worker ??= start();
     worker.postMessage(message, [bytes.buffer]);
     send();
   }
@@ -151,7 +156,7 @@ export function startProofThread(onLost: (cause: string) => void = () => undefin
     },
     close: async () => {
       takeBack();
-      await worker.terminate();
+      await worker?.terminate();
     },
   };
 }

@@ -32,10 +32,10 @@ export interface AttestRequest {
 export interface Evidence {
   /** PKCS #10, DER, at most 16 KiB: the key of the node's certificate and the proof that the agent holds it. */
   csr: Buffer;
-  kind:
-    | { $case: "joinToken"; joinToken: JoinTokenEvidence }
-    | { $case: "x509pop"; x509pop: X509PopEvidence }
-    | undefined;
+  kind: { $case: "joinToken"; joinToken: JoinTokenEvidence } | { $case: "x509pop"; x509pop: X509PopEvidence } | {
+    $case: "kubernetes";
+    kubernetes: KubernetesEvidence;
+  } | undefined;
 }
 
 export interface JoinTokenEvidence {
@@ -46,6 +46,13 @@ export interface JoinTokenEvidence {
 export interface X509PopEvidence {
   /** DER, the machine's own certificate first. */
   certificates: Buffer[];
+}
+
+export interface KubernetesEvidence {
+  /** What the server calls the cluster. */
+  cluster: string;
+  /** A projected service account token, JWS in compact form, at most 16 KiB. */
+  token: string;
 }
 
 export interface AttestResponse {
@@ -99,6 +106,7 @@ export interface View {
   x509Bundle: X509Bundle | undefined;
   jwtBundle: JwtBundle | undefined;
   revocationLists: RevocationLists | undefined;
+  outgoingIssuers: OutgoingIssuers | undefined;
 }
 
 export interface ViewDelta {
@@ -116,6 +124,7 @@ export interface ViewDelta {
   jwtBundle: JwtBundle | undefined;
   revocationLists: RevocationLists | undefined;
   settings: Settings | undefined;
+  outgoingIssuers: OutgoingIssuers | undefined;
 }
 
 export interface Settings {
@@ -166,6 +175,18 @@ export interface Ban {
   revision: bigint;
 }
 
+/** CAs whose certificates are to be replaced: they were, or their root was, or somebody else may have their keys. */
+export interface OutgoingIssuers {
+  issuers: OutgoingIssuer[];
+}
+
+export interface OutgoingIssuer {
+  /** Subject key identifier, lower-case hex. */
+  keyId: string;
+  /** At once, and not over the time that is left. */
+  urgent: boolean;
+}
+
 export interface RevocationLists {
   /** CRLs, DER. */
   lists: Buffer[];
@@ -175,6 +196,11 @@ export interface Caller {
   pid: bigint;
   uid: bigint;
   gid: bigint;
+  /**
+   * The serial of the certificate that it has shown over the network, hex; then nobody has seen its process, and the
+   * rest is zero. Empty otherwise.
+   */
+  certificate: string;
 }
 
 export interface SignX509Batch {
@@ -190,7 +216,14 @@ export interface SignX509Item {
   ttlSeconds: bigint;
   /** What the agent attested, for the record. */
   selectors: string[];
-  caller: Caller | undefined;
+  caller:
+    | Caller
+    | undefined;
+  /**
+   * What the caller has shown over the network in place of selectors: DER, its own certificate first. Its entry must let
+   * it be renewed so.
+   */
+  presented: Buffer[];
 }
 
 export interface SignX509Results {
@@ -232,6 +265,22 @@ export interface SignJwtResponse {
 
 export interface CoverageReport {
   notes: CoverageNote[];
+  /** What the agent says of itself: with every change of its view, and every half minute. */
+  agent: AgentReport | undefined;
+}
+
+export interface AgentReport {
+  /** The revision of the open WatchView that is in force. */
+  viewRevision: bigint;
+  /** Events that are not in the server's log yet, and those lost that it was not told of. */
+  eventsQueued: bigint;
+  eventsLost: bigint;
+  /**
+   * Workloads with a certificate, and when the first of them, or policy, would end were the server away from now on;
+   * milliseconds since 1970, absent when there is none.
+   */
+  workloads: bigint;
+  darkAtMs?: bigint | undefined;
 }
 
 export interface CoverageNote {
@@ -265,8 +314,9 @@ export interface EventBatch {
   /** From 1, one more with each batch of the epoch. */
   sequence: bigint;
   decisions: Decision[];
-  /** Decisions that were made and could not be kept. */
+  /** Events that happened and could not be kept. */
   losses: Loss[];
+  refusals: Refusal[];
 }
 
 export interface Decision {
@@ -294,6 +344,24 @@ export interface Loss {
   fromMs: bigint;
   toMs: bigint;
   cause: string;
+  /** What was lost: `decision`, also when it is empty, or `refusal`. */
+  what: string;
+}
+
+/** Something that a process of the node was not given. */
+export interface Refusal {
+  timeMs: bigint;
+  /** `sds`, `ext_authz`, `issue` or `workload_api`. */
+  door: string;
+  code: string;
+  message: string;
+  resource: string;
+  selectors: string[];
+  caller:
+    | Caller
+    | undefined;
+  /** How often, 1 or more. */
+  count: bigint;
 }
 
 export interface EventsAccepted {
@@ -377,6 +445,9 @@ export const Evidence: MessageFns<Evidence> = {
       case "x509pop":
         X509PopEvidence.encode(message.kind.x509pop, writer.uint32(26).fork()).join();
         break;
+      case "kubernetes":
+        KubernetesEvidence.encode(message.kind.kubernetes, writer.uint32(34).fork()).join();
+        break;
     }
     return writer;
   },
@@ -416,6 +487,14 @@ export const Evidence: MessageFns<Evidence> = {
             }
 
             message.kind = { $case: "x509pop", x509pop: X509PopEvidence.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.kind = { $case: "kubernetes", kubernetes: KubernetesEvidence.decode(reader, reader.uint32()) };
             continue;
           }
         }
@@ -508,6 +587,63 @@ export const X509PopEvidence: MessageFns<X509PopEvidence> = {
             }
 
             message.certificates.push(Buffer.from(reader.bytes()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseKubernetesEvidence(): KubernetesEvidence {
+  return { cluster: "", token: "" };
+}
+
+export const KubernetesEvidence: MessageFns<KubernetesEvidence> = {
+  encode(message: KubernetesEvidence, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.cluster !== "") {
+      writer.uint32(10).string(message.cluster);
+    }
+    if (message.token !== "") {
+      writer.uint32(18).string(message.token);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): KubernetesEvidence {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseKubernetesEvidence();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.cluster = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.token = reader.string();
             continue;
           }
         }
@@ -978,6 +1114,7 @@ function createBaseView(): View {
     x509Bundle: undefined,
     jwtBundle: undefined,
     revocationLists: undefined,
+    outgoingIssuers: undefined,
   };
 }
 
@@ -1015,6 +1152,9 @@ export const View: MessageFns<View> = {
     }
     if (message.revocationLists !== undefined) {
       RevocationLists.encode(message.revocationLists, writer.uint32(74).fork()).join();
+    }
+    if (message.outgoingIssuers !== undefined) {
+      OutgoingIssuers.encode(message.outgoingIssuers, writer.uint32(162).fork()).join();
     }
     return writer;
   },
@@ -1104,6 +1244,14 @@ export const View: MessageFns<View> = {
             message.revocationLists = RevocationLists.decode(reader, reader.uint32());
             continue;
           }
+          case 20: {
+            if (tag !== 162) {
+              break;
+            }
+
+            message.outgoingIssuers = OutgoingIssuers.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1132,6 +1280,7 @@ function createBaseViewDelta(): ViewDelta {
     jwtBundle: undefined,
     revocationLists: undefined,
     settings: undefined,
+    outgoingIssuers: undefined,
   };
 }
 
@@ -1184,6 +1333,9 @@ export const ViewDelta: MessageFns<ViewDelta> = {
     }
     if (message.settings !== undefined) {
       Settings.encode(message.settings, writer.uint32(106).fork()).join();
+    }
+    if (message.outgoingIssuers !== undefined) {
+      OutgoingIssuers.encode(message.outgoingIssuers, writer.uint32(162).fork()).join();
     }
     return writer;
   },
@@ -1303,6 +1455,14 @@ export const ViewDelta: MessageFns<ViewDelta> = {
             }
 
             message.settings = Settings.decode(reader, reader.uint32());
+            continue;
+          }
+          case 20: {
+            if (tag !== 162) {
+              break;
+            }
+
+            message.outgoingIssuers = OutgoingIssuers.decode(reader, reader.uint32());
             continue;
           }
         }
@@ -1876,6 +2036,109 @@ export const Ban: MessageFns<Ban> = {
   },
 };
 
+function createBaseOutgoingIssuers(): OutgoingIssuers {
+  return { issuers: [] };
+}
+
+export const OutgoingIssuers: MessageFns<OutgoingIssuers> = {
+  encode(message: OutgoingIssuers, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.issuers) {
+      OutgoingIssuer.encode(v!, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): OutgoingIssuers {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseOutgoingIssuers();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.issuers.push(OutgoingIssuer.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseOutgoingIssuer(): OutgoingIssuer {
+  return { keyId: "", urgent: false };
+}
+
+export const OutgoingIssuer: MessageFns<OutgoingIssuer> = {
+  encode(message: OutgoingIssuer, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.keyId !== "") {
+      writer.uint32(10).string(message.keyId);
+    }
+    if (message.urgent !== false) {
+      writer.uint32(16).bool(message.urgent);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): OutgoingIssuer {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseOutgoingIssuer();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.keyId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.urgent = reader.bool();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
 function createBaseRevocationLists(): RevocationLists {
   return { lists: [] };
 }
@@ -1923,7 +2186,7 @@ export const RevocationLists: MessageFns<RevocationLists> = {
 };
 
 function createBaseCaller(): Caller {
-  return { pid: 0n, uid: 0n, gid: 0n };
+  return { pid: 0n, uid: 0n, gid: 0n, certificate: "" };
 }
 
 export const Caller: MessageFns<Caller> = {
@@ -1945,6 +2208,9 @@ export const Caller: MessageFns<Caller> = {
         throw new globalThis.Error("value provided for field message.gid of type int64 too large");
       }
       writer.uint32(24).int64(message.gid);
+    }
+    if (message.certificate !== "") {
+      writer.uint32(34).string(message.certificate);
     }
     return writer;
   },
@@ -1984,6 +2250,14 @@ export const Caller: MessageFns<Caller> = {
             }
 
             message.gid = reader.int64() as bigint;
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.certificate = reader.string();
             continue;
           }
         }
@@ -2046,7 +2320,15 @@ export const SignX509Batch: MessageFns<SignX509Batch> = {
 };
 
 function createBaseSignX509Item(): SignX509Item {
-  return { entryId: "", entryRevision: 0n, csr: Buffer.alloc(0), ttlSeconds: 0n, selectors: [], caller: undefined };
+  return {
+    entryId: "",
+    entryRevision: 0n,
+    csr: Buffer.alloc(0),
+    ttlSeconds: 0n,
+    selectors: [],
+    caller: undefined,
+    presented: [],
+  };
 }
 
 export const SignX509Item: MessageFns<SignX509Item> = {
@@ -2074,6 +2356,9 @@ export const SignX509Item: MessageFns<SignX509Item> = {
     }
     if (message.caller !== undefined) {
       Caller.encode(message.caller, writer.uint32(50).fork()).join();
+    }
+    for (const v of message.presented) {
+      writer.uint32(58).bytes(v!);
     }
     return writer;
   },
@@ -2137,6 +2422,14 @@ export const SignX509Item: MessageFns<SignX509Item> = {
             }
 
             message.caller = Caller.decode(reader, reader.uint32());
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.presented.push(Buffer.from(reader.bytes()));
             continue;
           }
         }
@@ -2564,13 +2857,16 @@ export const SignJwtResponse: MessageFns<SignJwtResponse> = {
 };
 
 function createBaseCoverageReport(): CoverageReport {
-  return { notes: [] };
+  return { notes: [], agent: undefined };
 }
 
 export const CoverageReport: MessageFns<CoverageReport> = {
   encode(message: CoverageReport, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     for (const v of message.notes) {
       CoverageNote.encode(v!, writer.uint32(10).fork()).join();
+    }
+    if (message.agent !== undefined) {
+      AgentReport.encode(message.agent, writer.uint32(18).fork()).join();
     }
     return writer;
   },
@@ -2594,6 +2890,119 @@ export const CoverageReport: MessageFns<CoverageReport> = {
             }
 
             message.notes.push(CoverageNote.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.agent = AgentReport.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseAgentReport(): AgentReport {
+  return { viewRevision: 0n, eventsQueued: 0n, eventsLost: 0n, workloads: 0n, darkAtMs: undefined };
+}
+
+export const AgentReport: MessageFns<AgentReport> = {
+  encode(message: AgentReport, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.viewRevision !== 0n) {
+      if (BigInt.asIntN(64, message.viewRevision) !== message.viewRevision) {
+        throw new globalThis.Error("value provided for field message.viewRevision of type int64 too large");
+      }
+      writer.uint32(8).int64(message.viewRevision);
+    }
+    if (message.eventsQueued !== 0n) {
+      if (BigInt.asIntN(64, message.eventsQueued) !== message.eventsQueued) {
+        throw new globalThis.Error("value provided for field message.eventsQueued of type int64 too large");
+      }
+      writer.uint32(16).int64(message.eventsQueued);
+    }
+    if (message.eventsLost !== 0n) {
+      if (BigInt.asIntN(64, message.eventsLost) !== message.eventsLost) {
+        throw new globalThis.Error("value provided for field message.eventsLost of type int64 too large");
+      }
+      writer.uint32(24).int64(message.eventsLost);
+    }
+    if (message.workloads !== 0n) {
+      if (BigInt.asIntN(64, message.workloads) !== message.workloads) {
+        throw new globalThis.Error("value provided for field message.workloads of type int64 too large");
+      }
+      writer.uint32(32).int64(message.workloads);
+    }
+    if (message.darkAtMs !== undefined) {
+      if (BigInt.asIntN(64, message.darkAtMs) !== message.darkAtMs) {
+        throw new globalThis.Error("value provided for field message.darkAtMs of type int64 too large");
+      }
+      writer.uint32(40).int64(message.darkAtMs);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): AgentReport {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseAgentReport();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.viewRevision = reader.int64() as bigint;
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.eventsQueued = reader.int64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.eventsLost = reader.int64() as bigint;
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.workloads = reader.int64() as bigint;
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.darkAtMs = reader.int64() as bigint;
             continue;
           }
         }
@@ -2878,7 +3287,7 @@ export const CoverageAccepted: MessageFns<CoverageAccepted> = {
 };
 
 function createBaseEventBatch(): EventBatch {
-  return { epoch: "", sequence: 0n, decisions: [], losses: [] };
+  return { epoch: "", sequence: 0n, decisions: [], losses: [], refusals: [] };
 }
 
 export const EventBatch: MessageFns<EventBatch> = {
@@ -2897,6 +3306,9 @@ export const EventBatch: MessageFns<EventBatch> = {
     }
     for (const v of message.losses) {
       Loss.encode(v!, writer.uint32(34).fork()).join();
+    }
+    for (const v of message.refusals) {
+      Refusal.encode(v!, writer.uint32(42).fork()).join();
     }
     return writer;
   },
@@ -2944,6 +3356,14 @@ export const EventBatch: MessageFns<EventBatch> = {
             }
 
             message.losses.push(Loss.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.refusals.push(Refusal.decode(reader, reader.uint32()));
             continue;
           }
         }
@@ -3209,7 +3629,7 @@ export const Decision: MessageFns<Decision> = {
 };
 
 function createBaseLoss(): Loss {
-  return { count: 0n, fromMs: 0n, toMs: 0n, cause: "" };
+  return { count: 0n, fromMs: 0n, toMs: 0n, cause: "", what: "" };
 }
 
 export const Loss: MessageFns<Loss> = {
@@ -3234,6 +3654,9 @@ export const Loss: MessageFns<Loss> = {
     }
     if (message.cause !== "") {
       writer.uint32(34).string(message.cause);
+    }
+    if (message.what !== "") {
+      writer.uint32(42).string(message.what);
     }
     return writer;
   },
@@ -3281,6 +3704,143 @@ export const Loss: MessageFns<Loss> = {
             }
 
             message.cause = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.what = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseRefusal(): Refusal {
+  return { timeMs: 0n, door: "", code: "", message: "", resource: "", selectors: [], caller: undefined, count: 0n };
+}
+
+export const Refusal: MessageFns<Refusal> = {
+  encode(message: Refusal, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.timeMs !== 0n) {
+      if (BigInt.asIntN(64, message.timeMs) !== message.timeMs) {
+        throw new globalThis.Error("value provided for field message.timeMs of type int64 too large");
+      }
+      writer.uint32(8).int64(message.timeMs);
+    }
+    if (message.door !== "") {
+      writer.uint32(18).string(message.door);
+    }
+    if (message.code !== "") {
+      writer.uint32(26).string(message.code);
+    }
+    if (message.message !== "") {
+      writer.uint32(34).string(message.message);
+    }
+    if (message.resource !== "") {
+      writer.uint32(42).string(message.resource);
+    }
+    for (const v of message.selectors) {
+      writer.uint32(50).string(v!);
+    }
+    if (message.caller !== undefined) {
+      Caller.encode(message.caller, writer.uint32(58).fork()).join();
+    }
+    if (message.count !== 0n) {
+      if (BigInt.asIntN(64, message.count) !== message.count) {
+        throw new globalThis.Error("value provided for field message.count of type int64 too large");
+      }
+      writer.uint32(64).int64(message.count);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Refusal {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRefusal();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.timeMs = reader.int64() as bigint;
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.door = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.code = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.message = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.resource = reader.string();
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.selectors.push(reader.string());
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.caller = Caller.decode(reader, reader.uint32());
+            continue;
+          }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.count = reader.int64() as bigint;
             continue;
           }
         }

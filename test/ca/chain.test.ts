@@ -5,6 +5,7 @@ import { readPublicKey } from '../../src/ca/public-key.ts';
 import { TrustDomain } from '../../src/spiffe/id.ts';
 import { encodePem } from '../../src/spiffe/pem.ts';
 import * as odd from '../spiffe/odd-certificate.ts';
+import { startCpuWatch } from '../harness/cpu-watch.ts';
 import { days, type ForgedCa, forgeCa, type ForgeOptions, nameConstraints, now } from './forged-chain.ts';
 import { makeKey } from './test-authority.ts';
 
@@ -315,7 +316,7 @@ describe('refuses', () => {
 });
 
 test('a hostile chain takes no time', () => {
-  const start = performance.now();
+  const usedMs = startCpuWatch();
   for (const text of [
     '-----BEGIN CERTIFICATE-----\n'.repeat(4_000),
     '-'.repeat(maxChainBytes),
@@ -323,5 +324,5 @@ test('a hostile chain takes no time', () => {
   ]) {
     expect(() => readChain(text, 'x')).toThrow(expect.objectContaining({ code: 'chain_malformed' }) as Error);
   }
-  expect(performance.now() - start).toBeLessThan(500);
+  expect(usedMs()).toBeLessThan(500);
 });

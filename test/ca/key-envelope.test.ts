@@ -9,6 +9,7 @@ import {
 } from '../../src/ca/key-envelope.ts';
 import { generatePkcs8, openMemoryKey } from '../../src/ca/memory-key.ts';
 import { TrustDomain } from '../../src/spiffe/id.ts';
+import { startCpuWatch } from '../harness/cpu-watch.ts';
 import { makeKey } from './test-authority.ts';
 
 const cost = 1_024;
@@ -161,9 +162,9 @@ describe('key_envelope_invalid, without any work done:', () => {
     ['another trust domain', top({ trustDomain: 'example.com' })],
     ['a key id that is none', top({ keyId: '../../etc' })],
   ])('%s', async (_, change) => {
-    const start = performance.now();
+    const usedMs = startCpuWatch();
     await expect(open(change(envelope))).rejects.toThrow(coded('key_envelope_invalid'));
-    expect(performance.now() - start).toBeLessThan(1_000);
+    expect(usedMs()).toBeLessThan(1_000);
   });
 });
 
@@ -192,9 +193,9 @@ describe('a random key', () => {
   test('seals without stretching, and opens what it sealed', async () => {
     expect(cheap).toMatchObject({ v: 2, kdf: { name: 'hkdf-sha256' } });
     expect(Object.keys(cheap.kdf)).toEqual(['name', 'salt']);
-    const start = performance.now();
+    const usedMs = startCpuWatch();
     expect(await openAs(JSON.parse(JSON.stringify(cheap)), randomKey)).toEqual(Uint8Array.from(pkcs8));
-    expect(performance.now() - start).toBeLessThan(50);
+    expect(usedMs()).toBeLessThan(50);
   });
 
   test('opens what earlier versions sealed with the same bytes under scrypt', async () => {

@@ -142,5 +142,5 @@ describe('a list', () => {
     let text = '';
     for (let at = 0; at <= maxRefusedKeys; at++) text += `${at.toString(16).padStart(64, '0')}\n`;
     expect(() => parseRefusedKeys(text, 'list')).toThrow(code('config_invalid'));
-  }, 20_000);
+  });
 });

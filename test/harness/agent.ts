@@ -21,6 +21,8 @@ export type AgentOptions = {
   readonly port: number;
   readonly joinToken?: string;
   readonly env?: Readonly<Record<string, string>>;
+  /** The program; default: that of the sources. */
+  readonly main?: string;
 };
 
 /** Starts an agent and waits until it serves. It ends with the scope. */
@@ -56,14 +58,15 @@ export async function startAgentProcess(scope: Scope, options: AgentOptions): Pr
 }
 
 /** Starts an agent and waits for nothing. */
-export function launchAgent(scope: Scope, { directory, port, joinToken, env }: AgentOptions): Child {
+export function launchAgent(scope: Scope, options: AgentOptions): Child {
+  const { directory, port, joinToken, env } = options;
   mkdirSync(directory, { recursive: true });
   const tokenFile = join(directory, 'join-token');
   if (joinToken !== undefined) writeFileSync(tokenFile, `${joinToken}\n`, { mode: 0o600 });
   return startChild(scope, {
     command: process.execPath,
     args: [
-      join(import.meta.dirname, '../../src/cli/main.ts'),
+      options.main ?? join(import.meta.dirname, '../../src/cli/main.ts'),
       'agent',
       ...['--data-dir', join(directory, 'data')],
       ...['--server-address', `127.0.0.1:${port}`],

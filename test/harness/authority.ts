@@ -38,6 +38,8 @@ export type AuthorityOptions = {
   readonly wrapper?: readonly string[];
   /** Default: `up`. */
   readonly command?: 'up' | 'server';
+  /** The program; default: that of the sources. */
+  readonly main?: string;
 };
 
 /** Starts an authority and waits until it is ready. It ends with the scope. */
@@ -102,7 +104,7 @@ export async function startAuthority(scope: Scope, options: AuthorityOptions): P
   };
 
   async function start(): Promise<Child> {
-    const main = join(import.meta.dirname, '../../src/cli/main.ts');
+    const main = options.main ?? join(import.meta.dirname, '../../src/cli/main.ts');
     const [command, ...args] = [...(options.wrapper ?? []), process.execPath, main, options.command ?? 'up'];
     const started = startChild(scope, {
       command,

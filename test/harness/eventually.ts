@@ -3,12 +3,12 @@ export class GaveUp extends Error {}
 
 /**
  * Polls until `look` gives something else than undefined or false. What it throws counts as not yet.
- * @param what completes "waited in vain for ..."
+ * @param what completes "waited in vain for ..."; the time is for a machine that does eight things at once
  */
 export async function eventually<T>(
   what: string,
   look: () => T | Promise<T>,
-  { withinMs = 15_000, everyMs = 50 } = {},
+  { withinMs = 30_000, everyMs = 50 } = {},
 ): Promise<Exclude<T, undefined | false>> {
   const deadline = Date.now() + withinMs;
   let last: unknown;

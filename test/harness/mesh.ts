@@ -18,6 +18,8 @@ export type SidecarOptions = {
   readonly ways: Omit<EnvoyBootstrapOptions, 'workload' | 'socket' | 'admin' | 'accessLog'>;
   /** Asks for a plain `trusted_ca` in place of Envoy's SPIFFE validator. */
   readonly plainTrustedCa?: boolean;
+  /** Ends each connection at this age, which may be less than the product lets anybody choose: a test sees more of them. */
+  readonly connectionSeconds?: number;
 };
 
 /** Starts the Envoy of a service from the bootstrap that the product makes; it is live once it has an entry. */
@@ -33,7 +35,11 @@ export function startSidecar(scope: Scope, options: SidecarOptions): Sidecar {
       ...files,
       workload: id,
       socket: authority.workloadSocket,
-    }).replace(/^  cluster: .*$/m, options.plainTrustedCa === true ? `$&${plainMetadata}` : '$&');
+    })
+      .replace(/^  cluster: .*$/m, options.plainTrustedCa === true ? `$&${plainMetadata}` : '$&')
+      .replace(/(connection_duration: "?)[0-9]+s/g, (all, key: string) =>
+        options.connectionSeconds === undefined ? all : `${key}${options.connectionSeconds}s`,
+      );
   return { ...startEnvoy(scope, { name: service, directory, binary, bootstrap }), id, binary };
 }
 

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { createKeyOwners } from '../../src/signing/key-owners.ts';
+import { createKeyOwners } from '../../src/identity/key-owners.ts';
 import { createRateLimit } from '../../src/identity/rate-limit.ts';
 import { SpiffeId } from '../../src/spiffe/id.ts';
 

@@ -1,8 +1,11 @@
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { noBans } from '../../src/identity/ban-list.ts';
+import type { X509Svid } from '../../src/identity/credentials.ts';
 import { parseEntry } from '../../src/identity/entry-parse.ts';
 import { createKeeper, type Keeper } from '../../src/identity/keeper.ts';
-import { TrustDomain } from '../../src/spiffe/id.ts';
+import { SpiffeId, TrustDomain } from '../../src/spiffe/id.ts';
+import { makeShown } from '../node/node-certificates.ts';
+import { makeTestAuthority } from '../ca/test-authority.ts';
 import { type ManualClock, manualClock, settle } from '../harness/manual-clock.ts';
 
 const attestation = { selectors: [], caller: { pid: 1, uid: 1, gid: 1 } };
@@ -12,6 +15,7 @@ let keeper: Keeper;
 let signer: string;
 let issued: { readonly id: string; readonly by: string; readonly atMs: number }[];
 let draw: () => number;
+let before: X509Svid | undefined;
 /** Runs while a certificate is being made. */
 let meanwhile: () => void;
 
@@ -20,6 +24,7 @@ beforeEach(() => {
   signer = 'old';
   issued = [];
   draw = () => 0.5;
+  before = undefined;
   meanwhile = () => undefined;
   const startMs = clock.now().getTime();
   keeper = createKeeper({
@@ -41,6 +46,10 @@ beforeEach(() => {
     onChange: () => () => undefined,
     clock,
     random: () => draw(),
+    recall: () => before,
+    onForgotten: (svid) => {
+      before = svid;
+    },
     onFailure: (_, error) => {
       throw error;
     },
@@ -118,4 +127,75 @@ test('many are spread, and all are replaced within the minute', async () => {
   expect(issued.filter(({ by }) => by === 'new').length).toBeLessThan(70);
   await clock.advance(30_000);
   expect(issued.filter(({ by }) => by === 'new')).toHaveLength(100);
+});
+
+test('gently, a fleet asks its CA over a quarter of what is left, and not within a minute', async () => {
+  let draws = 0;
+  draw = () => (draws++ % 20) / 20;
+  for (let i = 0; i < 100; i++) hold(`w${i}`, 3_600);
+  await settle();
+  signer = 'new';
+  keeper.reissue(['old'], 'gently');
+  const made = () => issued.filter(({ by }) => by === 'new').length;
+  await clock.advance(60_000);
+  expect(made()).toBeLessThan(20);
+  await clock.advance(840_000);
+  expect(made()).toBe(100);
+});
+
+test('what was begun gently is hurried by a taint, and what is hurried stays so', async () => {
+  draw = () => 1;
+  hold('web', 3_600);
+  await settle();
+  signer = 'new';
+  keeper.reissue(['old'], 'gently');
+  await clock.advance(60_000);
+  expect(issued).toHaveLength(1);
+  keeper.reissue(['old']);
+  keeper.reissue(['old'], 'gently');
+  await clock.advance(60_000);
+  expect(issued.map(({ by }) => by)).toEqual(['old', 'new']);
+});
+
+test('saying the same again does not bring it forward', async () => {
+  draw = () => 1;
+  hold('web', 3_600);
+  await settle();
+  signer = 'new';
+  keeper.reissue(['old'], 'gently');
+  draw = () => 0;
+  for (let i = 0; i < 50; i++) keeper.reissue(['old'], 'gently');
+  await clock.advance(60_000);
+  expect(issued).toHaveLength(1);
+});
+
+test('what nobody has held for a while is given out, and taken back when its workload is there again', async () => {
+  const lease = hold('web', 3_600);
+  await settle();
+  lease.release();
+  await clock.advance(31_000);
+  expect(before).toMatchObject({ entryId: 'web', serial: '1' });
+});
+
+test('one of an earlier process is replaced, too, when its CA is tainted, however late somebody asks for it', async () => {
+  const ours = await makeTestAuthority(new Date(clock.now().getTime() - 86_400_000), {}, 'mesh.test');
+  const { certificates } = await makeShown(ours, '/web', clock.now());
+  before = {
+    id: SpiffeId.parseWorkload('spiffe://mesh.test/web'),
+    certificates,
+    privateKey: new Uint8Array(1),
+    serial: 'a1',
+    issuerKeyId: 'old',
+    notBefore: clock.now(),
+    notAfter: new Date(clock.now().getTime() + 3_600_000),
+    hint: '',
+    entryId: 'web',
+  };
+  signer = 'new';
+  keeper.reissue(['old']);
+  const lease = hold('web', 3_600);
+  await settle();
+  expect(lease.svid()?.serial).toBe('a1');
+  await clock.advance(60_000);
+  expect(lease.svid()?.issuerKeyId).toBe('new');
 });

@@ -6,7 +6,7 @@ import type { AuthzRequest } from '../../src/authz/decision.ts';
 import { banKey, parseBan } from '../../src/identity/ban.ts';
 import { parseEntry } from '../../src/identity/entry-parse.ts';
 import { type AgentState, type CacheBinding, openState, sealState } from '../../src/node/agent-cache.ts';
-import { backOff } from '../../src/node/node-link.ts';
+import { backOff } from '../../src/node/node-identity.ts';
 import { viewFromWire, viewToWire } from '../../src/node/view-wire.ts';
 import { SpiffeId, TrustDomain } from '../../src/spiffe/id.ts';
 import { View } from '../../src/wire/node.ts';
@@ -51,6 +51,7 @@ beforeAll(async () => {
       bundle: authority.authority.bundle,
       jwtBundle: { trustDomain, authorities: [{ keyId: 'k', publicKey: Uint8Array.of(9) }], sequence: 2 },
       crls: [Uint8Array.of(4, 5)],
+      outgoing: [{ keyId: 'ab12', urgent: true }],
       settings: {
         trustDomain: 'mesh.test',
         rootNamespace: 'istio-system',
@@ -59,6 +60,7 @@ beforeAll(async () => {
       },
     },
     freshAt: now,
+    generation: 3,
     svids: [
       {
         id: entry.spiffeId,

@@ -1,11 +1,17 @@
 import { expect, test } from 'vitest';
 import { parseEntry } from '../../src/identity/entry-parse.ts';
-import { nodeNameOf, nodeSpiffeId, parseChosenNodeName } from '../../src/identity/node.ts';
+import {
+  kubernetesNodeName,
+  nodeNameOf,
+  nodeSpiffeId,
+  parseChosenNodeName,
+} from '../../src/identity/node.ts';
 import { parseBan } from '../../src/identity/ban.ts';
 import { indexEntries } from '../../src/identity/registry.ts';
 import { SpiffeId, TrustDomain } from '../../src/spiffe/id.ts';
 
 const trustDomain = TrustDomain.parse('mesh.test');
+const uid = 'aaaaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee';
 const now = new Date('2026-01-01T00:00:00Z');
 const made = (nodes?: readonly string[]) =>
   parseEntry(
@@ -20,13 +26,20 @@ const made = (nodes?: readonly string[]) =>
   );
 
 test('nodes are kept sorted, each once', () => {
-  expect(made(['node:web-2', '*', 'node:web-1', '*']).nodes).toEqual(['*', 'node:web-1', 'node:web-2']);
+  expect(made(['node:web-2', '*', 'alias:edge', 'node:web-1', '*']).nodes).toEqual([
+    '*',
+    'alias:edge',
+    'node:web-1',
+    'node:web-2',
+  ]);
   expect(made().nodes).toEqual([]);
 });
 
 test.each([
   ['a bare name', 'web-1'],
-  ['an alias, which is not there yet', 'alias:edge'],
+  ['no alias', 'alias:'],
+  ['an alias in upper case', 'alias:Edge'],
+  ['a selector', 'k8s_psat:cluster:prod'],
   ['no name', 'node:'],
   ['upper case', 'node:Web'],
   ['a path', 'node:a/b'],
@@ -47,6 +60,7 @@ test.each([
   [[], 1],
   [['*'], 0],
   [['node:web-1'], 0],
+  [['alias:edge'], 0],
 ])('an entry with the nodes %j matches %i callers of this very machine', (nodes, count) => {
   const entry = made(nodes);
   const registry = indexEntries([entry]);
@@ -69,6 +83,7 @@ test.each([
 
 test('a node has one name, and nobody chooses that of an attestor', () => {
   expect(nodeNameOf(trustDomain, nodeSpiffeId(trustDomain, 'web-1'))).toBe('web-1');
+  expect(kubernetesNodeName('edge', uid)).toBe(`k8s-edge-${uid}`);
   for (const name of ['x509pop-ab', 'k8s-x', '.', '', 'a b']) {
     expect(() => parseChosenNodeName(name)).toThrow(expect.objectContaining({ code: 'node_name_invalid' }));
   }

@@ -2,7 +2,7 @@ import { setTimeout } from 'node:timers/promises';
 import { credentials } from '@grpc/grpc-js';
 import { beforeAll, afterEach, expect, test } from 'vitest';
 import { isStale } from '../../src/agent-staleness.ts';
-import type { AuditEvent } from '../../src/audit/event.ts';
+import type { AuditEvent, DecisionEvent } from '../../src/audit/event.ts';
 import { systemClock } from '../../src/clock.ts';
 import { createDecisionLog } from '../../src/ext-authz/decision-log.ts';
 import type { GrpcService } from '../../src/grpc/listener.ts';
@@ -45,23 +45,24 @@ test('the largest decisions that a proxy can cause are shipped, and hold up nobo
   const log = createDecisionLog({ record: shipper.record, clock: systemClock, onError: () => undefined });
   const widest = '世'.repeat(2_048);
   for (let at = 0; at < 250; at += 1) {
-    log.push(decision({ path: { personal: widest }, destination: widest, why: '世'.repeat(512) }));
+    log.push(own({ path: { personal: widest }, source: widest, why: '世'.repeat(512) }));
   }
-  log.push(decision());
+  log.push(own());
   await log.close();
   await shipper.flush();
   expect(stored.filter(({ type }) => type === 'decision')).toHaveLength(251);
   expect(stored).toHaveLength(251);
 });
 
-test('a batch that the server will never take is counted as lost, and holds up nobody', async () => {
+test('an event that the server will never take is counted as lost alone, and holds up nobody', async () => {
   const { client, stored } = await serve();
   const shipper = createEventShipper({ client: () => client, epoch });
-  await shipper.record([decision({ verdict: 'maybe' as 'deny' }), decision()]);
-  await shipper.record([decision({ decisionId: 'd-2' })]);
+  await shipper.record([own({ verdict: 'maybe' as 'deny' }), own({ decisionId: 'd-1' })]);
+  await shipper.record([own({ decisionId: 'd-2' })]);
   await shipper.flush();
   expect(stored).toMatchObject([
-    { type: 'loss', count: 2, cause: 'node web-1: message_invalid' },
+    { type: 'loss', what: 'decision', count: 1, cause: 'node web-1: message_invalid' },
+    { type: 'decision', decisionId: 'd-1' },
     { type: 'decision', decisionId: 'd-2' },
   ]);
 });
@@ -71,7 +72,8 @@ test('a node has one batch at a time in the queue that everybody writes through'
   const { client, stored } = await serve({ beforeStored: () => kept.promise });
   const ship = (id: string) => {
     const shipper = createEventShipper({ client: () => client, epoch: id.repeat(32), withinMs: 500 });
-    return shipper.record([decision()]).then(() => shipper.inHand());
+    scope.defer(() => shipper.close().catch(() => undefined));
+    return shipper.record([own()]).then(() => shipper.inHand());
   };
   const left = await Promise.all(['a', 'b', 'c', 'd'].map(ship));
   kept.resolve();
@@ -160,6 +162,11 @@ test.each<[string, number, boolean]>([
   expect(isStale(freshAt, start, { maxStalenessSeconds: 60 })).toBe(expected);
 });
 
+/** A decision about a workload of the node. */
+function own(change: Partial<DecisionEvent> = {}): DecisionEvent {
+  return decision({ destination: leaf.spiffeId, ...change });
+}
+
 function attestationClient(port: number): AttestationClient {
   const client = new AttestationClient(
     `127.0.0.1:${port}`,
@@ -173,7 +180,7 @@ function attestationClient(port: number): AttestationClient {
 
 function report(client: NodeClient, one: CoverageNote): Promise<unknown> {
   return ask((metadata, options, done) =>
-    client.reportCoverage({ notes: [noteToWire(one)] }, metadata, options, done),
+    client.reportCoverage({ notes: [noteToWire(one)], agent: undefined }, metadata, options, done),
   );
 }
 

@@ -165,7 +165,8 @@ test('a node has certificates made for its own entries alone, at the revision it
       csr: Buffer.from(makeCertificateRequest(pair.publicKey, pair.privateKey)),
       ttlSeconds: 0n,
       selectors,
-      caller: { pid: 1n, uid: 2n, gid: 3n },
+      caller: { pid: 1n, uid: 2n, gid: 3n, certificate: '' },
+      presented: [],
     };
   };
   const { results } = await sign(web1, [
@@ -188,6 +189,37 @@ test('a node has certificates made for its own entries alone, at the revision it
     'csr_invalid',
     'message_invalid',
     'identity_none',
+    'identity_none',
+  ]);
+});
+
+test('what an agent says it was shown is proven again, and its entry must let it be renewed', async () => {
+  const {
+    entries: [own],
+  } = await firstView(web1);
+  const item = (selectors: string[], presented: readonly Uint8Array[]): SignX509Item => {
+    const pair = makePair();
+    return {
+      entryId: 'ns-a-sa-one',
+      entryRevision: own!.revision,
+      csr: Buffer.from(makeCertificateRequest(pair.publicKey, pair.privateKey)),
+      ttlSeconds: 0n,
+      selectors,
+      caller: { pid: 0n, uid: 0n, gid: 0n, certificate: 'ab' },
+      presented: presented.map((der) => Buffer.from(der)),
+    };
+  };
+  const attested = (await sign(web1, [item(['unix:path:/one'], [])])).results[0]?.kind;
+  if (attested?.$case !== 'signed') throw new Error('not signed');
+  const node = await attest(tokenEvidence(await token('web-presented')));
+  const { results } = await sign(web1, [
+    item(['unix:path:/one'], [Buffer.from('nothing')]),
+    item(['unix:path:/one'], node.certificates),
+    item(['unix:path:/one'], attested.signed.certificates),
+  ]);
+  expect(results.map(({ kind }) => (kind?.$case === 'failure' ? kind.failure.code : 'signed'))).toEqual([
+    'certificate_unusable',
+    'certificate_unusable',
     'identity_none',
   ]);
 });
@@ -233,7 +265,11 @@ test('a batch of events that is sent twice is kept once, and losses are counted'
     to: new Date(),
     cause: 'queue_full',
   };
-  const batch = { epoch: 'ab'.repeat(16), sequence: 1, events: [decision(), loss] };
+  const batch = {
+    epoch: 'ab'.repeat(16),
+    sequence: 1,
+    events: [decision({ destination: 'spiffe://mesh.test/ns/a/sa/one' }), loss],
+  };
   for (const _ of [1, 2, 3]) expect(await ship(web1, batch)).toBe(1n);
   const { items } = (await admin('GET', '/v1/audit?type=decision,loss')) as {
     items: { event: Record<string, unknown> }[];

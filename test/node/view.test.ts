@@ -13,8 +13,11 @@ import {
   type ViewDelta,
   type ViewSource,
 } from '../../src/identity/view.ts';
+import { createViewEncoder } from '../../src/node/view-encoder.ts';
+import { viewToWire } from '../../src/node/view-wire.ts';
 import type { TrustBundle } from '../../src/spiffe/bundle.ts';
 import { SpiffeId, TrustDomain } from '../../src/spiffe/id.ts';
+import { ViewUpdate } from '../../src/wire/node.ts';
 import { type Edit, edits } from './generated-edits.ts';
 import { makeTestAuthority } from '../ca/test-authority.ts';
 
@@ -66,6 +69,42 @@ test('a node never sees an entry that is not its own, and sees all that are', ()
     }),
   );
 });
+
+test('what a node is sent reads as its view, whatever any node was sent before', () => {
+  fc.assert(
+    fc.property(edits, (all) => {
+      const make = createViewMaker();
+      const encode = createViewEncoder();
+      let source = emptySource();
+      for (const edit of all) {
+        source = apply(source, edit);
+        for (const name of allNames) {
+          const view = make([name], source, 1);
+          const read = ViewUpdate.decode(encode(view));
+          expect(read).toEqual(ViewUpdate.decode(plainly({ $case: 'full', full: viewToWire(view) })));
+        }
+      }
+    }),
+    { numRuns: 40 },
+  );
+});
+
+test('nodes that have the same entries are given one map, and the next revision another', () => {
+  const make = createViewMaker();
+  const source = run(emptySource(), [
+    { kind: 'entry', id: 'a', nodes: ['*'] },
+    { kind: 'entry', id: 'b', nodes: ['node:web-1'] },
+  ]);
+  const entriesOf = (name: string, from = source) => make([name], from, 1).mesh.entries;
+  expect(entriesOf('node:web-2')).toBe(entriesOf('node:web-3'));
+  expect([...entriesOf('node:web-1').keys()]).toHaveLength(2);
+  const before = entriesOf('node:web-2');
+  expect(entriesOf('node:web-2', apply(source, { kind: 'entry', id: 'a', nodes: ['*'] }))).not.toBe(before);
+});
+
+function plainly(kind: NonNullable<ViewUpdate['kind']>): Uint8Array {
+  return ViewUpdate.encode({ kind }).finish();
+}
 
 test('an entry without nodes is nobody’s', () => {
   const source = run(emptySource(), [{ kind: 'entry', id: 'a', nodes: [] }]);
@@ -134,6 +173,7 @@ const emptyDelta: ViewDelta = {
   bundle: undefined,
   jwtBundle: undefined,
   crls: undefined,
+  outgoing: undefined,
   settings: undefined,
 };
 
@@ -143,6 +183,7 @@ function emptySource(): ViewSource {
     bundle,
     jwtBundle: { trustDomain, authorities: [], sequence: 1 },
     crls: [],
+    outgoing: [],
     settings,
   };
 }

@@ -221,7 +221,8 @@ describe('how long', () => {
     const before = Math.floor(Date.now() / 1_000);
     const { expiresAt } = await door.sign({ csr, ttlSeconds });
     expect(Number(expiresAt) - before - granted).toBeGreaterThanOrEqual(0);
-    expect(Number(expiresAt) - before - granted).toBeLessThanOrEqual(2);
+    const after = Math.floor(Date.now() / 1_000);
+    expect(Number(expiresAt) - after - granted).toBeLessThanOrEqual(1);
   });
 
   test.each([19n, 1n, -1n, -(2n ** 63n)])('not %i', async (ttlSeconds) => {
@@ -270,7 +271,7 @@ test('who has given up is not made a certificate for', async () => {
     },
   });
   door.register([web]);
-  await expect(door.sign({ csr }, 200)).rejects.toMatchObject({ code: status.DEADLINE_EXCEEDED });
+  await expect(door.sign({ csr }, 1_000)).rejects.toMatchObject({ code: status.DEADLINE_EXCEEDED });
   // The word that the caller has gone travels after its own answer.
   await new Promise((resolve) => setTimeout(resolve, 200));
   expect(attested).toHaveLength(1);

@@ -10,8 +10,8 @@ export type KeyOwners = {
 };
 
 /**
- * Remembers the last `capacity` keys, those `known` from before as the oldest. One key under two identities makes each of them as weak as the
- * other, and whoever holds it may act as both.
+ * Remembers the last `capacity` keys, those `known` from before as the oldest. One key under two identities makes each of
+ * them as weak as the other, and whoever holds it may act as both.
  */
 export function createKeyOwners(
   capacity = 65_536,
