@@ -24,7 +24,7 @@ const closingLine: Reporter = {
 export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
-    testTimeout: 30_000,
+    testTimeout: 60_000,
     hookTimeout: 120_000,
     // Real Envoys, real sockets and real disks: two files at a time keep a two-core machine honest.
     maxWorkers: 2,

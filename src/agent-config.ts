@@ -1,14 +1,18 @@
 import { createPrivateKey } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { type ConfigSources, loadConfig } from './config.ts';
+import { type Config, type ConfigSources, loadConfig } from './config.ts';
 import { defaultDataDirectory } from './config-places.ts';
 import { address, type LogLevel } from './config-values.ts';
 import { MeshError, quote } from './errors.ts';
+import type { AttestationMethod } from './identity/node.ts';
+import { defaultTokenFile, readKubernetesToken } from './node/kubernetes-token-file.ts';
 import type { Evidence } from './node/node-client.ts';
 import type { ServerAddress } from './node/server-trust.ts';
 import type { TrustDomain } from './spiffe/id.ts';
 import { decodePem } from './spiffe/pem.ts';
 import { readListFile, readPrivateFile } from './store/key-files.ts';
+
+type MachineEvidence = Extract<Evidence, { kind: 'x509pop' }>;
 
 /** Everything that can be configured of an agent. */
 export type AgentConfig = {
@@ -18,10 +22,21 @@ export type AgentConfig = {
   /** Holds the sealed cache; 0700. */
   readonly dataDir: string;
   readonly workloadSocket: string;
-  /** `cst1...`, or null. */
-  readonly joinToken: string | null;
-  /** The machine's own certificate and key, or null. */
-  readonly machine: Extract<Evidence, { kind: 'x509pop' }> | null;
+  readonly sdsAddress: Config['sdsAddress'];
+  /** Status and metrics, for this machine, 0600. */
+  readonly adminSocket: string;
+  /** Further uids that may use it. */
+  readonly adminUids: readonly number[];
+  /** Health and metrics for whoever is on this machine, or null when it is off. */
+  readonly metricsAddress: { readonly host: string; readonly port: number } | null;
+  /** Reads `cst1...`, or null: anew each time, for another one may be put there. @throws MeshError as the start does */
+  readonly joinToken: () => string | null;
+  /** Reads the machine's own certificate and key, or null: anew each time, too. @throws MeshError as the start does */
+  readonly machine: () => MachineEvidence | null;
+  /** Reads the service account token of this pod, or null: anew each time, for it is replaced. @throws MeshError */
+  readonly kubernetes: () => Extract<Evidence, { kind: 'k8s_psat' }> | null;
+  /** What it can attest with again and again; null when there is nothing but a join token. */
+  readonly attestsWith: AttestationMethod | null;
   /** CA certificates, DER, or null. */
   readonly trustRoots: readonly Uint8Array[] | null;
   /** SHA-256 of the root, lower-case hex, or null. */
@@ -40,10 +55,16 @@ export const agentOptions = {
   joinTokenFile: 'file with the join token, mode 0600; needed once',
   machineCertificate: "PEM file of this machine's own certificate, leaf first, in place of a join token",
   machineKey: 'PEM file with the key of that certificate, mode 0600',
+  cluster: 'what the server calls the Kubernetes cluster of this node, to attest by a service account token',
+  kubernetesTokenFile: `file with that token; ${defaultTokenFile} when only the cluster is given`,
   trustBundle: 'PEM file with the CAs of the server; needs --trust-domain',
   trustBundleSha256: 'SHA-256 of the root of the server, in hex',
   trustDomain: 'the trust domain the server must be of',
   workloadSocket: 'Unix socket for proxies and workloads',
+  sdsAddress: 'host:port of SDS over the network, for clients that show a live certificate of ours, or off',
+  adminSocket: 'Unix socket for status and metrics',
+  adminUids: 'further uids that may use it, separated by commas',
+  metricsAddress: 'loopback host:port where anybody on this machine may read health and metrics, or off',
   attestKubelet: 'URL of the kubelet of this node, or off',
   attestKubeletCaFile: 'PEM with the CAs of the kubelet',
   attestKubeletTokenFile: 'file with the token for the kubelet',
@@ -72,20 +93,36 @@ export function loadAgentConfig(
     file: null,
     isRoot: sources.isRoot,
   });
-  const { attestKubelet: url, attestKubeletCaFile: caFile, attestKubeletTokenFile: tokenFile } = common;
+  const { attestKubelet: url, attestKubeletCaFile: caFile, attestKubeletTokenFile } = common;
   const pin = textOf('trustBundleSha256');
   if (pin !== null && !/^[0-9a-f]{64}$/i.test(pin)) refuse('trustBundleSha256', 'is not 64 hex digits');
   const bundleFile = textOf('trustBundle');
+  const tokenFile = joinTokenFile ?? textOf('joinTokenFile');
+  const joinToken = () => readJoinToken(tokenFile);
+  const machine = () => readMachine(textOf('machineCertificate'), textOf('machineKey'));
+  // What is wrong with them now is told now.
+  joinToken();
+  machine();
   return {
     server: readServer(serverAddress ?? textOf('serverAddress')),
     trustDomain: common.trustDomain,
     dataDir: common.dataDir,
     workloadSocket: common.workloadSocket,
-    joinToken: readJoinToken(joinTokenFile ?? textOf('joinTokenFile')),
-    machine: readMachine(textOf('machineCertificate'), textOf('machineKey')),
+    sdsAddress: common.sdsAddress,
+    adminSocket: common.adminSocket,
+    adminUids: common.adminUids,
+    metricsAddress: common.metricsAddress,
+    joinToken,
+    machine,
+    kubernetes: kubernetesReader(textOf('cluster'), textOf('kubernetesTokenFile')),
+    attestsWith:
+      textOf('machineCertificate') !== null ? 'x509pop' : textOf('cluster') !== null ? 'k8s_psat' : null,
     trustRoots: bundleFile === null ? null : readCertificates(bundleFile),
     trustRootSha256: pin?.toLowerCase() ?? null,
-    attest: { kubelet: url === null ? null : { url, caFile, tokenFile }, docker: common.attestDocker },
+    attest: {
+      kubelet: url === null ? null : { url, caFile, tokenFile: attestKubeletTokenFile },
+      docker: common.attestDocker,
+    },
     logLevel: common.logLevel,
     shutdownGraceSeconds: common.shutdownGraceSeconds,
   };
@@ -112,7 +149,7 @@ function readJoinToken(file: string | null): string | null {
   return Buffer.from(readPrivateFile(file)).toString('utf8').trim();
 }
 
-function readMachine(certificate: string | null, keyFile: string | null): AgentConfig['machine'] {
+function readMachine(certificate: string | null, keyFile: string | null): MachineEvidence | null {
   if (certificate === null && keyFile === null) return null;
   if (certificate === null || keyFile === null) return refuse('machineKey', 'goes with machineCertificate');
   const pem = Buffer.from(readPrivateFile(keyFile)).toString('utf8');
@@ -124,6 +161,14 @@ function readMachine(certificate: string | null, keyFile: string | null): AgentC
     certificates: readCertificates(certificate),
     privateKey: new Uint8Array(privateKey),
   };
+}
+
+/** The file is not looked at now: it may come with the pod's first token. */
+function kubernetesReader(cluster: string | null, file: string | null): AgentConfig['kubernetes'] {
+  if (cluster === null && file === null) return () => null;
+  if (cluster === null) return refuse('cluster', 'is not set, and kubernetesTokenFile needs it');
+  const from = file ?? defaultTokenFile;
+  return () => ({ kind: 'k8s_psat', cluster, token: readKubernetesToken(from) });
 }
 
 function readCertificates(file: string): readonly Uint8Array[] {
@@ -165,6 +210,10 @@ export function kebab(name: string): string {
 const shared = [
   'trustDomain',
   'workloadSocket',
+  'sdsAddress',
+  'adminSocket',
+  'adminUids',
+  'metricsAddress',
   'attestKubelet',
   'attestKubeletCaFile',
   'attestKubeletTokenFile',

@@ -1,13 +1,22 @@
 import { join } from 'node:path';
 import { randomBytes } from './up-random.ts';
 import { openAgentCache } from './agent-cache.ts';
+import { nodeCertificate } from './agent-certificate.ts';
 import type { AgentConfig } from './agent-config.ts';
-import { createAgentInstruments } from './agent-instruments.ts';
+import { createEvidenceSource } from './agent-evidence.ts';
+import { createAgentInstruments } from './agent-metrics.ts';
+import { createAgentShipping } from './agent-shipping.ts';
+import { openAgentDoors } from './agent-door.ts';
+import { createSpares } from './agent-spares.ts';
 import { isStale, staleSnapshot } from './agent-staleness.ts';
+import { type AgentFacts, agentStatus, type AgentStatusParts, deniesAt } from './agent-status.ts';
+import { openWaitingDoor } from './agent-waiting.ts';
+import { createSourceHealths } from './attest/source-health.ts';
 import { createWorkloadAttestor } from './attest/workload.ts';
 import { type Clock, systemClock } from './clock.ts';
 import { MeshError, publicError } from './errors.ts';
-import { createDecisionLog } from './ext-authz/decision-log.ts';
+import type { AgentStatusReport } from './http/status-report.ts';
+import type { X509Svid } from './identity/credentials.ts';
 import {
   compileStoredMesh,
   createMeshHolder,
@@ -16,40 +25,28 @@ import {
 } from './identity/current-mesh.ts';
 import { createJwtValidator } from './identity/jwt-validator.ts';
 import { createKeeper } from './identity/keeper.ts';
+import { createKeyOwners } from './identity/key-owners.ts';
+import type { AgentReport } from './identity/node-presence.ts';
 import { createNotice } from './identity/notice.ts';
 import type { NodeView } from './identity/view.ts';
 import type { Log } from './log.ts';
 import { createCoverageReporter } from './node/coverage-reporter.ts';
-import { createEventShipper } from './node/event-shipper.ts';
-import { type NodeLink, openNodeLink } from './node/node-link.ts';
+import { createAgentReporter } from './node/agent-report.ts';
+import { openNodeLink } from './node/node-link.ts';
 import { createRemoteSigner } from './node/remote-signer.ts';
-import { learnServer, parseJoinSecret, type ServerTrust } from './node/server-trust.ts';
 import { startProofThread } from './signing/thread.ts';
-import { checkX509SvidLeaf } from './spiffe/svid.ts';
 import { ensurePrivateDirectory } from './store/key-files.ts';
-import { generateP256 } from './up.ts';
+import { traceIssuance } from './tracing.ts';
 import { createBreathe } from './up-breath.ts';
+import { generateP256 } from './up-key-pair.ts';
+import { workloadOutlooks } from './up-outlook.ts';
 import { openWorkloadDoor } from './up-workload.ts';
 import { version } from './version.ts';
 
 /** A running agent. */
 export type RunningAgent = {
-  readonly status: () => AgentStatus;
+  readonly status: () => AgentStatusReport;
   readonly close: () => Promise<void>;
-};
-
-/** What an agent says of itself. */
-export type AgentStatus = {
-  readonly version: string;
-  readonly trustDomain: string;
-  readonly node: string;
-  readonly workloadSocket: string;
-  /** Whether the server is there now. */
-  readonly connected: boolean;
-  /** When the server last confirmed the policy. */
-  readonly freshAt: Date;
-  readonly entries: number;
-  readonly policies: number;
 };
 
 /**
@@ -92,28 +89,51 @@ async function open(
 ): Promise<RunningAgent> {
   ensurePrivateDirectory(config.dataDir);
   const cache = openAgentCache(join(config.dataDir, 'cache'), randomBytes);
-  const kept = cache.load(config.trustDomain);
-  const { evidence, trust } = await evidenceAndTrust(config, kept?.view, clock);
+  const kept = cache.load(config.trustDomain, (error) =>
+    log.error(publicError(error), 'the sealed cache is refused; going on without it'),
+  );
+  let facts: AgentFacts | undefined;
+  let metricsText = (): string => '# EOF\n';
+  let complaint: AgentStatusReport['server']['trouble'] = null;
+  const statusParts: AgentStatusParts = {
+    config,
+    startedAt: clock.now(),
+    clock,
+    metricsUrl: () => doors?.metricsUrl() ?? null,
+    facts: () => facts,
+    complaint: () => complaint,
+  };
+  const status = () => agentStatus(statusParts);
+  let doors: Awaited<ReturnType<typeof openAgentDoors>> | undefined;
+  doors = await openAgentDoors({ ...statusParts, log, metricsText: () => metricsText() });
+  opened.push(doors.close);
+  const stopWaiting = kept === null ? await openWaitingDoor(config, log) : async () => undefined;
+  opened.push(stopWaiting);
   let holder: MeshHolder | undefined;
   let accepted: NodeView | undefined;
+  let reissueOutgoing: (view: NodeView) => void = () => undefined;
   const accept = (view: NodeView): void => {
     const next = compileStoredMesh(view.mesh, settingsOf(view), holder?.current());
     accepted = view;
     if (holder === undefined) holder = createMeshHolder(next);
     else holder.replace(next);
+    // Bundles first: whoever is given another certificate has been told what it is verified with.
+    reissueOutgoing(view);
   };
   if (kept !== null) accept(kept.view);
   const link = await openNodeLink({
     server: config.server,
-    trust,
-    evidence,
+    ...createEvidenceSource(config, clock),
     kept,
     generateKeyPair: generateP256,
     accept,
     agentVersion: version,
     clock,
     random: Math.random,
-    log: (level, message, detail) => log[level](detail, message),
+    log: (level, message, detail) => {
+      if ('code' in detail) complaint = detail as typeof complaint;
+      log[level](detail, message);
+    },
     signal,
   });
   opened.push(link.close);
@@ -126,31 +146,40 @@ async function open(
     client: link.client,
     generateKeyPair: generateP256,
     readCsr: proofs.readCsr,
+    bundle: () => view().bundle,
   });
-  const recalled = new Map((kept?.svids ?? []).map((svid) => [svid.entryId, svid]));
+  const spares = createSpares(kept, clock);
+  const issue = traceIssuance(signer.issue);
   const keeper = createKeeper({
     issue: async (request) => {
-      const issued = await signer.issue(request);
+      const issued = await issue(request);
+      instruments.issuances.add('ok');
       saveSoon();
       return issued;
     },
     generateKeyPair: signer.generateKeyPair,
-    recall: ({ id }) => {
-      const svid = recalled.get(id);
-      recalled.delete(id);
-      return svid !== undefined && svid.notAfter > clock.now() ? svid : undefined;
-    },
+    recall: spares.take,
+    onForgotten: spares.put,
     bans: () => mesh.current().bans,
     onChange: mesh.onChange,
     clock,
     random: Math.random,
-    onFailure: (entry, error) =>
-      log.error({ entry: entry.id, ...publicError(error) }, 'certificate could not be made'),
+    onFailure: (entry, error) => {
+      instruments.issuances.add('failed');
+      log.error({ entry: entry.id, ...publicError(error) }, 'certificate could not be made');
+    },
   });
   opened.push(() => keeper.close());
+  reissueOutgoing = ({ outgoing }) => {
+    const keyIds = (isUrgent: boolean) =>
+      outgoing.filter(({ urgent }) => urgent === isUrgent).map(({ keyId }) => keyId);
+    keeper.reissue(keyIds(true), 'soon');
+    keeper.reissue(keyIds(false), 'gently');
+  };
+  reissueOutgoing(view());
   const save = (): void => {
     // Those that nobody has asked for since the start are kept on: their workloads may just not be back yet.
-    const svids = [...keeper.kept(), ...recalled.values()];
+    const svids = [...keeper.kept().filter(isForAttested), ...spares.keep(view().mesh.entries)];
     cache.save({ identity: link.identity(), view: view(), freshAt: link.freshAt(), svids });
   };
   const { saveSoon, close: closeSaving } = cache.keepSaved(save, clock, (error) =>
@@ -159,24 +188,32 @@ async function open(
   opened.push(closeSaving);
   link.onChange(saveSoon);
 
-  const decisionsOut = createEventShipper({
-    client: link.client,
-    epoch: Buffer.from(randomBytes(16)).toString('hex'),
-  });
-  const decisions = createDecisionLog({
-    record: decisionsOut.record,
-    clock,
-    onError: (error, lost) => log.warn({ lost, ...publicError(error) }, 'decisions could not be shipped'),
-  });
-  opened.push(async () => {
-    await decisions.close();
-    await decisionsOut.flush().catch((error: unknown) => {
-      log.error({ lost: decisionsOut.inHand(), ...publicError(error) }, 'decisions were lost');
-    });
-  });
+  const epoch = Buffer.from(randomBytes(16)).toString('hex');
+  const shipping = createAgentShipping({ client: link.client, epoch, clock, log });
+  opened.push(shipping.close);
   const coverage = createCoverageReporter(link.client, clock);
   opened.push(coverage.close);
-  const instruments = createAgentInstruments((error) => log.warn(publicError(error), 'check failed'));
+  const outlooks = () =>
+    workloadOutlooks({
+      states: keeper.states(),
+      waiting: spares.keep(view().mesh.entries).flatMap((svid) => {
+        const entry = mesh.current().registry.entry(svid.entryId);
+        return entry === undefined ? [] : [[entry, svid] as const];
+      }),
+      policyUntil: deniesAt(link.freshAt(), view().settings),
+      now: clock.now(),
+    });
+  const sources = createSourceHealths(clock);
+  const instruments = createAgentInstruments({
+    holder: mesh,
+    keeper,
+    decisions: shipping.decisions,
+    outlooks,
+    sources: sources.all,
+    status,
+    clock,
+    onCheckFailure: (error) => log.warn(publicError(error), 'check failed'),
+  });
   const bundles = bundlesOf(mesh, view);
   const { kubelet, docker } = config.attest;
   const attest = createWorkloadAttestor({
@@ -185,6 +222,7 @@ async function open(
     wanted: () => mesh.current().registry.kinds,
     clock,
     warn: (message) => log.warn(message),
+    healths: sources,
   });
   const tell =
     (isConfirmed: boolean) =>
@@ -198,7 +236,8 @@ async function open(
         at,
       });
     };
-  const { trustDomain } = trust;
+  const { trustDomain } = view().bundle;
+  await stopWaiting();
   const workload = await openWorkloadDoor({
     config,
     trustDomain,
@@ -217,14 +256,12 @@ async function open(
       }),
     },
     breathe: createBreathe(turnShareMs),
-    issue: signer.issue,
-    knownKeys: [],
+    issue,
+    keyOwners: createKeyOwners(),
     readCsr: signer.readCsr,
     attest,
-    decisions,
-    recordQuietly: (events) => {
-      for (const event of events) log.warn({ event }, 'refused');
-    },
+    decisions: shipping.decisions,
+    recordQuietly: shipping.recordQuietly,
     observer: { delivering: tell(false), acknowledged: tell(true) },
     instruments,
     snapshot: () => {
@@ -233,46 +270,42 @@ async function open(
         ? staleSnapshot(snapshot, settingsOf(view()))
         : snapshot;
     },
+    ownCertificate: async () => nodeCertificate(link),
     clock,
     log,
   });
   opened.push(workload.close);
+  metricsText = instruments.text;
+  facts = {
+    link,
+    view,
+    outlooks,
+    sources: sources.all,
+    depth: shipping.depth,
+    streams: instruments.openStreams,
+  };
+  const reporter = createAgentReporter({
+    client: link.client,
+    isConnected: link.isWatching,
+    read: () => reportOf(status()),
+    onChange: link.onChange,
+    clock,
+    random: Math.random,
+  });
+  opened.push(reporter.close);
   let closing: Promise<void> | undefined;
   return {
-    status: () => statusOf(config, link, view()),
+    status,
     close: () => (closing ??= closeAll()),
   };
 }
 
-type Told = Parameters<Parameters<typeof openWorkloadDoor>[0]['observer']['delivering']>[0];
-
-async function evidenceAndTrust(
-  config: AgentConfig,
-  kept: NodeView | undefined,
-  clock: Clock,
-): Promise<{ evidence: Parameters<typeof openNodeLink>[0]['evidence']; trust: ServerTrust }> {
-  const join = config.joinToken === null ? null : parseJoinSecret(config.joinToken);
-  const evidence =
-    config.machine ?? (join === null ? null : { kind: 'join_token' as const, secret: join.secret });
-  if (kept !== undefined) {
-    const { bundle } = kept;
-    return { evidence, trust: { roots: bundle.x509Authorities, trustDomain: bundle.trustDomain } };
-  }
-  const pin = config.trustRootSha256 ?? join?.rootSha256;
-  if (config.trustRoots !== null && config.trustDomain !== null) {
-    return { evidence, trust: { roots: config.trustRoots, trustDomain: config.trustDomain } };
-  }
-  if (pin === undefined) {
-    throw new MeshError('server_untrusted', 'nothing says which server to trust', {
-      fix: 'give a join token, --trust-bundle with --trust-domain, or --trust-bundle-sha256',
-    });
-  }
-  const trust = await learnServer(config.server, pin, clock.now());
-  if (config.trustDomain !== null && !config.trustDomain.equals(trust.trustDomain)) {
-    throw new MeshError('server_untrusted', `the server is of the trust domain ${trust.trustDomain.name}`);
-  }
-  return { evidence, trust };
+/** What was made for one line of the network is for nobody else: it is not kept. */
+function isForAttested({ renewedFrom }: X509Svid): boolean {
+  return renewedFrom === undefined;
 }
+
+type Told = Parameters<Parameters<typeof openWorkloadDoor>[0]['observer']['delivering']>[0];
 
 /** Tells of changes of a view that are not of the mesh in it, too: whoever hears of it looks at the whole. */
 function bundlesOf(mesh: MeshHolder, view: () => NodeView) {
@@ -293,17 +326,14 @@ function settingsOf({ bundle, settings }: NodeView): MeshSettings {
   return { trustDomain: bundle.trustDomain, rootNamespace, ttlSeconds };
 }
 
-function statusOf(config: AgentConfig, link: NodeLink, { mesh, bundle }: NodeView): AgentStatus {
-  const { id } = checkX509SvidLeaf(link.identity().certificates[0] ?? new Uint8Array(0));
+/** What of it the server is told. */
+function reportOf({ server, events, workloads, workloadsInAll }: AgentStatusReport): AgentReport {
   return {
-    version,
-    trustDomain: bundle.trustDomain.name,
-    node: id.text,
-    workloadSocket: config.workloadSocket,
-    connected: link.isWatching(),
-    freshAt: link.freshAt(),
-    entries: mesh.entries.size,
-    policies: mesh.policies.size,
+    viewRevision: server.viewRevision,
+    eventsQueued: events.queued,
+    eventsLost: events.lost,
+    workloads: workloadsInAll,
+    darkAt: workloads[0]?.darkAt ?? null,
   };
 }
 

@@ -9,12 +9,16 @@ import {
   credentialPath,
   defaultTrustDomain,
   descriptor,
+  httpsIssuer,
   integer,
   kubeletUrl,
   logLevels,
+  loopbackAddress,
   namespaceName,
   oneOf,
   optional,
+  plainText,
+  spiffeIds,
   unlessOff,
   uids,
 } from './config-values.ts';
@@ -61,9 +65,19 @@ export const optionTable: { readonly [K in keyof Config]: OptionSpec<Config[K]> 
     help: 'host:port of the admin API over TLS, or off',
     parse: address,
   },
+  metricsAddress: {
+    ordinarily: 'off',
+    help: 'loopback host:port where anybody on this machine may read health and metrics, or off',
+    parse: loopbackAddress,
+  },
   trustAddress: {
     ordinarily: 'off',
     help: 'host:port of the public door for the trust bundle, or off',
+    parse: address,
+  },
+  sdsAddress: {
+    ordinarily: 'off',
+    help: 'host:port of SDS over the network, for clients that show a live certificate of ours, or off',
     parse: address,
   },
   nodeAddress: {
@@ -74,6 +88,11 @@ export const optionTable: { readonly [K in keyof Config]: OptionSpec<Config[K]> 
   nodeCaFile: {
     ordinarily: '',
     help: 'PEM file with the CAs of machine certificates that agents may attest with',
+    parse: optional(absolutePath),
+  },
+  nodeClustersFile: {
+    ordinarily: '',
+    help: 'YAML file with the Kubernetes clusters whose nodes may attest with a service account token',
     parse: optional(absolutePath),
   },
   maxStalenessSeconds: {
@@ -96,6 +115,42 @@ export const optionTable: { readonly [K in keyof Config]: OptionSpec<Config[K]> 
     ordinarily: '',
     help: 'further uids that may use the admin socket, separated by commas',
     parse: uids,
+  },
+  adminSpiffeIds: {
+    ordinarily: '',
+    help: 'SPIFFE IDs that have the role admin over TLS, separated by commas',
+    parse: spiffeIds,
+  },
+  oidcIssuer: {
+    ordinarily: '',
+    help: 'https URL of the issuer whose ID tokens people may use the admin API with',
+    parse: optional(httpsIssuer),
+  },
+  oidcAudience: {
+    ordinarily: '',
+    help: 'the aud of those ID tokens: the client that people sign in to',
+    parse: optional(plainText),
+  },
+  oidcJwksFile: {
+    ordinarily: '',
+    help: 'file with the JWKS of that issuer; without one it is fetched',
+    parse: optional(absolutePath),
+  },
+  oidcCaFile: {
+    ordinarily: '',
+    help: 'PEM file with the CAs of that issuer; without one those of the system',
+    parse: optional(absolutePath),
+  },
+  oidcGroupsClaim: {
+    ordinarily: 'groups',
+    help: 'the claim of those ID tokens that grants to groups are about',
+    parse: plainText,
+  },
+  oidcMaxAgeSeconds: {
+    ordinarily: '43200',
+    help: 'how long after its iat such an ID token counts, whatever its exp says',
+    parse: integer(60, 86_400),
+    isNumber: true,
   },
   rootNamespace: {
     ordinarily: 'istio-system',

@@ -1,4 +1,5 @@
 import { join, resolve } from 'node:path';
+import { SpiffeId } from './spiffe/id.ts';
 
 /** The trust domain of a first start that is told nothing. */
 export const defaultTrustDomain = 'mesh.internal';
@@ -38,6 +39,13 @@ export function address(value: string): { readonly host: string; readonly port: 
   return { host: match[1].replace(/^\[|\]$/g, ''), port };
 }
 
+/** `host:port` of this machine alone, or null for `off`: what answers there asks nobody who they are. */
+export function loopbackAddress(value: string): { readonly host: string; readonly port: number } | null {
+  const at = address(value);
+  if (at === null || /^(127(\.[0-9]{1,3}){3}|::1|localhost)$/i.test(at.host)) return at;
+  throw new Error('is not an address of this machine alone, such as 127.0.0.1:9464');
+}
+
 /** The address of the kubelet, or null for `off`. Without TLS only on this machine. */
 export function kubeletUrl(value: string): URL | null {
   if (value === 'off') return null;
@@ -70,6 +78,26 @@ export function oneOf<T extends string>(names: readonly T[]): (value: string) =>
     if (name === undefined) throw new Error(`is not one of ${names.join(', ')}`);
     return name;
   };
+}
+
+/** The issuer of ID tokens, as their `iss` has it. */
+export function httpsIssuer(value: string): string {
+  // Relying parties compare it character by character, so a slash at its end is kept.
+  const isPlain = /^https:\/\/[a-z0-9][a-z0-9.-]*(:[0-9]{1,5})?(\/[A-Za-z0-9._~/-]*)?$/.test(value);
+  if (!isPlain || value.length > 512 || !URL.canParse(value)) throw new Error('is no plain https URL');
+  return value;
+}
+
+/** 1 to 255 printable ASCII characters. */
+export function plainText(value: string): string {
+  if (!/^[!-~]{1,255}$/.test(value)) throw new Error('is not 1 to 255 printable characters');
+  return value;
+}
+
+/** SPIFFE IDs of workloads, separated by commas. */
+export function spiffeIds(value: string): readonly SpiffeId[] {
+  if (value.trim() === '') return [];
+  return value.split(',').map((part) => SpiffeId.parseWorkload(part.trim()));
 }
 
 /** User ids, separated by commas. */

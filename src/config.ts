@@ -4,7 +4,7 @@ import { optionTable } from './config-options.ts';
 import { defaultDataDirectory, defaultRunDirectory } from './config-places.ts';
 import type { AuthorityKeyType, LogLevel } from './config-values.ts';
 import { formatPlace, MeshError, quote } from './errors.ts';
-import type { TrustDomain } from './spiffe/id.ts';
+import type { SpiffeId, TrustDomain } from './spiffe/id.ts';
 import { readDocuments } from './yaml.ts';
 
 /** Everything that can be configured; every option has a default, so that the first start needs no file. */
@@ -19,12 +19,18 @@ export type Config = {
   readonly adminSocket: string;
   /** The admin API over TLS, or null when it is off. */
   readonly adminAddress: { readonly host: string; readonly port: number } | null;
+  /** Health and metrics for whoever is on this machine, or null when it is off. */
+  readonly metricsAddress: { readonly host: string; readonly port: number } | null;
   /** The public door for the trust bundle and OIDC discovery, or null when it is off. */
   readonly trustAddress: { readonly host: string; readonly port: number } | null;
+  /** SDS over the network, for whoever shows a certificate that may be renewed so; null when it is off. */
+  readonly sdsAddress: { readonly host: string; readonly port: number } | null;
   /** The node API, or null when it is off. */
   readonly nodeAddress: { readonly host: string; readonly port: number } | null;
   /** PEM with the CAs of machines that attest with a certificate of their own; null for none. */
   readonly nodeCaFile: string | null;
+  /** YAML with the Kubernetes clusters whose nodes may attest with a service account token; null for none. */
+  readonly nodeClustersFile: string | null;
   /** How long an agent decides by a policy that the server has not confirmed; 60 to 2,592,000. */
   readonly maxStalenessSeconds: number;
   /** The certificate of the public door, PEM, leaf first; null shows an X509-SVID. Never without its key. */
@@ -32,6 +38,20 @@ export type Config = {
   readonly trustTlsKey: string | null;
   /** Further uids that may use the admin socket. The server's own and root always may. */
   readonly adminUids: readonly number[];
+  /** Workloads that are administrators over TLS with their certificates. Of our trust domain, which the start proves. */
+  readonly adminSpiffeIds: readonly SpiffeId[];
+  /** The `iss` of ID tokens that people may use the admin API with, an https URL; null for none. Never without audience. */
+  readonly oidcIssuer: string | null;
+  /** The `aud` they must have. */
+  readonly oidcAudience: string | null;
+  /** Its JWKS; null fetches it from where the discovery document of the issuer says. */
+  readonly oidcJwksFile: string | null;
+  /** PEM with the CAs of the issuer's own certificate; null for those of the system. */
+  readonly oidcCaFile: string | null;
+  /** The claim that grants to groups are about. */
+  readonly oidcGroupsClaim: string;
+  /** How long after its `iat` an ID token counts, 60 to 86,400 seconds. */
+  readonly oidcMaxAgeSeconds: number;
   /** Policies of this namespace apply to every workload. */
   readonly rootNamespace: string;
   /** Lifetime of a leaf whose entry names none. */
@@ -108,6 +128,11 @@ export function loadConfig(sources: ConfigSources): Config {
   if ((config.trustTlsCertificate === null) !== (config.trustTlsKey === null)) {
     throw new MeshError('config_invalid', 'trustTlsCertificate and trustTlsKey belong together', {
       fix: 'set both or neither',
+    });
+  }
+  if ((config.oidcIssuer === null) !== (config.oidcAudience === null)) {
+    throw new MeshError('config_invalid', 'oidcIssuer and oidcAudience belong together', {
+      fix: 'set both or neither: a token for any audience would be believed',
     });
   }
   return config;

@@ -2,20 +2,24 @@ import { dirname } from 'node:path';
 import { denyDecision } from './authz/decide.ts';
 import { explainCall } from './authz/judge.ts';
 import type { Config } from './config.ts';
-import { publicError } from './errors.ts';
+import { MeshError, publicError } from './errors.ts';
+import { createCertificateJudge } from './grpc/tls-certificate.ts';
 import { type AdminPorts, createAdminApp } from './http/app.ts';
 import { type AdminListener, listenTls, listenUnix } from './http/listener.ts';
 import { openUnixDoor } from './http/unix-door.ts';
+import { type AdminGrant, indexGrants, parseAdministrator } from './identity/admin-grant.ts';
 import type { MeshHolder } from './identity/current-mesh.ts';
 import type { Keeper } from './identity/keeper.ts';
 import { findStandingDenial } from './identity/standing-denial.ts';
 import type { Log } from './log.ts';
 import { bundlePem } from './spiffe/bundle.ts';
-import type { TrustDomain } from './spiffe/id.ts';
+import type { SpiffeId, TrustDomain } from './spiffe/id.ts';
 import type { JwtBundle } from './spiffe/jwt-bundle.ts';
 import { makeDirectory } from './store/key-files.ts';
 import type { Store } from './store/store.ts';
+import { traceRequest } from './tracing.ts';
 import type { KeptAuthority } from './up-authority.ts';
+import { openOidc } from './up-oidc.ts';
 import { keepOwnCertificate } from './up-own-certificate.ts';
 import { bundleDocument } from './up-trust.ts';
 
@@ -51,26 +55,9 @@ export type AdminDoorParts = Pick<
 
 /** Opens the admin API on its Unix socket and, unless it is off, on TLS. */
 export async function openAdminDoors(parts: AdminDoorParts): Promise<AdminDoors> {
-  const { config, store, holder, authority, log } = parts;
+  const ports = { ...portsOf(parts), access: accessOf(parts) };
+  const { config } = parts;
   const graceMs = config.shutdownGraceSeconds * 1_000;
-  const ports: AdminPorts = {
-    ...parts,
-    recordEvents: store.recordEvents,
-    queryAudit: store.queryAudit,
-    findToken: store.findToken,
-    listTokens: store.listTokens,
-    createToken: (token, event) => store.createToken(token, [event]),
-    revokeToken: (id, event) => store.revokeToken(id, [event]),
-    checkAuthz: ({ host, ...call }) => {
-      const { snapshot, bans } = holder.current();
-      const banned = findStandingDenial(bans, { id: call.source }, call.destination, parts.clock.now());
-      const standing = banned === undefined ? undefined : denyDecision('banned', banned, snapshot.revision);
-      return explainCall(snapshot, { ...call, authority: host }, standing);
-    },
-    trustBundlePem: () => bundlePem(authority.bundle()),
-    trustBundleDocument: () => bundleDocument(authority.bundle(), parts.jwtBundle()),
-    reportFailure: (errorId, error) => log.error({ errorId, err: error }, 'request failed'),
-  };
   makeDirectory(dirname(config.adminSocket), 0o755);
   const unix = await listenUnix(
     await createAdminApp(ports, await openUnixDoor(config.adminUids)),
@@ -90,6 +77,63 @@ export async function openAdminDoors(parts: AdminDoorParts): Promise<AdminDoors>
     },
   };
 }
+
+function portsOf(parts: AdminDoorParts): Omit<AdminPorts, 'access'> {
+  const { store, holder, authority, log } = parts;
+  return {
+    ...parts,
+    recordEvents: store.recordEvents,
+    trace: traceRequest,
+    queryAudit: store.queryAudit,
+    findToken: store.findToken,
+    listTokens: store.listTokens,
+    createToken: (token, event) => store.createToken(token, [event]),
+    revokeToken: (id, event) => store.revokeToken(id, [event]),
+    checkAuthz: ({ host, ...call }) => {
+      const { snapshot, bans } = holder.current();
+      const banned = findStandingDenial(bans, { id: call.source }, call.destination, parts.clock.now());
+      const standing = banned === undefined ? undefined : denyDecision('banned', banned, snapshot.revision);
+      return explainCall(snapshot, { ...call, authority: host }, standing);
+    },
+    trustBundlePem: () => bundlePem(authority.bundle()),
+    trustBundleDocument: () => bundleDocument(authority.bundle(), parts.jwtBundle()),
+    reportFailure: (errorId, error) => log.error({ errorId, err: error }, 'request failed'),
+  };
+}
+
+/** How those are known who come over TLS. */
+function accessOf({
+  config,
+  trustDomain,
+  holder,
+  authority,
+  clock,
+  log,
+}: AdminDoorParts): AdminPorts['access'] {
+  const administrators = new Set(config.adminSpiffeIds.map((id) => checkAdministrator(id, trustDomain).text));
+  return {
+    trustDomain,
+    judgeCertificate: createCertificateJudge({ bundle: authority.bundle, clock }),
+    bans: () => holder.current().bans,
+    verifyIdToken: openOidc(config, clock, log),
+    grants: () => indexGrants(holder.current().mesh.grants ?? noGrants),
+    isConfiguredAdmin: (id) => administrators.has(id.text),
+  };
+}
+
+/** @throws MeshError `config_invalid` */
+function checkAdministrator(id: SpiffeId, trustDomain: TrustDomain): SpiffeId {
+  try {
+    return parseAdministrator(id.text, trustDomain);
+  } catch (cause) {
+    throw new MeshError('config_invalid', `adminSpiffeIds: ${publicError(cause).message}`, {
+      fix: 'name workloads of this trust domain',
+      cause,
+    });
+  }
+}
+
+const noGrants: ReadonlyMap<string, AdminGrant> = new Map();
 
 async function openTls(
   { keeper, trustDomain, log }: AdminDoorParts,

@@ -1,26 +1,37 @@
 import { createHash } from 'node:crypto';
 import type { Config } from './config.ts';
 import type { RandomBytes } from './ca/serial.ts';
+import { outgoingIssuers } from './ca/slot.ts';
 import type { Clock } from './clock.ts';
 import { MeshError, publicError } from './errors.ts';
 import { startTlsGrpcListener } from './grpc/tls-listener.ts';
+import { createCheckPresented } from './grpc/tls-svid.ts';
 import type { NodePorts } from './http/node-routes.ts';
+import type { NodesReport } from './http/status-report.ts';
 import { type MeshHolder, type MeshSettings } from './identity/current-mesh.ts';
 import type { SecretContent } from './identity/coverage.ts';
 import type { RegistrationEntry } from './identity/entry.ts';
 import { reservedIds } from './identity/entry-parse.ts';
+import type { Breathe } from './identity/breath.ts';
 import { createIssuer, type IssuedX509, type IssueX509 } from './identity/issuer.ts';
 import type { Keeper } from './identity/keeper.ts';
+import type { KeyOwners } from './identity/key-owners.ts';
 import { type AttestedNode, nodeSpiffeId, nodeTtlSeconds } from './identity/node.ts';
+import { createNamesInEntries } from './identity/node-alias.ts';
 import { createViewMaker, type NodeView } from './identity/view.ts';
+import { createRefusals } from './identity/refusals.ts';
 import type { Log } from './log.ts';
 import { createAttestationService, type IssueNodeCertificate } from './node/attestation-service.ts';
 import { createCheckPeer, type NodePeer } from './node/node-check.ts';
+import { claimKeys } from './node/key-claims.ts';
+import { keepForgetting } from './node/forgetting.ts';
+import { createNodePresences, type NodePresences } from './node/node-presence.ts';
 import { type NodeRegistry, openNodeRegistry } from './node/node-registry.ts';
 import { createNodeService } from './node/node-service.ts';
 import { formatJoinSecret } from './node/server-trust.ts';
 import type { ViewPort } from './node/view-stream.ts';
 import { decodePem, encodePem } from './spiffe/pem.ts';
+import { traceCalls } from './tracing.ts';
 import type { TrustBundle } from './spiffe/bundle.ts';
 import type { TrustDomain } from './spiffe/id.ts';
 import { readListFile } from './store/key-files.ts';
@@ -29,11 +40,17 @@ import type { ProofThread } from './signing/thread.ts';
 import type { KeptAuthority } from './up-authority.ts';
 import type { RevocationLists } from './up-crl.ts';
 import type { JwtPlant } from './up-jwt.ts';
+import { openClusters } from './up-node-clusters.ts';
+import { nodesReport } from './up-nodes-report.ts';
 import { type DoorCertificate, keepOwnCertificate } from './up-own-certificate.ts';
 import type { Rotation } from './up-rotation.ts';
 
 /** The nodes of a mesh, and the door that they come in by. */
-export type Nodes = { readonly ports: NodePorts; readonly close: () => Promise<void> };
+export type Nodes = {
+  readonly ports: NodePorts;
+  readonly report: () => NodesReport;
+  readonly close: () => Promise<void>;
+};
 
 export type NodesParts = {
   readonly config: Config;
@@ -46,7 +63,10 @@ export type NodesParts = {
   readonly jwt: JwtPlant;
   readonly issue: IssueX509;
   readonly keeper: Keeper;
+  /** Whose each key is, on all nodes. */
+  readonly keyOwners: KeyOwners;
   readonly readCsr: ProofThread['readCsr'];
+  readonly breathe: Breathe;
   readonly note: Rotation['note'];
   readonly clock: Clock;
   readonly randomBytes: RandomBytes;
@@ -60,13 +80,19 @@ export type NodesParts = {
 export async function openNodes(parts: NodesParts): Promise<Nodes> {
   const { config, store, clock, authority } = parts;
   const registry = await openNodeRegistry(store, clock);
+  const presences = createNodePresences(clock);
   const at = config.nodeAddress;
-  const door = at === null ? null : await openDoor(parts, registry, at);
+  const door = at === null ? null : await openDoor(parts, { registry, presences }, at);
+  // After what can fail: a start that fails must come to its end.
+  const forgetting = keepForgetting(registry, clock, (error) =>
+    parts.log.error(publicError(error), 'nodes that are gone could not be forgotten'),
+  );
   const address = at === null || door === null ? null : `${formatHost(at.host)}:${door.port}`;
   return {
     ports: {
       nodeAddress: address,
       registry,
+      presence: presences.of,
       listJoinTokens: store.listJoinTokens,
       createJoinToken: store.createJoinToken,
       revokeJoinToken: store.revokeJoinToken,
@@ -75,7 +101,9 @@ export async function openNodes(parts: NodesParts): Promise<Nodes> {
         return formatJoinSecret({ secret, rootSha256: createHash('sha256').update(root).digest('hex') });
       },
     },
+    report: () => nodesReport(registry.all(), presences, clock.now()),
     close: async () => {
+      await forgetting.close();
       await door?.close(config.shutdownGraceSeconds * 1_000);
     },
   };
@@ -83,12 +111,14 @@ export async function openNodes(parts: NodesParts): Promise<Nodes> {
 
 async function openDoor(
   parts: NodesParts,
-  registry: NodeRegistry,
+  { registry, presences }: { readonly registry: NodeRegistry; readonly presences: NodePresences },
   at: NonNullable<Config['nodeAddress']>,
 ): ReturnType<typeof startTlsGrpcListener> {
   const { config, trustDomain, store, holder, authority, keeper, clock, randomBytes, log } = parts;
   const bans = () => holder.current().bans;
-  const issueNode = nodeIssuer(parts, registry);
+  const refusals = createRefusals((event) => recordQuietly(event), clock, undefined, 'issue');
+  const claimed = (issue: IssueX509): IssueX509 => claimKeys(issue, parts.keyOwners, refusals.add);
+  const issueNode = nodeIssuer(parts, registry, claimed);
   const { delivering, seen } = coverNodes(parts);
   const recordQuietly = (event: Parameters<Store['recordEvents']>[0][number]): void => {
     store
@@ -101,6 +131,7 @@ async function openDoor(
     registry,
     findJoinToken: store.findJoinToken,
     machineCas: readMachineCas(config.nodeCaFile),
+    ...openClusters(config.nodeClustersFile, clock, log),
     issue: issueNode,
     readCsr: parts.readCsr,
     bundle: authority.bundle,
@@ -112,10 +143,12 @@ async function openDoor(
     report,
   });
   const node = createNodeService({
+    breathe: parts.breathe,
+    checkPresented: createCheckPresented({ trustDomain, bundle: authority.bundle, bans, clock }),
     check: createCheckPeer({ trustDomain, bundle: authority.bundle, bans, node: registry.find, clock }),
     certify: registry.certify,
     issueNode,
-    issue: parts.issue,
+    issue: claimed(parts.issue),
     mintJwt: parts.jwt.mint,
     readCsr: parts.readCsr,
     bundle: authority.bundle,
@@ -128,6 +161,7 @@ async function openDoor(
     storeShipment: ({ events, ...shipment }) => store.recordShipment(shipment, events),
     delivering,
     seen,
+    presences,
     clock,
     report,
   });
@@ -140,7 +174,10 @@ async function openDoor(
   const listener = await startTlsGrpcListener({
     at,
     shown: shown(own.current()),
-    services: [attestation, node],
+    services: [
+      traceCalls(attestation, 'countersign.node.v1.Attestation'),
+      traceCalls(node, 'countersign.node.v1.Node'),
+    ],
     log: (message, detail) => log.info(detail, message),
   });
   own.watch((certificate) => {
@@ -150,20 +187,30 @@ async function openDoor(
       log.error(publicError(error), 'the certificate of the node API could not be renewed');
     }
   });
-  return listener;
+  const close = async (graceMs: number): Promise<void> => {
+    await listener.close(graceMs);
+    refusals.close();
+  };
+  return { ...listener, close };
 }
 
 /** INVARIANT: a certificate of a node is signed only while the node is not evicted. */
-function nodeIssuer(parts: NodesParts, registry: NodeRegistry): IssueNodeCertificate {
+function nodeIssuer(
+  parts: NodesParts,
+  registry: NodeRegistry,
+  claimed: (issue: IssueX509) => IssueX509,
+): IssueNodeCertificate {
   const { authority, crl, store, clock, holder, trustDomain } = parts;
-  const issue = createIssuer({
-    authority: crl.signer,
-    mayStillSign: authority.mayStillSign,
-    record: store.recordEvents,
-    clock,
-    isCurrent: ({ id }) => registry.find(id.slice(nodeEntryPrefix.length))?.evictedAt === null,
-    bans: () => holder.current().bans,
-  });
+  const issue = claimed(
+    createIssuer({
+      authority: crl.signer,
+      mayStillSign: authority.mayStillSign,
+      record: store.recordEvents,
+      clock,
+      isCurrent: ({ id }) => registry.find(id.slice(nodeEntryPrefix.length))?.evictedAt === null,
+      bans: () => holder.current().bans,
+    }),
+  );
   return (node, publicKey) =>
     issue({
       entry: entryOf(trustDomain, node.name),
@@ -213,10 +260,11 @@ function coverNodes({ note, clock }: NodesParts) {
 }
 
 function viewPort(
-  { holder, authority, crl, jwt, settings, config }: NodesParts,
+  { holder, authority, crl, jwt, settings, config, clock }: NodesParts,
   registry: NodeRegistry,
 ): ViewPort {
   const makeView = createViewMaker();
+  const namesInEntries = createNamesInEntries();
   const viewSettings: NodeView['settings'] = {
     trustDomain: settings.trustDomain.name,
     rootNamespace: settings.rootNamespace,
@@ -224,16 +272,17 @@ function viewPort(
     maxStalenessSeconds: config.maxStalenessSeconds,
   };
   return {
-    current: ({ name }) => {
+    current: (node) => {
       const { mesh } = holder.current();
       const source = {
         mesh,
         bundle: authority.bundle(),
         jwtBundle: jwt.bundle(),
         crls: crl.published(),
+        outgoing: outgoingIssuers(authority.state(), clock.now()),
         settings: viewSettings,
       };
-      return makeView([`node:${name}`], source, 0);
+      return makeView(namesInEntries(node, mesh.aliases), source, 0);
     },
     onChange: (listener) => {
       const all = [holder, authority, crl, jwt, registry].map(({ onChange }) => onChange(listener));

@@ -37,7 +37,7 @@ export async function keepOwnCertificate(keeper: Keeper, owner: DoorOwner): Prom
   let listener: (certificate: DoorCertificate) => void = () => undefined;
   let latest: DoorCertificate | undefined;
   const first = await new Promise<DoorCertificate>((resolve, reject) => {
-    const lease = keeper.hold(entryOf(owner), ownAttestation(), () => {
+    const look = (): void => {
       const [svid, failure] = [lease.svid(), lease.failure()];
       // Settles once: what fails later is tried again while the last one serves.
       if (failure !== undefined) reject(failure);
@@ -45,7 +45,10 @@ export async function keepOwnCertificate(keeper: Keeper, owner: DoorOwner): Prom
       latest = doorCertificate(svid);
       resolve(latest);
       listener(latest);
-    });
+    };
+    const lease = keeper.hold(entryOf(owner), ownAttestation(), look);
+    // Another door may hold it already: then nothing changes, and nobody calls back.
+    look();
   });
   return {
     current: () => latest ?? first,
@@ -82,7 +85,8 @@ function ownAttestation(): Attestation {
   return { selectors: [], caller: { pid: process.pid, uid, gid } };
 }
 
-function doorCertificate(svid: X509Svid): DoorCertificate {
+/** A certificate and its key as a listener takes them. */
+export function doorCertificate(svid: Pick<X509Svid, 'certificates' | 'privateKey'>): DoorCertificate {
   return {
     certificate: svid.certificates.map((der) => encodePem('CERTIFICATE', der)).join(''),
     privateKey: encodePem('PRIVATE KEY', svid.privateKey),

@@ -120,11 +120,7 @@ export async function openRotation(parts: RotationParts): Promise<Rotation> {
       changed.raise();
     },
     ca: caPort(authority, evidence, clock),
-    outlook: () => {
-      const { warnings, ended } = outlook(authority.state(), clock.now());
-      const doubt = clockWatch();
-      return { ended, warnings: doubt === null ? warnings : [doubt, ...warnings] };
-    },
+    outlook: () => outlook(authority.state(), clock.now()),
     doubt: clockWatch,
     close: async () => {
       stop.abort();

@@ -16,6 +16,7 @@ import type { Attest } from './identity/evidence.ts';
 import type { IssueX509 } from './identity/issuer.ts';
 import type { MintJwt } from './identity/jwt-svid.ts';
 import type { Keeper } from './identity/keeper.ts';
+import type { KeyOwners } from './identity/key-owners.ts';
 import { createPace } from './identity/pace.ts';
 import { createRefusals } from './identity/refusals.ts';
 import { createWatch, type WatchParts } from './identity/watch.ts';
@@ -31,14 +32,17 @@ import type { KeptAuthority } from './up-authority.ts';
 import type { RevocationLists } from './up-crl.ts';
 import type { JwtPlant } from './up-jwt.ts';
 import type { Instruments } from './up-metrics.ts';
+import type { OwnCertificate } from './up-own-certificate.ts';
 import type { Rotation } from './up-rotation.ts';
+import { openSdsTcpDoor } from './up-sds-tcp.ts';
+import { checkedTraceparent, traceCalls, traceDecision, tracePushes } from './tracing.ts';
 import { createWorkloadApi } from './workload-api/service.ts';
 
 /** The socket that proxies and workloads of this machine connect to. */
 export type WorkloadDoor = { readonly close: () => Promise<void> };
 
 export type WorkloadDoorParts = {
-  readonly config: Pick<Config, 'workloadSocket' | 'shutdownGraceSeconds'>;
+  readonly config: Pick<Config, 'workloadSocket' | 'sdsAddress' | 'shutdownGraceSeconds'>;
   readonly trustDomain: TrustDomain;
   readonly holder: MeshHolder;
   readonly keeper: Keeper;
@@ -47,8 +51,8 @@ export type WorkloadDoorParts = {
   readonly jwt: Pick<JwtPlant, 'bundle' | 'onChange' | 'validate'> & { readonly mint: MintJwt };
   readonly breathe: Breathe;
   readonly issue: IssueX509;
-  /** Keys in certificates that are still valid, and their identities. */
-  readonly knownKeys: readonly (readonly [spkiSha256: string, spiffeId: string])[];
+  /** Whose the keys in certificates that are still valid are. */
+  readonly keyOwners: KeyOwners;
   readonly readCsr: ProofThread['readCsr'];
   readonly attest: Attest;
   readonly decisions: DecisionLog;
@@ -58,6 +62,8 @@ export type WorkloadDoorParts = {
   readonly instruments: Pick<Instruments, 'sds' | 'checks' | 'workloadApi'>;
   /** What calls are decided by; default: the snapshot of the mesh. */
   readonly snapshot?: () => Snapshot;
+  /** What doors on the network show. */
+  readonly ownCertificate: () => Promise<OwnCertificate>;
   readonly clock: Clock;
   readonly log: Log;
 };
@@ -94,12 +100,13 @@ export async function openWorkloadDoor(parts: WorkloadDoorParts): Promise<Worklo
     },
   };
   const watch = createWatch(watchParts);
+  const observer = tracePushes(observeBoth(instruments.sds, parts.observer));
   const sds = createSdsService({
     attest,
     watch,
     recordRefusal: (event) => recordQuietly([event]),
     clock,
-    observer: observeBoth(instruments.sds, parts.observer),
+    observer,
     log: (level, message, detail) => log[level](detail, message),
   });
   const extAuthz = createExtAuthzService({
@@ -111,7 +118,10 @@ export async function openWorkloadDoor(parts: WorkloadDoorParts): Promise<Worklo
         .map(({ spiffeId }) => spiffeId),
     snapshot: parts.snapshot ?? (() => holder.current().snapshot),
     bans: () => holder.current().bans,
-    record: parts.decisions.push,
+    record: (event) => {
+      traceDecision(event);
+      parts.decisions.push(event);
+    },
     clock,
     newDecisionId: () => randomBytes(12).toString('hex'),
     observer: instruments.checks,
@@ -121,7 +131,7 @@ export async function openWorkloadDoor(parts: WorkloadDoorParts): Promise<Worklo
     attest,
     entitled: ({ selectors }) => holder.current().registry.match(selectors, clock.now()),
     issue: parts.issue,
-    knownKeys: parts.knownKeys,
+    keyOwners: parts.keyOwners,
     readCsr: parts.readCsr,
     bundle: authority.bundle,
     recordRefusal: refusals.add,
@@ -156,15 +166,35 @@ export async function openWorkloadDoor(parts: WorkloadDoorParts): Promise<Worklo
     mode: 0o666,
     services: [
       sds,
+      sds.aggregated,
       signing,
-      { ...extAuthz, requestBytes: 262_144 },
+      traceCalls({ ...extAuthz, requestBytes: 262_144 }, checkServiceName, checkedTraceparent),
       { ...workloadApi, requestBytes: 65_536 },
     ],
     log: (message, detail) => log.warn(detail, message),
   });
+  const graceMs = config.shutdownGraceSeconds * 1_000;
+  const network =
+    config.sdsAddress === null
+      ? undefined
+      : await openSdsTcpDoor({
+          at: config.sdsAddress,
+          trustDomain,
+          holder,
+          bundle: authority.bundle,
+          watch,
+          own: await parts.ownCertificate(),
+          observer,
+          recordQuietly,
+          clock,
+          log,
+        }).catch(async (error: unknown) => {
+          await workload.close(0);
+          throw error;
+        });
   return {
     close: async () => {
-      await workload.close(config.shutdownGraceSeconds * 1_000);
+      await Promise.all([workload.close(graceMs), network?.close(graceMs)]);
       refusals.close();
     },
   };
@@ -180,3 +210,5 @@ function observeBoth(counts: SdsObserver, rotation: Rotation['observer']): SdsOb
     },
   };
 }
+
+const checkServiceName = 'envoy.service.auth.v3.Authorization';

@@ -1,20 +1,20 @@
-import { generateKeyPair } from 'node:crypto';
 import { join } from 'node:path';
-import { promisify } from 'node:util';
 import { randomBytes } from './up-random.ts';
+import { createSourceHealths } from './attest/source-health.ts';
 import { describeUnixAbilities } from './attest/unix.ts';
 import { createWorkloadAttestor } from './attest/workload.ts';
 import type { AuditEvent } from './audit/event.ts';
-import type { Outlook } from './ca/outlook.ts';
+import { signerOf } from './ca/slot.ts';
 import { type Clock, systemClock } from './clock.ts';
 import type { Config } from './config.ts';
 import { publicError } from './errors.ts';
 import { createDecisionLog } from './ext-authz/decision-log.ts';
-import type { Readiness, StatusReport } from './http/status-report.ts';
+import { maxOutlooks, type StatusReport } from './http/status-report.ts';
 import { createAdministration } from './identity/administration.ts';
 import { compileStoredMesh, createMeshHolder } from './identity/current-mesh.ts';
-import { createIssuer, type IssueX509 } from './identity/issuer.ts';
-import { createKeeper, type GenerateKeyPair, type Keeper } from './identity/keeper.ts';
+import { createIssuer } from './identity/issuer.ts';
+import { createKeeper, type Keeper } from './identity/keeper.ts';
+import { createKeyOwners } from './identity/key-owners.ts';
 import type { Log } from './log.ts';
 import { startProofThread } from './signing/thread.ts';
 import { ensurePrivateDirectory } from './store/key-files.ts';
@@ -24,14 +24,19 @@ import type { Failpoint } from './up-authority.ts';
 import { type JwtPlant, openJwt } from './up-jwt.ts';
 import type { JwtFailpoint } from './up-jwt-keys.ts';
 import { authorityProfile, readRefusedKeys, settleTrustDomain } from './up-hierarchy.ts';
+import { generateP256 } from './up-key-pair.ts';
 import { createFileCustody } from './up-keys.ts';
 import { createBreathe } from './up-breath.ts';
 import { openRevocationLists } from './up-crl.ts';
+import { watchHealth } from './up-health.ts';
 import { createInstruments } from './up-metrics.ts';
-import { ownEntryIds } from './up-own-certificate.ts';
+import { openMetricsDoor } from './up-metrics-door.ts';
+import { keepOwnCertificate, ownEntryIds } from './up-own-certificate.ts';
+import { sourceReport, workloadOutlooks } from './up-outlook.ts';
 import { openRotation } from './up-rotation.ts';
 import { custodyOf, readSealingSecret } from './up-secret.ts';
 import { openNodes } from './up-nodes.ts';
+import { traceIssuance, traceSteps } from './tracing.ts';
 import { openWorkloadDoor } from './up-workload.ts';
 import { openTrustDoor, type TrustDoor } from './up-trust.ts';
 import { version } from './version.ts';
@@ -95,6 +100,9 @@ async function open(
   ensurePrivateDirectory(config.dataDir);
   const store = await openStore({ dataDir: config.dataDir, clock, randomBytes });
   opened.push(() => store.close());
+  if (store.migration !== null) {
+    log.warn(store.migration, 'an earlier version wrote the database; it was copied first');
+  }
   const trustDomain = await settleTrustDomain(config, store);
   const keyDir = join(config.dataDir, 'keys');
   ensurePrivateDirectory(keyDir);
@@ -159,19 +167,18 @@ async function open(
   await recordLifecycle(store, clock, 'started');
   opened.push(() => recordLifecycle(store, clock, 'stopped'));
   const issue = createIssuer({
-    authority: crl.signer,
+    ...traceSteps({ authority: crl.signer, record: store.recordEvents }),
     mayStillSign: authority.mayStillSign,
-    record: store.recordEvents,
     clock,
     isCurrent: (entry) =>
       ownEntryIds.has(entry.id) || holder.current().registry.entry(entry.id)?.revision === entry.revision,
     bans: () => holder.current().bans,
   });
-  const counted: IssueX509 = async (request) => {
+  const counted = traceIssuance(async (request) => {
     const issued = await issue(request);
     instruments.issuances.add('ok');
     return issued;
-  };
+  });
   const keeper = createKeeper({
     issue: counted,
     generateKeyPair: generateP256,
@@ -187,12 +194,14 @@ async function open(
   reissue = keeper.reissue;
   opened.push(() => keeper.close());
   const { attestKubelet: url, attestKubeletCaFile: caFile, attestKubeletTokenFile: tokenFile } = config;
+  const sources = createSourceHealths(clock);
   const attest = createWorkloadAttestor({
     kubelet: url === null ? null : { url, caFile, tokenFile },
     dockerSocket: config.attestDocker,
     wanted: () => holder.current().registry.kinds,
     clock,
     warn: (message) => log.warn(message),
+    healths: sources,
   });
   const recordQuietly = (events: readonly AuditEvent[]) => {
     store
@@ -205,18 +214,24 @@ async function open(
     onError: (error, lost) => log.error({ lost, ...publicError(error) }, 'decisions could not be recorded'),
   });
   opened.push(() => decisions.close());
+  const outlooks = () => workloadOutlooks({ states: keeper.states(), policyUntil: null, now: clock.now() });
   const instruments = createInstruments({
     holder,
     keeper,
     decisions,
     authority,
     store,
+    outlooks,
+    sources: sources.all,
+    nodes: () => nodes.report(),
     clock,
     doubt: rotation.doubt,
     onCheckFailure: (error) => log.warn(publicError(error), 'check failed'),
   });
+  const keyOwners = createKeyOwners(undefined, await store.keyOwners(clock.now()));
   const nodes = await openNodes({
     config,
+    keyOwners,
     trustDomain,
     settings,
     store,
@@ -227,6 +242,7 @@ async function open(
     issue: counted,
     keeper,
     readCsr: proofs.readCsr,
+    breathe,
     note: rotation.note,
     clock,
     randomBytes,
@@ -244,13 +260,15 @@ async function open(
       jwt,
       breathe,
       issue: counted,
-      knownKeys: await store.keyOwners(clock.now()),
+      keyOwners,
       readCsr: proofs.readCsr,
       attest,
       decisions,
       recordQuietly,
       observer: rotation.observer,
       instruments,
+      ownCertificate: () =>
+        keepOwnCertificate(keeper, { door: 'server', trustDomain, dnsNames: ['localhost'] }),
       clock,
       log,
     });
@@ -260,21 +278,33 @@ async function open(
   // The Unix door may be asked before the TLS one is open.
   let doors: AdminDoors | undefined;
   let trustDoor: TrustDoor | undefined;
-  const readiness = () => readinessOf(store, rotation.outlook());
+  const health = watchHealth({
+    dataDir: config.dataDir,
+    facts: () => ({
+      store: store.health(),
+      outlook: rotation.outlook(),
+      issuer: signerOf(authority.state()) ?? null,
+      doubt: rotation.doubt(),
+      decisions: decisions.depth(),
+    }),
+    clock,
+  });
+  opened.push(health.close);
   const status = async (): Promise<StatusReport> => {
     const { mesh } = holder.current();
-    const { ready, causes, warnings } = readiness();
+    const workloads = outlooks();
     return {
       version,
+      serves: hooks.serves ?? 'machine',
       trustDomain: trustDomain.name,
+      now: clock.now(),
       startedAt,
-      ready,
-      causes,
-      warnings,
+      ...health.readiness(),
       dataDir: config.dataDir,
       workloadSocket: config.workloadSocket,
       adminSocket: config.adminSocket,
       adminUrl: doors?.url() ?? null,
+      nodeAddress: nodes.ports.nodeAddress,
       trustEndpoint: trustDoor?.endpoint ?? null,
       custody: custodyOf(config),
       attestation: abilities.pathOfOtherUsers
@@ -286,6 +316,10 @@ async function open(
       auditSize: await store.auditSize(),
       streams: instruments.openStreams(),
       authorities: authority.stored().map(({ kind, keyId, notAfter }) => ({ kind, keyId, notAfter })),
+      workloads: workloads.slice(0, maxOutlooks),
+      workloadsInAll: workloads.length,
+      sources: sources.all().map(sourceReport),
+      nodes: nodes.report(),
     };
   };
   doors = await openAdminDoors({
@@ -306,9 +340,13 @@ async function open(
     randomBytes,
     metricsText: instruments.text,
     status,
-    readiness,
+    readiness: health.readiness,
   });
   opened.push(doors.close);
+  if (config.metricsAddress !== null) {
+    const metrics = await openMetricsDoor(health.readiness, instruments.text, config, log);
+    opened.push(metrics.close);
+  }
   if (config.trustAddress !== null) {
     trustDoor = await openTrustDoor(
       {
@@ -333,21 +371,6 @@ async function open(
 async function recordLifecycle(store: Store, clock: Clock, action: 'started' | 'stopped'): Promise<void> {
   await store.recordEvents([{ type: 'lifecycle', time: clock.now(), action, version }]);
 }
-
-function readinessOf(store: Store, { warnings, ended }: Outlook): Readiness {
-  const health = store.health();
-  const causes = [...(health.ok ? [] : [`store: ${health.cause}`]), ...(ended === null ? [] : [ended])];
-  return { ready: causes.length === 0, causes, warnings };
-}
-
-/** A key pair for a workload: ECDSA P-256. */
-export const generateP256: GenerateKeyPair = async () => {
-  const { publicKey, privateKey } = await promisify(generateKeyPair)('ec', { namedCurve: 'P-256' });
-  return {
-    publicKey: new Uint8Array(publicKey.export({ type: 'spki', format: 'der' })),
-    privateKey: new Uint8Array(privateKey.export({ type: 'pkcs8', format: 'der' })),
-  };
-};
 
 // Of each turn of the event loop, for long work; calls that wait for a decision get the rest.
 const turnShareMs = 3;

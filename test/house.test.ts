@@ -13,6 +13,7 @@ const street: readonly (readonly string[])[] = [
   ['attest', 'store', 'grpc'],
   ['config', 'log', 'metrics', 'version'],
   ['sds', 'signing', 'workload-api', 'ext-authz', 'access-log', 'node', 'http'],
+  ['tracing'],
   ['up'],
   ['server', 'agent'],
   ['cli'],
@@ -32,7 +33,7 @@ const coreMayNotSay = [
 
 // Only the composition roots and what sits beside them may name these.
 const rootsOnly = ['store', 'attest', 'config', 'log', 'metrics', 'version'];
-const roots = ['server', 'agent', 'up', 'config', 'log', 'metrics', 'cli'];
+const roots = ['server', 'agent', 'up', 'config', 'log', 'metrics', 'tracing', 'cli'];
 
 const source = resolve('src');
 const files = readdirSync(source, { recursive: true, encoding: 'utf8' })

@@ -94,7 +94,7 @@ test.each<{ what: string; stepMs: number; doubt: RegExp; renewals: number }>([
     expect([stream.withdrawals(), stream.ended()]).toEqual([0, undefined]);
     expect(await metric('countersign_clock_in_doubt')).toBe(0);
   },
-  30_000,
+  120_000,
 );
 
 async function report(): Promise<CaReport> {

@@ -153,7 +153,7 @@ describe('before the first start', () => {
     const chain = await sign(csrOf(made));
     await expect(take(chain, { passphraseFile: second })).rejects.toThrow(code('key_passphrase_wrong'));
     await take(chain, { passphraseFile: first });
-  }, 20_000);
+  });
 });
 
 describe('SIGKILL', () => {
@@ -179,7 +179,7 @@ describe('SIGKILL', () => {
       expect(await running.status()).toMatchObject({ ready: true });
       expect((await report()).authorities.map(({ state }) => state)).toEqual(['active', 'active']);
     },
-    30_000,
+    60_000,
   );
 });
 

@@ -100,4 +100,6 @@ const personalFields: Record<AuditEventType, readonly string[]> = {
   jwt_issuance: [],
   jwt_key: [],
   node: ['sourceAddress'],
+  node_alias_change: [],
+  grant_change: [],
 };

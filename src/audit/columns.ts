@@ -59,6 +59,8 @@ export function auditColumns(event: AuditEvent): AuditColumns {
     case 'admin':
     case 'lifecycle':
     case 'jwt_key':
+    case 'node_alias_change':
+    case 'grant_change':
       return common;
     default:
       return event satisfies never;

@@ -17,7 +17,9 @@ export type AuditEvent =
   | BanEvent
   | JwtIssuanceEvent
   | JwtKeyEvent
-  | NodeEvent;
+  | NodeEvent
+  | NodeAliasChangeEvent
+  | GrantChangeEvent;
 
 export type AuditEventType = AuditEvent['type'];
 
@@ -33,6 +35,10 @@ export type Actor =
   | { readonly kind: 'system' }
   | { readonly kind: 'uid'; readonly uid: number; readonly role: string }
   | { readonly kind: 'token'; readonly tokenId: string; readonly role: string }
+  /** A certificate of ours; `serial` is its number, lower-case hex. */
+  | { readonly kind: 'svid'; readonly spiffeId: string; readonly serial: string; readonly role: string }
+  /** An ID token; the subject is the issuer's, and anything. */
+  | { readonly kind: 'oidc'; readonly issuer: string; readonly subject: string; readonly role: string }
   | { readonly kind: 'anonymous' };
 
 /** The process a certificate was made for, or refused to. */
@@ -42,6 +48,11 @@ export type Caller = {
   readonly gid: number;
   /** The node whose agent saw the process; absent for one of the machine of the authority itself. */
   readonly node?: string;
+  /**
+   * The serial of the certificate that it has shown over the network, lower-case hex; nobody has seen its process then,
+   * and pid, uid and gid are zero.
+   */
+  readonly certificate?: string;
 };
 
 /** Written before the certificate exists: a crash may lose the certificate, never this record. */
@@ -164,11 +175,14 @@ export type AuthorityEvent = {
   readonly certificateSha256: string;
 };
 
-/** Access to the admin API: every refused attempt, every token change, every read of the log. */
+/**
+ * Access to the admin API: every call, refused ones included. `called` stands for any that has no action of its own;
+ * its code is that of the error it was answered with, or empty.
+ */
 export type AdminEvent = {
   readonly type: 'admin';
   readonly time: Date;
-  readonly action: 'refused' | 'token_created' | 'token_revoked' | 'audit_read';
+  readonly action: 'refused' | 'token_created' | 'token_revoked' | 'audit_read' | 'called';
   readonly actor: Actor;
   readonly method: string;
   /** The route's pattern, never the raw URL. */
@@ -244,18 +258,45 @@ export type JwtKeyEvent = {
 export type NodeEvent = {
   readonly type: 'node';
   readonly time: Date;
-  readonly action: 'token_created' | 'token_revoked' | 'attested' | 'renewed' | 'refused' | 'evicted';
+  readonly action:
+    'token_created' | 'token_revoked' | 'attested' | 'renewed' | 'refused' | 'evicted' | 'forgotten';
   /** Its name; empty, or not proven, for one that was refused. */
   readonly node: string;
   /** Empty when the attempt did not come that far. */
-  readonly method: 'join_token' | 'x509pop' | '';
+  readonly method: 'join_token' | 'x509pop' | 'k8s_psat' | '';
   readonly selectors: readonly string[];
   /** Of the certificate it was renewed with, lower-case hex, or empty. */
   readonly serial: string;
-  /** Why it was refused, or empty. */
+  /** Why it was refused, or empty. A Kubernetes token has codes of its own, of which the node is not told. */
   readonly code: string;
   readonly actor: Actor;
   readonly sourceAddress: Personal;
+};
+
+/** A grant to administer that was given, changed or taken away. */
+export type GrantChangeEvent = {
+  readonly type: 'grant_change';
+  readonly time: Date;
+  readonly action: 'created' | 'updated' | 'deleted';
+  readonly grant: string;
+  readonly revision: number;
+  readonly actor: Actor;
+  /** `{subject: {kind, issuer, value}, role, namespaces}`, or null when there was or is none. */
+  readonly before: CanonicalJson;
+  readonly after: CanonicalJson;
+};
+
+/** A name for nodes that was given other nodes to stand for, or taken away. */
+export type NodeAliasChangeEvent = {
+  readonly type: 'node_alias_change';
+  readonly time: Date;
+  readonly action: 'created' | 'updated' | 'deleted';
+  readonly alias: string;
+  readonly revision: number;
+  readonly actor: Actor;
+  /** The selectors it asked for, and asks for; empty when there was or is none. */
+  readonly before: CanonicalJson;
+  readonly after: CanonicalJson;
 };
 
 /**

@@ -8,6 +8,7 @@ import type { AuditEvent, CanonicalJson } from './event.ts';
  */
 export const fieldBytes: ReadonlyMap<string, number> = new Map([
   ['spiffeId', 2_048],
+  ['issuer', 2_048],
   ['source', 2_048],
   ['destination', 2_048],
   ['resource', 2_048],
@@ -44,11 +45,12 @@ function fitField(name: string, value: unknown): unknown {
   if (Array.isArray(value)) return cutList(value);
   if (typeof value !== 'object' || value === null || value instanceof Date) return value;
   // Actors, callers and personal values: flat objects.
-  const limit = 'personal' in value ? (fieldBytes.get(name) ?? defaultFieldBytes) : defaultFieldBytes;
+  const limitOf = (key: string): number =>
+    fieldBytes.get(key === 'personal' ? name : key) ?? defaultFieldBytes;
   return Object.fromEntries(
     Object.entries(value).map(([key, inner]: [string, unknown]) => [
       key,
-      typeof inner === 'string' ? cutText(inner, limit) : inner,
+      typeof inner === 'string' ? cutText(inner, limitOf(key)) : inner,
     ]),
   );
 }

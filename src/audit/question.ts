@@ -42,6 +42,8 @@ export const auditEventTypes = [
   'jwt_issuance',
   'jwt_key',
   'node',
+  'node_alias_change',
+  'grant_change',
 ] as const satisfies readonly AuditEventType[];
 
 /**

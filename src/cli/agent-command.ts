@@ -6,6 +6,7 @@ import { globalOptions } from './global-options.ts';
 import { examples } from './help.ts';
 import { print, type Session } from './session.ts';
 import { formatPairs } from './text.ts';
+import { keepYoungGenerationSmall } from './young-generation.ts';
 
 /** `countersign agent`: runs until a signal stops it. */
 export function agentCommand(session: Session): Command {
@@ -25,16 +26,17 @@ export function agentCommand(session: Session): Command {
       const { dataDir } = globalOptions(self);
       const config = loadAgentConfig({ ...flags, ...(dataDir === undefined ? {} : { dataDir }) }, session);
       const stop = session.catchSignals();
+      keepYoungGenerationSmall();
       const [{ openLog }, { startAgent }] = await Promise.all([import('../log.ts'), import('../agent.ts')]);
       const running = await startAgent(config, openLog(config.logLevel), undefined, stop);
       try {
         const status = running.status();
         print(session, self, status, () =>
           formatPairs([
-            ['node', status.node],
-            ['trust domain', status.trustDomain],
+            ['node', status.node?.spiffeId ?? ''],
+            ['trust domain', status.trustDomain ?? ''],
             ['workload socket', status.workloadSocket],
-            ['server', status.connected ? 'connected' : 'away; serving from the sealed cache'],
+            ['server', status.server.connected ? 'connected' : 'away; serving from the sealed cache'],
             ['entries', `${status.entries}`],
             ['policies', `${status.policies}`],
           ]),

@@ -10,7 +10,7 @@ type ApplyOptions = { readonly file: readonly string[]; readonly dryRun?: boolea
 /** `countersign apply`. */
 export function applyCommand(session: Session): Command {
   return new Command('apply')
-    .description('create or update the entries and policies of YAML files, all or nothing')
+    .description('create or update the entries, policies and node aliases of YAML files, all or nothing')
     .requiredOption('-f, --file <file...>', 'a file of documents, or - for standard input; may be repeated')
     .option('--dry-run', 'check everything and change nothing')
     .addHelpText(

@@ -31,7 +31,10 @@ const descriptions: ReadonlyMap<string, Describe> = new Map<string, Describe>([
       ),
   ],
   ['issuance', (field) => words(field('spiffeId'), 'serial', field('serial'), 'until', field('notAfter'))],
-  ['refusal', (field) => words(field('door'), field('code'), field('message'), times(field('count')))],
+  [
+    'refusal',
+    (field) => words(field('door'), field('code'), field('message'), times(field('count')), field('caller')),
+  ],
   [
     'entry_change',
     (field) => words(field('action'), field('entryId'), field('spiffeId'), 'by', field('actor')),
@@ -116,6 +119,11 @@ const descriptions: ReadonlyMap<string, Describe> = new Map<string, Describe>([
         field('actor') === 'system' ? '' : `by ${field('actor')}`,
       ),
   ],
+  [
+    'node_alias_change',
+    (field) => words(field('action'), field('alias'), field('after'), 'by', field('actor')),
+  ],
+  ['grant_change', (field) => words(field('action'), 'grant', field('grant'), 'by', field('actor'))],
   ['lifecycle', (field) => words(field('action'), field('version'))],
 ]);
 
@@ -138,7 +146,14 @@ function textOf(value: unknown): string {
       return `uid ${textOf(actor['uid'])}`;
     case 'token':
       return `token ${textOf(actor['tokenId'])}`;
+    case 'svid':
+      return textOf(actor['spiffeId']);
+    case 'oidc':
+      return `${textOf(actor['subject'])} of ${textOf(actor['issuer'])}`;
+    case undefined:
+      // A caller: of the processes of other machines the node says where they are.
+      return actor['node'] === undefined ? '' : `on ${textOf(actor['node'])}`;
     default:
-      return textOf(actor['kind'] ?? '');
+      return textOf(actor['kind']);
   }
 }

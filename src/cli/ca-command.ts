@@ -1,6 +1,7 @@
 import { Command, Option } from 'commander';
 import type { CaReport } from '../http/ca-report.ts';
 import type { KeyReport } from '../http/ca-routes.ts';
+import type { Travelled } from '../http/travelled.ts';
 import { addHierarchyCommands } from './ca-hierarchy-commands.ts';
 import { rootCommand } from './ca-root-command.ts';
 import { crlCommand } from './crl-command.ts';
@@ -8,7 +9,6 @@ import { examples } from './help.ts';
 import { formatJwtKeys } from './jwt-key-report.ts';
 import { clientOf, print, type Session } from './session.ts';
 import { formatPairs, formatTable } from './text.ts';
-import type { Travelled } from './travelled.ts';
 
 export type CaAnswer = Travelled<CaReport>;
 /** With the keys that sign tokens. */

@@ -112,7 +112,7 @@ function fieldOptions(command: Command): Command {
     .option('--expires-at <time>', 'when the entry stops to match, such as 2027-01-31T00:00:00Z')
     .option(
       '--node <name>',
-      'a node whose agent may serve it, or * for every node; may be repeated',
+      'a node whose agent may serve it, alias:<name>, or * for every node; may be repeated',
       repeated,
     );
 }
@@ -127,7 +127,9 @@ function fieldsOf(options: FieldOptions): Partial<EntryView> {
     ...(label === undefined ? {} : { labels: Object.fromEntries(label) }),
     ...(hint === undefined ? {} : { hint }),
     ...(expiresAt === undefined ? {} : { expiresAt }),
-    ...(node === undefined ? {} : { nodes: node.map((name) => (name === '*' ? name : `node:${name}`)) }),
+    ...(node === undefined
+      ? {}
+      : { nodes: node.map((name) => (/^\*$|:/.test(name) ? name : `node:${name}`)) }),
   };
 }
 

@@ -8,6 +8,8 @@ export type GlobalOptions = {
   readonly socket?: string;
   readonly server?: string;
   readonly tokenFile?: string;
+  readonly clientCert?: string;
+  readonly clientKey?: string;
   readonly caFile?: string;
 };
 

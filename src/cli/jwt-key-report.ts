@@ -1,5 +1,5 @@
-import type { Travelled } from './travelled.ts';
 import type { JwtReport } from '../http/jwt-report.ts';
+import type { Travelled } from '../http/travelled.ts';
 import { formatPairs, formatTable } from './text.ts';
 
 /** The keys that sign tokens, and what comes next, as people read it. */

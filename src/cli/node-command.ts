@@ -1,19 +1,18 @@
 import { rmSync, writeFileSync } from 'node:fs';
 import { Command } from 'commander';
 import type { JoinTokenView, NodeView } from '../http/node-routes.ts';
+import type { Travelled } from '../http/travelled.ts';
 import { examples } from './help.ts';
 import { parseLifetime } from './lifetime.ts';
+import { nodeAliasCommand } from './node-alias-command.ts';
+import { nodeBanCommand, nodeUnbanCommand } from './node-ban-command.ts';
 import { listAll, pageOptions, type PageOptions } from './paging.ts';
 import { clientOf, print, type Session } from './session.ts';
 import { createSecretFile } from './token-command.ts';
 import { formatPairs, formatTable, printable } from './text.ts';
 
-// What travels: times are text.
-type Told<T> = {
-  readonly [K in keyof T]: T[K] extends Date ? string : T[K] extends Date | null ? string | null : T[K];
-};
-type NodeAnswer = Told<NodeView>;
-type TokenAnswer = Told<JoinTokenView>;
+type NodeAnswer = Travelled<NodeView>;
+type TokenAnswer = Travelled<JoinTokenView>;
 type CreateOptions = { readonly life?: number; readonly out?: string };
 
 /** `countersign node ...`. */
@@ -27,10 +26,13 @@ export function nodeCommand(session: Session): Command {
       const page = await listAll<NodeAnswer>(clientOf(session, command), '/v1/nodes', options);
       print(session, command, page, () =>
         formatTable(
-          ['NAME', 'STATE', 'METHOD', 'RENEWED', 'CERTIFICATE ENDS'],
-          page.items.map(({ name, state, method, renewedAt, notAfter }) => [
+          ['NAME', 'STATE', 'CONNECTED', 'LAST CONTACT', 'AGENT', 'METHOD', 'RENEWED', 'CERTIFICATE ENDS'],
+          page.items.map(({ name, state, method, renewedAt, notAfter, presence }) => [
             name,
             state,
+            connectedText(presence),
+            presence.lastContactAt ?? 'not since the start',
+            presence.agentVersion,
             method,
             renewedAt,
             notAfter,
@@ -54,6 +56,9 @@ export function nodeCommand(session: Session): Command {
       const node = await clientOf(session, command).post<NodeAnswer>(`${pathOf(name)}/evict`, {});
       print(session, command, node, () => formatNode(node));
     });
+  group.addCommand(nodeBanCommand(session));
+  group.addCommand(nodeUnbanCommand(session));
+  group.addCommand(nodeAliasCommand(session));
   group.addCommand(tokenCommand(session));
   return group;
 }
@@ -128,5 +133,33 @@ function formatNode(node: NodeAnswer): string {
     ['certificate ends', node.notAfter],
     ['serials', node.serials.join(' ')],
     ['evicted', node.evictedAt ?? 'no'],
+    ...presencePairs(node.presence),
   ]);
+}
+
+function presencePairs(presence: NodeAnswer['presence']): readonly (readonly [string, string])[] {
+  const { since, lastContactAt, agentVersion, viewSent, viewInForce, behindSince, report } = presence;
+  return [
+    ['connected', `${connectedText(presence)}${since === null ? '' : ` since ${since}`}`],
+    ['last contact', lastContactAt ?? 'not since the server started'],
+    ['agent', agentVersion === '' ? 'not known' : `version ${agentVersion}`],
+    [
+      'view',
+      `revision ${viewSent} sent, ${viewInForce} in force${behindSince === null ? '' : `, behind since ${behindSince}`}`,
+    ],
+    ...(report === null
+      ? []
+      : ([
+          [
+            'workloads',
+            `${report.workloads}${report.darkAt === null ? '' : `, the first dark at ${report.darkAt}`}`,
+          ],
+          ['events', `${report.eventsQueued} waiting there, ${report.eventsLost} lost`],
+        ] as const)),
+  ];
+}
+
+function connectedText({ connected, behindSince }: NodeAnswer['presence']): string {
+  if (!connected) return 'no';
+  return behindSince === null ? 'yes' : 'yes, behind';
 }

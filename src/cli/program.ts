@@ -1,16 +1,19 @@
 import { Command, Option } from 'commander';
+import { adminCommand } from './admin-command.ts';
 import { agentCommand } from './agent-command.ts';
 import { applyCommand } from './apply-command.ts';
 import { auditCommand } from './audit-command.ts';
 import { authzCommand } from './authz-command.ts';
 import { banCommand, unbanCommand } from './ban-command.ts';
 import { caCommand } from './ca-command.ts';
+import { checkCommand } from './check-command.ts';
 import { entryCommand } from './entry-command.ts';
 import { envoyCommand } from './envoy-command.ts';
 import { examples } from './help.ts';
 import { inspectCommand } from './inspect-command.ts';
 import { jwtCommand } from './jwt-command.ts';
 import { nodeCommand } from './node-command.ts';
+import { openapiCommand } from './openapi-command.ts';
 import { policyCommand } from './policy-command.ts';
 import { serverCommand } from './server-command.ts';
 import type { Session } from './session.ts';
@@ -34,6 +37,8 @@ export function createProgram(session: Session): Command {
     .option('--socket <path>', 'admin socket (COUNTERSIGN_ADMIN_SOCKET)')
     .option('--server <url>', 'admin API over TLS instead of the socket (COUNTERSIGN_SERVER)')
     .option('--token-file <file>', 'bearer token for --server, mode 0600 (COUNTERSIGN_TOKEN_FILE)')
+    .option('--client-cert <file>', 'X509-SVID for --server in place of a token (COUNTERSIGN_CLIENT_CERT)')
+    .option('--client-key <file>', 'its private key, mode 0600 (COUNTERSIGN_CLIENT_KEY)')
     .option('--ca-file <file>', 'PEM that --server must chain to (COUNTERSIGN_CA_FILE)')
     .version(`countersign ${version}`, '-V, --version', 'print the version of this program')
     .addHelpText('after', examples('up', 'apply -f mesh.yaml', 'audit list --since 10m --verdict deny'))
@@ -49,6 +54,7 @@ export function createProgram(session: Session): Command {
     agentCommand(session),
     nodeCommand(session),
     statusCommand(session),
+    checkCommand(session),
     entryCommand(session),
     applyCommand(session),
     policyCommand(session),
@@ -59,10 +65,12 @@ export function createProgram(session: Session): Command {
     caCommand(session),
     jwtCommand(session),
     tokenCommand(session),
+    adminCommand(session),
     trustBundleCommand(session),
     envoyCommand(session),
     svidCommand(session),
     inspectCommand(session),
+    openapiCommand(session),
     versionCommand(session),
   ];
   for (const command of commands) {

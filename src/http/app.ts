@@ -1,45 +1,55 @@
 import { createServer as createHttpServer, type RequestListener, type Server } from 'node:http';
 import { createServer as createHttpsServer } from 'node:https';
 import { fastify, type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
+import type { TLSSocket } from 'node:tls';
 import type { RecordEvents } from '../audit/event.ts';
 import type { Clock } from '../clock.ts';
 import { MeshError } from '../errors.ts';
-import { type Attempt, openAttemptLog } from './attempt-log.ts';
+import type { Attempt } from './attempt-log.ts';
 import { addAuditRoutes, type AuditPorts } from './audit-routes.ts';
 import { addAuthzRoutes, type AuthzPorts } from './authz-routes.ts';
 import { addBanRoutes, type BanPorts } from './ban-routes.ts';
-import { admit, type Door, sourceAddress } from './authenticate.ts';
+import { type AccessPorts, admit, type Door, sourceAddress } from './authenticate.ts';
 import type { RandomBytes } from './bearer-token.ts';
 import { addCaRoutes, type CaPorts } from './ca-routes.ts';
+import { hasOwnRecord, isSensitiveRead, openCallLog } from './call-log.ts';
 import { callerOf } from './caller.ts';
+import { certificateShown } from './certificate-shown.ts';
 import { connectionsPerAddress, limitConnections } from './connection-limit.ts';
 import { addEntryRoutes, type EntryPorts } from './entry-routes.ts';
+import { addGrantRoutes } from './grant-routes.ts';
 import { answerUnread, everyAnswer, serverLimits } from './hardening.ts';
 import { maxBodyBytes, parseJsonBody } from './json-body.ts';
 import { addJwtRoutes } from './jwt-routes.ts';
 import { checkMediaType } from './media-type.ts';
+import { addNodeAliasRoutes } from './node-alias-routes.ts';
 import { addNodeRoutes, type NodePorts } from './node-routes.ts';
+import { addOpenApiRoutes } from './openapi-routes.ts';
 import { addPolicyRoutes } from './policy-routes.ts';
 import { problemMediaType, problemOf, type ReportFailure } from './problem.ts';
-import { accessOf } from './roles.ts';
+import type { IsAdministrator } from './permit.ts';
+import { accessOf, type RouteAccess } from './roles.ts';
 import { addSystemRoutes, type SystemPorts } from './system-routes.ts';
 import { tlsSettings } from './tls-settings.ts';
+import { addTrace, type TraceRequest } from './trace.ts';
 import { addTokenRoutes, type TokenPorts } from './token-routes.ts';
 
 /** All that the admin API needs of the rest of the house. */
-export type AdminPorts = EntryPorts &
+export type AdminPorts = Omit<EntryPorts, 'isAdministrator'> &
   AuditPorts &
   AuthzPorts &
   CaPorts &
-  BanPorts &
+  Omit<BanPorts, 'isAdministrator'> &
   SystemPorts &
   TokenPorts & {
     readonly nodes: NodePorts;
+    readonly access: Omit<AccessPorts, 'findToken'>;
     readonly recordEvents: RecordEvents;
     readonly clock: Clock;
     readonly randomBytes: RandomBytes;
     /** An error whose message stays inside; `errorId` is what the caller was told, empty when nobody was. */
     readonly reportFailure: ReportFailure;
+    readonly trace?: TraceRequest;
   };
 
 /**
@@ -65,32 +75,36 @@ export async function createAdminApp(ports: AdminPorts, door: Door): Promise<Fas
   });
   const problem = (error: unknown) =>
     problemOf(error, ports.reportFailure, () => Buffer.from(ports.randomBytes(8)).toString('hex'));
-  const attempts = openAttemptLog({
+  const { access } = ports;
+  const isAdministrator: IsAdministrator = (id) =>
+    access.isConfiguredAdmin(id) || access.grants().forSpiffeId(id).length > 0;
+  const calls = openCallLog({
     record: ports.recordEvents,
     clock: ports.clock,
     report: ports.reportFailure,
   });
-  const attempt = (request: FastifyRequest, rest: AttemptRest): Promise<void> =>
-    attempts.note({
-      method: request.method,
-      route: request.routeOptions.url ?? '(none)',
-      sourceAddress: { personal: sourceAddress(request, door) },
-      ...rest,
-    });
+  const attemptOf = (request: FastifyRequest, rest: AttemptRest): Attempt => ({
+    method: request.method,
+    route: request.routeOptions.url ?? '(none)',
+    sourceAddress: { personal: sourceAddress(request, door) },
+    ...rest,
+  });
 
-  app.addHook('onClose', () => attempts.close());
+  addTrace(app, ports.trace);
+  app.addHook('onClose', () => calls.close());
   app.addHook('onRoute', ({ method, url }) => {
     for (const one of [method].flat()) accessOf(one, url);
   });
   app.decorateRequest('caller', null);
+  app.decorateRequest('failure', null);
   app.addHook('onRequest', async (request, reply) => {
     reply.headers(everyAnswer);
-    const admission = await admit(request, door, ports.findToken, ports.clock.now());
+    const known = { ...access, findToken: ports.findToken };
+    const admission = await admit(request, door, known, ports.clock.now());
     if ('refusal' in admission) {
       const { error, actor, detail } = admission.refusal;
-      await attempt(request, { action: 'refused', actor, code: error.code, detail }).catch((cause: unknown) =>
-        ports.reportFailure('', cause),
-      );
+      const refused = attemptOf(request, { action: 'refused', actor, code: error.code, detail });
+      await calls.note(refused, undefined);
       // Nobody reads the body of a refused request: the connection goes, not the bytes.
       reply.header('connection', 'close');
       throw error;
@@ -98,14 +112,38 @@ export async function createAdminApp(ports: AdminPorts, door: Door): Promise<Fas
     request.caller = admission.caller;
     checkMediaType(request);
   });
+  app.addHook('preHandler', async (request) => {
+    if (request.caller === null || !isSensitiveRead(accessOfRequest(request))) return;
+    const { actor } = request.caller;
+    await calls.demand(attemptOf(request, { action: 'called', actor, code: '', detail: '' }));
+  });
+  app.addHook('onSend', async (request) => {
+    const { caller, failure } = request;
+    const required = accessOfRequest(request);
+    // What has been recorded already is not recorded twice.
+    const isRecorded = failure === null && hasOwnRecord(required);
+    if (caller === null || isRecorded) return;
+    const { code, detail } = failure ?? { code: '', detail: '' };
+    const isRefused = code === 'forbidden';
+    await calls.note(
+      attemptOf(request, {
+        action: isRefused ? 'refused' : 'called',
+        actor: caller.actor,
+        code,
+        detail: isRefused ? detail : '',
+      }),
+      required,
+    );
+  });
   app.removeAllContentTypeParsers();
   app.addContentTypeParser(
     'application/json',
     { parseAs: 'buffer' },
     async (_request: unknown, body: Buffer) => parseJsonBody(body),
   );
-  app.setErrorHandler(async (error, _request, reply) => {
+  app.setErrorHandler(async (error, request, reply) => {
     const answer = problem(error);
+    request.failure = { code: answer.code, detail: answer.detail };
     if (answer.status === 401) reply.header('www-authenticate', 'Bearer');
     return reply.code(answer.status).type(problemMediaType).send(JSON.stringify(answer));
   });
@@ -114,22 +152,31 @@ export async function createAdminApp(ports: AdminPorts, door: Door): Promise<Fas
   });
 
   addSystemRoutes(app, ports);
-  addEntryRoutes(app, ports);
+  addOpenApiRoutes(app);
+  addEntryRoutes(app, { ...ports, isAdministrator });
   addPolicyRoutes(app, ports);
-  addAuthzRoutes(app, ports);
-  addBanRoutes(app, ports);
-  addAuditRoutes(app, ports, (request, detail) =>
-    attempt(request, { action: 'audit_read', actor: callerOf(request).actor, code: '', detail }),
-  );
+  addAuthzRoutes(app, ports, access.trustDomain);
+  addBanRoutes(app, { ...ports, isAdministrator }, access.trustDomain);
+  addAuditRoutes(app, ports, (request, detail) => {
+    const { actor } = callerOf(request);
+    return calls.demand(attemptOf(request, { action: 'audit_read', actor, code: '', detail }));
+  });
   addCaRoutes(app, ports);
   addJwtRoutes(app, ports);
   addTokenRoutes(app, ports, (request) => sourceAddress(request, door));
+  addGrantRoutes(app, ports);
+  addNodeAliasRoutes(app, { ...ports, isAdministrator });
   addNodeRoutes(app, ports, (request) => sourceAddress(request, door));
   await app.ready();
   return app;
 }
 
 type AttemptRest = Pick<Attempt, 'action' | 'actor' | 'code' | 'detail'>;
+
+/** Undefined for a path that is no route. */
+function accessOfRequest({ method, routeOptions: { url } }: FastifyRequest): RouteAccess | undefined {
+  return url === undefined ? undefined : accessOf(method, url);
+}
 
 function createServer(door: Door, handler: RequestListener): Server {
   const server =
@@ -141,9 +188,18 @@ function createServer(door: Door, handler: RequestListener): Server {
             ...tlsSettings(door.certificate, door.privateKey),
             ALPNProtocols: ['http/1.1'],
             handshakeTimeout: 10_000,
+            // INVARIANT: TLS proves the key of a certificate and nothing else; authenticate.ts judges it at every request.
+            requestCert: true,
+            rejectUnauthorized: false,
           },
           handler,
         );
+  server.on('secureConnection', (socket: TLSSocket) => {
+    // Nothing is resumed, for tickets are off: a session that is would carry a certificate that nobody has shown.
+    if (socket.isSessionReused()) socket.destroy();
+    // Read while the connection is sure to be open.
+    else certificateShown(socket);
+  });
   if (door.kind === 'unix') server.maxConnections = maxConnections;
   else limitConnections(server, { total: maxConnections, perAddress: connectionsPerAddress });
   server.maxRequestsPerSocket = 10_000;

@@ -1,8 +1,11 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { z } from 'zod';
 import type { AuditPage, AuditQuery, AuditRow } from '../audit/query.ts';
-import { type AuditQueryFields, parseAuditQuery } from '../audit/question.ts';
+import { auditEventTypes, type AuditQueryFields, parseAuditQuery } from '../audit/question.ts';
 import type { Clock } from '../clock.ts';
+import { MeshError } from '../errors.ts';
+import { type Grant, rolesWith, scopeOf } from '../identity/access.ts';
+import { callerOf } from './caller.ts';
 import { parseInput } from './input.ts';
 import { addRoute } from './route.ts';
 
@@ -21,9 +24,13 @@ export function addAuditRoutes(app: FastifyInstance, ports: AuditPorts, noteRead
     const fields = parseInput(auditQuery, request.query, 'query_invalid');
     const { type, ...rest } = fields;
     const asked: AuditQueryFields = { ...rest, types: type === undefined ? [] : [type].flat() };
-    const query = parseAuditQuery(asked, ports.clock.now());
+    const { grants } = callerOf(request);
+    const query = narrow(parseAuditQuery(asked, ports.clock.now()), grants);
     await noteRead(request, describe(asked));
-    return reply.type('application/json; charset=utf-8').send(formatAuditPage(await ports.queryAudit(query)));
+    const page = await ports.queryAudit(query);
+    const mayRead = scopeOf(grants, 'audit:personal') !== undefined;
+    const shown = mayRead ? page : { ...page, rows: page.rows.map((row) => ({ ...row, personal: {} })) };
+    return reply.type('application/json; charset=utf-8').send(formatAuditPage(shown));
   });
 }
 
@@ -38,6 +45,18 @@ export function formatAuditPage(page: AuditPage): string {
 
 function formatRow({ index, leafHash, leaf, personal }: AuditRow): string {
   return `{"index":${index},"leafHash":"${leafHash}","personal":${JSON.stringify(personal)},"event":${leaf}}`;
+}
+
+/** Who calls whom is not for everybody who may look at the log. @throws MeshError `forbidden` */
+function narrow(query: AuditQuery, grants: readonly Grant[]): AuditQuery {
+  if (scopeOf(grants, 'audit:decisions') !== undefined) return query;
+  if (query.types.includes('decision')) {
+    throw new MeshError('forbidden', 'decisions need the permission audit:decisions', {
+      fix: `ask for other types, or use a grant that gives it: ${rolesWith('audit:decisions').join(', ')}`,
+    });
+  }
+  const others = auditEventTypes.filter((type) => type !== 'decision');
+  return query.types.length > 0 ? query : { ...query, types: others };
 }
 
 // As asked, so that "10m" asked every second is one question; without limit and cursor, so that turning pages is too.
@@ -58,7 +77,8 @@ function describe(fields: AuditQueryFields): string {
 }
 
 const text = z.string().max(4_096).optional();
-const auditQuery = z.strictObject({
+/** The query of `GET /v1/audit`. */
+export const auditQuery = z.strictObject({
   type: z.union([z.string().max(1_024), z.array(z.string().max(1_024)).max(32)]).optional(),
   since: text,
   until: text,

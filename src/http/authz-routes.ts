@@ -1,8 +1,11 @@
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
 import type { Explanation } from '../authz/explain.ts';
-import { SpiffeId } from '../spiffe/id.ts';
+import { quote } from '../errors.ts';
+import { SpiffeId, type TrustDomain } from '../spiffe/id.ts';
+import { callerOf } from './caller.ts';
 import { parseInput } from './input.ts';
+import { demandNamespace, namespaceOf } from './permit.ts';
 import { unknownHost } from './unknown-host.ts';
 import { addRoute } from './route.ts';
 
@@ -26,12 +29,20 @@ export type AuthzPorts = {
 };
 
 /** What the policy would say of a call. */
-export function addAuthzRoutes(app: FastifyInstance, { checkAuthz }: AuthzPorts): void {
+export function addAuthzRoutes(
+  app: FastifyInstance,
+  { checkAuthz }: AuthzPorts,
+  trustDomain: TrustDomain,
+): void {
   addRoute(app, 'POST /v1/authz/check', async (request) => {
     const body = parseInput(checkBody, request.body, 'body_invalid');
+    const destination = SpiffeId.parseWorkload(body.destination);
+    // What answers are the policies of the destination, and those of the root namespace that bind it.
+    const namespace = destination.memberOf(trustDomain) ? namespaceOf(destination) : undefined;
+    demandNamespace(callerOf(request), 'authz:explain', namespace, `a call to ${quote(destination.text)}`);
     return checkAuthz({
       source: body.source === null ? null : SpiffeId.parseWorkload(body.source),
-      destination: SpiffeId.parseWorkload(body.destination),
+      destination,
       method: body.method,
       path: body.path,
       host: body.host ?? unknownHost,
@@ -40,7 +51,8 @@ export function addAuthzRoutes(app: FastifyInstance, { checkAuthz }: AuthzPorts)
   });
 }
 
-const checkBody = z.strictObject({
+/** The body of `POST /v1/authz/check`. */
+export const checkBody = z.strictObject({
   source: z.string().max(4_096).nullable(),
   destination: z.string().max(4_096),
   method: z.string().max(128),

@@ -1,16 +1,24 @@
-import type { FastifyInstance } from 'fastify';
+import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { z } from 'zod';
 import type { Actor } from '../audit/event.ts';
 import type { Clock } from '../clock.ts';
 import type { Administration, DescribedBan } from '../identity/administration.ts';
-import { type Ban, type BanKind, isInForce } from '../identity/ban.ts';
+import { quote } from '../errors.ts';
+import { scopeOf } from '../identity/access.ts';
+import { type Ban, type BanKind, type BanTarget, isInForce, parseBanTarget } from '../identity/ban.ts';
+import { SpiffeId, type TrustDomain } from '../spiffe/id.ts';
 import { callerOf } from './caller.ts';
 import { parseInput } from './input.ts';
 import { pageOf, pageQuery } from './page.ts';
+import { demandNamespace, type IsAdministrator, namespaceOfBan, withinScope } from './permit.ts';
 import { addRoute } from './route.ts';
 
 /** What bans need of the house. */
-export type BanPorts = { readonly administration: Administration; readonly clock: Clock };
+export type BanPorts = {
+  readonly administration: Administration;
+  readonly clock: Clock;
+  readonly isAdministrator: IsAdministrator;
+};
 
 /** A ban as JSON; times are RFC 3339. */
 export type BanView = {
@@ -29,20 +37,39 @@ export type BanView = {
 };
 
 /** Bans: made, listed and lifted. */
-export function addBanRoutes(app: FastifyInstance, { administration, clock }: BanPorts): void {
+export function addBanRoutes(
+  app: FastifyInstance,
+  { administration, clock, isAdministrator }: BanPorts,
+  trustDomain: TrustDomain,
+): void {
+  const demand = (request: FastifyRequest, target: BanTarget) => {
+    const what = `the ban of the ${target.kind} ${quote(target.value)}`;
+    const namespace = namespaceOfBan(target, trustDomain);
+    demandNamespace(callerOf(request), 'bans:write', namespace, what);
+  };
   addRoute(app, 'GET /v1/bans', async (request) => {
     const { revision } = administration.current();
-    const page = pageOf(administration.bans(), parseInput(pageQuery, request.query, 'query_invalid'));
+    const scope = scopeOf(callerOf(request).grants, 'bans:read');
+    const within = withinScope(administration.bans(), scope, (ban) => namespaceOfBan(ban, trustDomain));
+    const page = pageOf(within, parseInput(pageQuery, request.query, 'query_invalid'));
     const described = await administration.describeBans(page.items);
     return { items: described.map((ban) => banView(ban, clock.now())), next: page.next, revision };
   });
   addRoute(app, 'POST /v1/bans', async (request, reply) => {
     const { until, ...body } = parseInput(banBody, request.body, 'body_invalid');
+    demand(request, parseBanTarget(body.kind, body.value));
     const banned = await administration.ban({ ...body, until: until ?? null }, callerOf(request).actor);
     return reply.code(201).send(banView(banned, clock.now()));
   });
   addRoute<{ kind: string; value: string }>(app, 'DELETE /v1/bans/:kind/:value', async (request) => {
     const { kind, value } = request.params;
+    const target = parseBanTarget(kind, value);
+    demand(request, target);
+    // Whoever was banned as an administrator is let in again by an administrator.
+    if (target.kind === 'spiffe-id' && isAdministrator(SpiffeId.parse(target.value))) {
+      const what = `lifting the ban of the administrator ${quote(target.value)}`;
+      demandNamespace(callerOf(request), 'grants:write', undefined, what);
+    }
     const ban = await administration.unban(kind, value, callerOf(request).actor);
     const [lifted] = await administration.describeBans([ban]);
     return banView(lifted ?? { ban, certificatesValidUntil: null }, clock.now());
@@ -66,4 +93,10 @@ function banView({ ban, certificatesValidUntil }: DescribedBan, now: Date): BanV
 
 // Bounds here only keep absurd input short; identity/ decides what a ban may be.
 const text = z.string().max(4_096);
-const banBody = z.strictObject({ kind: text, value: text, reason: text, until: text.nullable().optional() });
+/** The body that makes a ban. */
+export const banBody = z.strictObject({
+  kind: text,
+  value: text,
+  reason: text,
+  until: text.nullable().optional(),
+});

@@ -80,18 +80,23 @@ export function addCaRoutes(app: FastifyInstance, { ca, jwt, revocationLists }: 
   });
 }
 
-const rotateBody = z
+/** The body of `POST /v1/ca/rotate`. */
+export const rotateBody = z
   .strictObject({ scope: z.enum(['root', 'intermediate', 'jwt']), offline: z.boolean().optional() })
   .refine(({ scope, offline }) => offline !== true || scope === 'root', 'offline goes with the scope root');
-const importBody = z.strictObject({
+/** The body of `POST /v1/ca/import`. */
+export const importBody = z.strictObject({
   pem: z.string().max(maxChainBytes),
   file: z.string().max(4_096).optional(),
 });
-const forceBody = z.strictObject({
+/** The body of `activate` and `retire`. */
+export const forceBody = z.strictObject({
   force: z.boolean().optional(),
   scope: z.enum(['x509', 'jwt']).optional(),
 });
 const keyId = z.string().regex(/^[0-9a-f]{40}$/, '40 lower-case hex digits');
-const taintBody = z.strictObject({ keyId });
-const crlQuery = z.strictObject({ keyId: keyId.optional() });
+/** The body of `POST /v1/ca/taint`. */
+export const taintBody = z.strictObject({ keyId });
+/** The query of `GET /v1/ca/crl`. */
+export const crlQuery = z.strictObject({ keyId: keyId.optional() });
 const derMediaType = 'application/pkix-crl';

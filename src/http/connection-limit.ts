@@ -1,12 +1,13 @@
 import type { Server } from 'node:http';
 import type { Server as HttpsServer } from 'node:https';
-import { isIPv6, type Socket } from 'node:net';
+import type { Socket } from 'node:net';
+import { addressKey } from '../grpc/address-key.ts';
 
 /** How many connections a door on the network holds at once, and for how long. */
 export type ConnectionLimits = {
   /** Of everybody. What comes beyond is closed by the kernel's side of the server, before TLS. */
   readonly total: number;
-  /** Of one address, as {@link addressKey} reads it. */
+  /** Of one address, as `addressKey` reads it. */
   readonly perAddress: number;
   /** None lives longer, whatever it does; without it only idle and slow ones are closed. */
   readonly maxAgeMs?: number;
@@ -55,26 +56,4 @@ export function limitConnections(
     });
     for (const listener of serve) listener.call(server, socket);
   });
-}
-
-/**
- * Whom an address stands for: an IPv4 address itself, also when it comes mapped into IPv6; of an IPv6 address the /64
- * network, for one host has all of it (RFC 6177).
- */
-export function addressKey(address: string | undefined): string {
-  if (address === undefined) return '';
-  const mapped = /^::ffff:(\d{1,3}(?:\.\d{1,3}){3})$/i.exec(address)?.[1];
-  if (mapped !== undefined) return mapped;
-  if (!isIPv6(address)) return address;
-  const [head = '', tail] = (address.split('%')[0] ?? '').toLowerCase().split('::');
-  const before = head === '' ? [] : head.split(':');
-  const after = tail === undefined || tail === '' ? [] : tail.split(':');
-  // A dotted ending stands for two groups; only the number of groups matters here.
-  const tailGroups = after.length + (after.at(-1)?.includes('.') === true ? 1 : 0);
-  const zeros = tail === undefined ? 0 : 8 - before.length - tailGroups;
-  const groups = [...before, ...Array<string>(Math.max(0, zeros)).fill('0'), ...after];
-  return `${groups
-    .slice(0, 4)
-    .map((group) => group.replace(/^0+(?=.)/, ''))
-    .join(':')}::/64`;
 }

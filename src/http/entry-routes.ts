@@ -1,37 +1,48 @@
-import type { FastifyInstance } from 'fastify';
+import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { z } from 'zod';
 import { MeshError, quote } from '../errors.ts';
 import type { Administration } from '../identity/administration.ts';
 import type { EntryInput } from '../identity/entry.ts';
 import type { RegistrationEntry } from '../identity/entry.ts';
 import { formatEntry } from '../identity/entry-parse.ts';
+import { covers, scopeOf } from '../identity/access.ts';
+import type { IsAdministrator } from './permit.ts';
 import { callerOf } from './caller.ts';
 import { parseInput } from './input.ts';
 import { pageOf, pageQuery } from './page.ts';
+import { namespaceOf, permitOf, withinScope } from './permit.ts';
 import { addRoute } from './route.ts';
 
 /** What entries and policies need of the house. */
-export type EntryPorts = { readonly administration: Administration };
+export type EntryPorts = {
+  readonly administration: Administration;
+  readonly isAdministrator: IsAdministrator;
+};
 
 /** An entry as JSON: what its author may write, and the revision that last changed it. */
 export type EntryView = Required<EntryInput> & { readonly revision: number };
 
 /** Registration entries, and files of entries and policies. */
-export function addEntryRoutes(app: FastifyInstance, { administration }: EntryPorts): void {
+export function addEntryRoutes(app: FastifyInstance, { administration, isAdministrator }: EntryPorts): void {
+  const permit = (request: FastifyRequest) => permitOf(callerOf(request), isAdministrator);
+  const scope = (request: FastifyRequest) => scopeOf(callerOf(request).grants, 'entries:read');
   addRoute(app, 'GET /v1/entries', async (request) => {
     const { entries, revision } = administration.current();
-    const page = pageOf(entries, parseInput(pageQuery, request.query, 'query_invalid'));
+    const within = withinScope(entries, scope(request), ({ spiffeId }) => namespaceOf(spiffeId));
+    const page = pageOf(within, parseInput(pageQuery, request.query, 'query_invalid'));
     return { items: page.items.map(entryView), next: page.next, revision };
   });
   addRoute(app, 'POST /v1/entries', async (request, reply) => {
     const input = parseInput(entryBody, request.body, 'body_invalid');
-    const entry = await administration.createEntry(input as EntryInput, callerOf(request).actor);
+    const { actor } = callerOf(request);
+    const entry = await administration.createEntry(input as EntryInput, actor, permit(request));
     return reply.code(201).send(entryView(entry));
   });
   addRoute<ById>(app, 'GET /v1/entries/:id', async (request) => {
     const { id } = request.params;
     const entry = administration.current().entries.get(id);
-    if (entry === undefined) {
+    // What somebody may not see is not there for them.
+    if (entry === undefined || !covers(scope(request), namespaceOf(entry.spiffeId))) {
       throw new MeshError('entry_not_found', `no entry has the id ${quote(id)}`, {
         fix: 'countersign entry list shows all ids',
       });
@@ -41,15 +52,18 @@ export function addEntryRoutes(app: FastifyInstance, { administration }: EntryPo
   addRoute<ById>(app, 'PATCH /v1/entries/:id', async (request) => {
     const patch = parseInput(entryPatch, request.body, 'body_invalid');
     const { actor } = callerOf(request);
-    return entryView(await administration.updateEntry(request.params.id, patch as EntryPatch, actor));
+    const { id } = request.params;
+    return entryView(await administration.updateEntry(id, patch as EntryPatch, actor, permit(request)));
   });
   addRoute<ById>(app, 'DELETE /v1/entries/:id', async (request) => {
-    const deleted = await administration.deleteEntry(request.params.id, callerOf(request).actor);
+    const { actor } = callerOf(request);
+    const deleted = await administration.deleteEntry(request.params.id, actor, permit(request));
     return { entry: entryView(deleted.entry), certificatesValidUntil: deleted.certificatesValidUntil };
   });
   addRoute(app, 'POST /v1/apply', async (request) => {
     const { files, dryRun } = parseInput(applyBody, request.body, 'body_invalid');
-    return administration.apply(files, callerOf(request).actor, { dryRun: dryRun ?? false });
+    const options = { dryRun: dryRun ?? false, permit: permit(request) };
+    return administration.apply(files, callerOf(request).actor, options);
   });
 }
 
@@ -73,9 +87,12 @@ const entryFields = {
   expiresAt: text.nullable().optional(),
   nodes: z.array(text).max(256).optional(),
 };
-const entryBody = z.strictObject({ id: text, ...entryFields });
-const entryPatch = z.strictObject(entryFields).partial();
-const applyBody = z.strictObject({
+/** The body that makes an entry. */
+export const entryBody = z.strictObject({ id: text, ...entryFields });
+/** The body that changes one. */
+export const entryPatch = z.strictObject(entryFields).partial();
+/** The body of `POST /v1/apply`. */
+export const applyBody = z.strictObject({
   files: z
     .array(z.strictObject({ file: z.string().min(1).max(1_024), text: z.string() }))
     .min(1)

@@ -1,4 +1,4 @@
-import { STATUS_CODES } from 'node:http';
+import { type IncomingMessage, STATUS_CODES } from 'node:http';
 import type { Socket } from 'node:net';
 import { problemMediaType } from './problem.ts';
 
@@ -19,6 +19,11 @@ export const serverLimits = {
   connectionsCheckingInterval: 2_000,
   requireHostHeader: false, // ours answers with a code
 };
+
+/** Whether a request brings a body; for doors where nobody reads one. */
+export function hasBody({ headers }: IncomingMessage): boolean {
+  return headers['transfer-encoding'] !== undefined || (headers['content-length'] ?? '0') !== '0';
+}
 
 /** Answers bytes that are no HTTP request: no request exists then, and nobody is known. */
 export function answerUnread({ code }: Error & { readonly code?: string }, socket: Socket): void {

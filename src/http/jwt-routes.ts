@@ -62,7 +62,8 @@ function validatedView({ id, audiences, keyId, expiresAt, claims }: ValidatedJwt
 
 // Bounds here only keep absurd input short; ca/ and spiffe/ decide what a token may be.
 const text = z.string().max(4_096);
-const mintBody = z
+/** The body of `POST /v1/jwt/mint`. */
+export const mintBody = z
   .strictObject({
     entryId: text.optional(),
     spiffeId: text.optional(),
@@ -72,4 +73,5 @@ const mintBody = z
   .refine(({ entryId, spiffeId }) => (entryId === undefined) !== (spiffeId === undefined), {
     message: 'name the entryId or the spiffeId, and not both',
   });
-const validateBody = z.strictObject({ token: z.string().max(65_536), audience: text });
+/** The body of `POST /v1/jwt/validate`. */
+export const validateBody = z.strictObject({ token: z.string().max(65_536), audience: text });

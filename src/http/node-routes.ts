@@ -11,6 +11,7 @@ import {
   minJoinTokenSeconds,
   parseChosenNodeName,
 } from '../identity/node.ts';
+import type { NodePresence } from '../identity/node-presence.ts';
 import { hashBytes, type RandomBytes } from './bearer-token.ts';
 import { callerOf } from './caller.ts';
 import { parseInput } from './input.ts';
@@ -27,6 +28,8 @@ export type NodePorts = {
     /** @throws MeshError `node_not_found` */
     readonly evict: (name: string, actor: NodeEvent['actor']) => Promise<AttestedNode>;
   };
+  /** What was seen of a node since the start. */
+  readonly presence: (name: string) => NodePresence;
   readonly listJoinTokens: () => Promise<readonly JoinToken[]>;
   readonly createJoinToken: (token: JoinToken, events: readonly AuditEvent[]) => Promise<void>;
   /** @throws MeshError `join_token_not_found` */
@@ -39,7 +42,10 @@ export type NodePorts = {
 export type JoinTokenView = Omit<JoinToken, 'secretSha256'>;
 
 /** A node as the API shows it. */
-export type NodeView = AttestedNode & { readonly state: 'joining' | 'attested' | 'expired' | 'evicted' };
+export type NodeView = AttestedNode & {
+  readonly state: 'joining' | 'attested' | 'expired' | 'evicted';
+  readonly presence: NodePresence;
+};
 
 /** Nodes and the tokens that let them in. */
 export function addNodeRoutes(
@@ -59,11 +65,17 @@ export function addNodeRoutes(
     action,
     node,
     method: 'join_token',
-    selectors: [`node:join_token:${id}`],
+    selectors: [`join_token:id:${id}`],
     serial: '',
     code: '',
     actor: callerOf(request).actor,
     sourceAddress: { personal: sourceAddress(request) },
+  });
+
+  const viewOf = (node: AttestedNode, now: Date): NodeView => ({
+    ...node,
+    state: stateOf(node, now),
+    presence: nodes.presence(node.name),
   });
 
   addRoute(app, 'GET /v1/nodes', async (request) => {
@@ -124,12 +136,13 @@ function tokenView({ id, node, createdAt, expiresAt, usedAt }: JoinToken): JoinT
   return { id, node, createdAt, expiresAt, usedAt };
 }
 
-function viewOf(node: AttestedNode, now: Date): NodeView {
-  const live = node.serials.length === 0 ? 'joining' : node.notAfter <= now ? 'expired' : 'attested';
-  return { ...node, state: node.evictedAt === null ? live : 'evicted' };
+function stateOf(node: AttestedNode, now: Date): NodeView['state'] {
+  if (node.evictedAt !== null) return 'evicted';
+  return node.serials.length === 0 ? 'joining' : node.notAfter <= now ? 'expired' : 'attested';
 }
 
-const tokenBody = z.strictObject({
+/** The body that makes a join token. */
+export const tokenBody = z.strictObject({
   node: z.string().max(4_096),
   lifeSeconds: z.number().int().min(minJoinTokenSeconds).max(maxJoinTokenSeconds).optional(),
 });

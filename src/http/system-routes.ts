@@ -1,13 +1,13 @@
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
 import { parseInput } from './input.ts';
-import type { Readiness, StatusReport } from './status-report.ts';
+import type { ServerReadiness, StatusReport } from './status-report.ts';
 import { addRoute } from './route.ts';
 
 /** What health, status and metrics need of the house. */
 export type SystemPorts = {
   readonly status: () => Promise<StatusReport>;
-  readonly readiness: () => Readiness;
+  readonly readiness: () => ServerReadiness;
   /** OpenMetrics text. */
   readonly metricsText: () => string;
   /** The trust domain's CA certificates, PEM. */
@@ -20,8 +20,8 @@ export type SystemPorts = {
 export function addSystemRoutes(app: FastifyInstance, ports: SystemPorts): void {
   addRoute(app, 'GET /healthz', async () => ({ status: 'ok' }));
   addRoute(app, 'GET /readyz', async (_request, reply) => {
-    const { ready, causes, warnings } = ports.readiness();
-    return reply.code(ready ? 200 : 503).send({ ready, causes, warnings });
+    const { ready, causes, warnings, conditions } = ports.readiness();
+    return reply.code(ready ? 200 : 503).send({ ready, causes, warnings, conditions });
   });
   addRoute(app, 'GET /metrics', async (_request, reply) =>
     reply.type(openMetricsType).send(ports.metricsText()),
@@ -35,6 +35,7 @@ export function addSystemRoutes(app: FastifyInstance, ports: SystemPorts): void 
   });
 }
 
-// Prometheus takes it whether it asks for it or not; its older text format has other names for counters.
-const openMetricsType = 'application/openmetrics-text; version=1.0.0; charset=utf-8';
-const bundleQuery = z.strictObject({ format: z.enum(['pem', 'spiffe']).optional() });
+/** Prometheus takes it whether it asks for it or not; its older text format has other names for counters. */
+export const openMetricsType = 'application/openmetrics-text; version=1.0.0; charset=utf-8';
+/** The query of `GET /v1/trust-bundle`. */
+export const bundleQuery = z.strictObject({ format: z.enum(['pem', 'spiffe']).optional() });

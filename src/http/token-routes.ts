@@ -2,7 +2,8 @@ import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { z } from 'zod';
 import type { AdminEvent } from '../audit/event.ts';
 import type { Clock } from '../clock.ts';
-import { adminRoles, type AdminToken } from '../identity/admin-token.ts';
+import { formatNamespaces, type Grant, parseGrant, roleText } from '../identity/access.ts';
+import type { AdminToken } from '../identity/admin-token.ts';
 import type { FindToken } from './authenticate.ts';
 import {
   defaultTokenSeconds,
@@ -12,6 +13,7 @@ import {
   type RandomBytes,
 } from './bearer-token.ts';
 import { callerOf } from './caller.ts';
+import { grantFields } from './grant-routes.ts';
 import { parseInput } from './input.ts';
 import { pageOf, pageQuery } from './page.ts';
 import { addRoute } from './route.ts';
@@ -32,7 +34,10 @@ export type TokenPorts = {
 };
 
 /** A token in a list: never its secret, nor the hash of it. */
-export type TokenView = Omit<AdminToken, 'secretSha256'>;
+export type TokenView = Omit<AdminToken, 'secretSha256'> & {
+  /** The roles of its grants, with a plus between them. */
+  readonly role: string;
+};
 
 /** Bearer tokens for the TLS door. */
 export function addTokenRoutes(
@@ -58,10 +63,12 @@ export function addTokenRoutes(
     return pageOf(new Map(tokens.map((token) => [token.id, tokenView(token)])), query);
   });
   addRoute(app, 'POST /v1/tokens', async (request, reply) => {
-    const { role, label, lifeSeconds } = parseInput(tokenBody, request.body, 'body_invalid');
-    const wish = { role, label: label ?? '', lifeSeconds: lifeSeconds ?? defaultTokenSeconds };
+    const { label, lifeSeconds, ...wanted } = parseInput(tokenBody, request.body, 'body_invalid');
+    const grant: Grant = parseGrant(wanted);
+    const wish = { grants: [grant], label: label ?? '', lifeSeconds: lifeSeconds ?? defaultTokenSeconds };
     const { stored, text } = mintToken(wish, ports.clock.now(), ports.randomBytes);
-    const detail = `token ${stored.id}, role ${role}, until ${stored.expiresAt.toISOString()}`;
+    const until = stored.expiresAt.toISOString();
+    const detail = `token ${stored.id}, role ${grant.role} ${formatNamespaces(grant)}, until ${until}`;
     await ports.createToken(stored, eventOf(request, 'token_created', detail));
     return reply.code(201).send({ ...tokenView(stored), token: text });
   });
@@ -72,12 +79,13 @@ export function addTokenRoutes(
   });
 }
 
-function tokenView({ id, role, label, createdAt, expiresAt }: AdminToken): TokenView {
-  return { id, role, label, createdAt, expiresAt };
+function tokenView({ id, grants, label, createdAt, expiresAt }: AdminToken): TokenView {
+  return { id, role: roleText(grants), grants, label, createdAt, expiresAt };
 }
 
-const tokenBody = z.strictObject({
-  role: z.enum(adminRoles),
+/** The body that makes a token. */
+export const tokenBody = z.strictObject({
+  ...grantFields,
   label: z
     .string()
     .max(128)

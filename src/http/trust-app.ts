@@ -1,7 +1,7 @@
 import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http';
 import { MeshError } from '../errors.ts';
-import { addressKey } from './connection-limit.ts';
-import { everyAnswer } from './hardening.ts';
+import { addressKey } from '../grpc/address-key.ts';
+import { everyAnswer, hasBody } from './hardening.ts';
 import { soleHeader } from './origin.ts';
 import { problemMediaType, problemOf, type ReportFailure } from './problem.ts';
 import type { TrustDocuments } from './trust-documents.ts';
@@ -86,10 +86,6 @@ function refuse(error: unknown, response: ServerResponse, ports: TrustPorts): Tr
   response.setHeader('connection', 'close');
   response.writeHead(problem.status).end(body);
   return problem.status >= 500 ? 'failed' : 'refused';
-}
-
-function hasBody({ headers }: IncomingMessage): boolean {
-  return headers['transfer-encoding'] !== undefined || (headers['content-length'] ?? '0') !== '0';
 }
 
 /** RFC 9110 section 13.1.2: a list of tags, compared weakly, or `*`. */

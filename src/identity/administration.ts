@@ -3,11 +3,21 @@ import type { Snapshot } from '../authz/snapshot.ts';
 import type { Clock } from '../clock.ts';
 import { MeshError, quote } from '../errors.ts';
 import { type Ban, type BanInput, banKey, lastsAsLong, parseBan, parseBanTarget, sameBan } from './ban.ts';
+import {
+  type AdminGrant,
+  type AdminGrantInput,
+  maxGrants,
+  parseAdminGrant,
+  sameGrant,
+} from './admin-grant.ts';
 import { type Breathe, inBreaths } from './breath.ts';
 import { compileMesh, type CurrentMesh, type MeshHolder, type MeshSettings } from './current-mesh.ts';
 import type { EntryInput, RegistrationEntry } from './entry.ts';
 import { formatEntry, parseEntry, sameEntry } from './entry-parse.ts';
 import type { CommitMesh, Mesh } from './mesh.ts';
+import { maxAliases, type NodeAlias } from './node-alias.ts';
+import { demandAliases, entriesOfAlias } from './node-alias-use.ts';
+import type { Permit } from './permit.ts';
 import {
   type AppliedChange,
   changeOf,
@@ -28,26 +38,34 @@ export type ApplyResult = {
 export type Administration = {
   readonly current: () => Mesh;
   /** @throws MeshError `entry_exists`, `entry_invalid`, `spiffe_id_*`, `selector_invalid`, `entry_label_conflict` */
-  readonly createEntry: (input: EntryInput, actor: Actor) => Promise<RegistrationEntry>;
+  readonly createEntry: (input: EntryInput, actor: Actor, permit?: Permit) => Promise<RegistrationEntry>;
   /** Replaces the given fields. @throws MeshError `entry_not_found` and those of createEntry */
   readonly updateEntry: (
     id: string,
     patch: Partial<Omit<EntryInput, 'id'>>,
     actor: Actor,
+    permit?: Permit,
   ) => Promise<RegistrationEntry>;
   /** @returns the entry, and until when a certificate already issued under it stays valid (null: none is) */
   readonly deleteEntry: (
     id: string,
     actor: Actor,
+    permit?: Permit,
   ) => Promise<{ readonly entry: RegistrationEntry; readonly certificatesValidUntil: Date | null }>;
-  /** Entries and policies of many files, all or nothing; idempotent. What the files do not name stays. */
+  /** Entries, policies, node aliases and grants of many files, all or nothing; idempotent. What the files do not name stays. */
   readonly apply: (
     files: readonly SourceFile[],
     actor: Actor,
-    options: { readonly dryRun: boolean },
+    options: { readonly dryRun: boolean; readonly permit?: Permit },
   ) => Promise<ApplyResult>;
   /** @param key `namespace/name`. @throws MeshError `policy_not_found` */
   readonly deletePolicy: (key: string, actor: Actor) => Promise<void>;
+  /** @throws MeshError `grant_invalid`, `grant_exists`, `spiffe_id_*` */
+  readonly createGrant: (input: AdminGrantInput, actor: Actor) => Promise<AdminGrant>;
+  /** @throws MeshError `grant_not_found` */
+  readonly deleteGrant: (name: string, actor: Actor) => Promise<AdminGrant>;
+  /** @throws MeshError `node_alias_not_found`, `node_alias_in_use` while an entry names it */
+  readonly deleteAlias: (name: string, actor: Actor) => Promise<NodeAlias>;
   /**
    * Bans; from the moment it resolves nothing is issued to whom it concerns, and their calls are denied. Banned again,
    * the later end counts.
@@ -83,6 +101,9 @@ const maxEntries = 100_000;
 const maxPolicies = 20_000;
 const maxBans = 10_000;
 const longestPreparationMs = 10_000;
+const maxNamedEntries = 5;
+const noAliases: NonNullable<Mesh['aliases']> = new Map();
+const noGrants: NonNullable<Mesh['grants']> = new Map();
 
 /**
  * Edits happen one after the other: each is planned on the state the one before it left. While one is read and compiled,
@@ -94,15 +115,19 @@ export function createAdministration(parts: AdministrationParts): Administration
   const inStep = createTurns(1);
   const takeEdit = (plan: MeshPlan, actor: Actor, dryRun = false): Promise<MeshPlan> =>
     take(parts, plan, actor, inStep, dryRun);
-  const known = (id: string): RegistrationEntry => {
+  const known = (id: string, permit: Permit | undefined): RegistrationEntry => {
     const entry = holder.current().mesh.entries.get(id);
-    if (entry !== undefined) return entry;
+    if (entry !== undefined && permit?.sees(entry) !== false) return entry;
     throw new MeshError('entry_not_found', `there is no entry ${quote(id)}`, {
       fix: 'see `countersign entry list`',
     });
   };
-  const parse = (input: EntryInput): RegistrationEntry =>
-    parseEntry(input, settings, holder.current().mesh.revision + 1);
+  const parse = (input: EntryInput): RegistrationEntry => {
+    const { mesh } = holder.current();
+    const entry = parseEntry(input, settings, mesh.revision + 1);
+    demandAliases(mesh, entry.nodes ?? []);
+    return entry;
+  };
   const describeBans: Administration['describeBans'] = async (bans) => {
     const ids = [...new Set(bans.flatMap(({ kind, value }) => (kind === 'spiffe-id' ? value : [])))];
     const expiries = ids.length === 0 ? [] : await parts.latestExpiries(ids, clock.now());
@@ -118,9 +143,10 @@ export function createAdministration(parts: AdministrationParts): Administration
   };
   return {
     current: () => holder.current().mesh,
-    createEntry: (input, actor) =>
+    createEntry: (input, actor, permit) =>
       inEdit(async () => {
         const entry = parse(input);
+        permit?.demand({ kind: 'entry', before: undefined, after: entry });
         if (holder.current().mesh.entries.has(entry.id)) {
           throw new MeshError('entry_exists', `there is an entry ${quote(entry.id)} already`, {
             fix: 'choose another id, or use `countersign entry update`',
@@ -129,28 +155,31 @@ export function createAdministration(parts: AdministrationParts): Administration
         const { putEntries } = await takeEdit({ ...emptyPlan, putEntries: [entry] }, actor);
         return putEntries[0] ?? entry;
       }),
-    updateEntry: (id, patch, actor) =>
+    updateEntry: (id, patch, actor, permit) =>
       inEdit(async () => {
-        const before = known(id);
+        const before = known(id, permit);
         const entry = parse({ ...formatEntry(before), ...patch, id });
+        permit?.demand({ kind: 'entry', before, after: entry });
         if (sameEntry(before, entry)) return before;
         const { putEntries } = await takeEdit({ ...emptyPlan, putEntries: [entry] }, actor);
         return putEntries[0] ?? entry;
       }),
-    deleteEntry: (id, actor) =>
+    deleteEntry: (id, actor, permit) =>
       inEdit(async () => {
-        const entry = known(id);
+        const entry = known(id, permit);
+        permit?.demand({ kind: 'entry', before: entry, after: undefined });
         await takeEdit({ ...emptyPlan, deleteEntries: [id] }, actor);
         // Asked afterwards: an issuance that was under way when the entry fell is counted too.
         return { entry, certificatesValidUntil: await parts.latestExpiry(id, clock.now()) };
       }),
-    apply: (files, actor, { dryRun }) =>
+    apply: (files, actor, { dryRun, permit }) =>
       inEdit(async () => {
-        const steps = planInSteps(holder.current(), files, settings);
+        const steps = planInSteps(holder.current(), files, settings, permit);
         const read = (await inBreaths(steps, breathe)) ?? emptyPlan;
         // Bans may have come while it was read.
         const plan = stampPlan(read, holder.current().mesh.revision + 1);
-        const idle = plan.putEntries.length + plan.putPolicies.length === 0;
+        const { putEntries, putPolicies, putAliases, putGrants } = plan;
+        const idle = putEntries.length + putPolicies.length + putAliases.length + putGrants.length === 0;
         if (!idle) await takeEdit(plan, actor, dryRun);
         return { revision: holder.current().mesh.revision, changes: plan.changes };
       }),
@@ -162,6 +191,51 @@ export function createAdministration(parts: AdministrationParts): Administration
           });
         }
         await takeEdit({ ...emptyPlan, deletePolicies: [key] }, actor);
+      }),
+    createGrant: (input, actor) =>
+      inEdit(async () => {
+        const { mesh } = holder.current();
+        const grant = parseAdminGrant(input, settings.trustDomain, mesh.revision + 1);
+        const before = mesh.grants?.get(grant.name);
+        if (before !== undefined && sameGrant(before, grant)) return before;
+        if (before !== undefined) {
+          throw new MeshError('grant_exists', `there is another grant ${quote(grant.name)} already`, {
+            fix: 'choose another name, or delete that one first',
+          });
+        }
+        const { putGrants } = await takeEdit({ ...emptyPlan, putGrants: [grant] }, actor);
+        return putGrants[0] ?? grant;
+      }),
+    deleteGrant: (name, actor) =>
+      inEdit(async () => {
+        const grant = holder.current().mesh.grants?.get(name);
+        if (grant === undefined) {
+          throw new MeshError('grant_not_found', `there is no grant ${quote(name)}`, {
+            fix: 'see `countersign admin grant list`',
+          });
+        }
+        await takeEdit({ ...emptyPlan, deleteGrants: [name] }, actor);
+        return grant;
+      }),
+    deleteAlias: (name, actor) =>
+      inEdit(async () => {
+        const { mesh } = holder.current();
+        const alias = mesh.aliases?.get(name);
+        if (alias === undefined) {
+          throw new MeshError('node_alias_not_found', `there is no node alias ${quote(name)}`, {
+            fix: 'see `countersign node alias list`',
+          });
+        }
+        const users = entriesOfAlias(mesh, name);
+        if (users.length > 0) {
+          const [first, more] = [users.slice(0, maxNamedEntries), users.length - maxNamedEntries];
+          const named = `${first.map(quote).join(', ')}${more > 0 ? ` and ${more} more` : ''}`;
+          throw new MeshError('node_alias_in_use', `entries name the node alias ${quote(name)}: ${named}`, {
+            fix: 'take it out of their nodes, or delete them, first',
+          });
+        }
+        await takeEdit({ ...emptyPlan, deleteAliases: [name] }, actor);
+        return alias;
       }),
     ban: (input, actor) =>
       inStep(async () => {
@@ -261,10 +335,22 @@ function follow(current: CurrentMesh, plan: MeshPlan, settings: MeshSettings, re
     plan.putPolicies.map(({ document, policy }) => [document.key, policy]),
   );
   const bans = stepped(mesh.bans, plan.deleteBans.map(banKey), keyed(plan.putBans, banKey));
+  const aliases = stepped(
+    mesh.aliases ?? noAliases,
+    plan.deleteAliases,
+    keyed(plan.putAliases, ({ name }) => name),
+  );
+  const grants = stepped(
+    mesh.grants ?? noGrants,
+    plan.deleteGrants,
+    keyed(plan.putGrants, ({ name }) => name),
+  );
+  if (aliases.size > maxAliases) refuseSize(`${maxAliases} node aliases`);
+  if (grants.size > maxGrants) refuseSize(`${maxGrants} grants`);
   if (entries.size > maxEntries) refuseSize(`${maxEntries} entries`);
   if (documents.size > maxPolicies) refuseSize(`${maxPolicies} policies`);
   if (bans.size > maxBans) refuseSize(`${maxBans} bans`);
-  const next = { revision: mesh.revision + 1, entries, policies: documents, bans };
+  const next = { revision: mesh.revision + 1, entries, policies: documents, bans, aliases, grants };
   return compileMesh(next, policies, settings, current, ready);
 }
 
@@ -277,6 +363,8 @@ function stampPlan(plan: MeshPlan, revision: number): MeshPlan {
       document: { ...document, revision },
       policy,
     })),
+    putAliases: plan.putAliases.map((alias) => ({ ...alias, revision })),
+    putGrants: plan.putGrants.map((grant) => ({ ...grant, revision })),
   };
 }
 

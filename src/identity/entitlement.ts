@@ -14,14 +14,20 @@ export type Entitlement = {
   readonly isDefaultBanned: boolean;
 };
 
-/** What of the registry a caller with these selectors is entitled to at `now`. */
-export function entitlementOf(
+/** The entries that a caller matches at `now`, banned or not, the default one first. */
+export function entriesOf(
   registry: Registry,
-  bans: BanList,
-  { selectors }: Pick<Attestation, 'selectors'>,
+  { selectors, presented }: Caller,
   now: Date,
-): Entitlement {
-  const matched = registry.match(selectors, now);
+): readonly RegistrationEntry[] {
+  // INVARIANT: whoever is known by a certificate has its identity and no other, whatever entries select.
+  if (presented !== undefined) return [registry.renewable(presented.id, now) ?? []].flat();
+  return registry.match(selectors, now);
+}
+
+/** What of the registry a caller is entitled to at `now`. */
+export function entitlementOf(registry: Registry, bans: BanList, caller: Caller, now: Date): Entitlement {
+  const matched = entriesOf(registry, caller, now);
   const isBanned = ({ spiffeId }: RegistrationEntry): boolean =>
     bans.find({ id: spiffeId }, now) !== undefined;
   const [first] = matched;
@@ -31,3 +37,5 @@ export function entitlementOf(
     isDefaultBanned: first !== undefined && isBanned(first),
   };
 }
+
+type Caller = Pick<Attestation, 'selectors' | 'presented'>;

@@ -1,6 +1,13 @@
 import { MeshError, type Place, quote } from '../errors.ts';
 import { kubernetesNames, SpiffeId, type TrustDomain } from '../spiffe/id.ts';
-import { type EntryInput, maxTtlSeconds, minTtlSeconds, type RegistrationEntry } from './entry.ts';
+import {
+  type EntryInput,
+  maxTtlSeconds,
+  minTtlSeconds,
+  ownLabels,
+  type RegistrationEntry,
+  renewOverNetworkLabel,
+} from './entry.ts';
 import { parseSelector } from './selector.ts';
 
 /** The most of each kind one entry may have. */
@@ -163,6 +170,12 @@ function parseLabels(
         `label ${quote(key)} has the invalid value ${quote(value)}`,
         'use at most 63 of a-z A-Z 0-9 . - _',
       );
+    if (key.startsWith(ownLabels) && !(key === renewOverNetworkLabel && value === 'true')) {
+      refuse(
+        `label ${quote(key)} with the value ${quote(value)} means nothing`,
+        `write ${renewOverNetworkLabel}: 'true', or use another prefix than ${ownLabels}`,
+      );
+    }
     const derived =
       key === 'namespace' ? names?.namespace : key === 'serviceAccount' ? names?.serviceAccount : value;
     if (derived !== value) {
@@ -203,10 +216,14 @@ function parseNodes(texts: readonly string[], at: At): readonly string[] {
   if (texts.length > maxNodes)
     refuse(`an entry names at most ${maxNodes} nodes`, 'write * for every attested node');
   for (const [index, text] of texts.entries()) {
-    if (text === '*' || /^node:[a-z0-9][a-z0-9._-]{0,127}$/.test(text)) continue;
+    if (text === '*' || /^(?:node|alias):[a-z0-9][a-z0-9._-]{0,127}$/.test(text)) continue;
     at(
       'nodes',
-      () => refuse(`${quote(text)} names no node`, 'write node:<name>, or * for every attested node'),
+      () =>
+        refuse(
+          `${quote(text)} names no node`,
+          'write node:<name>, alias:<name>, or * for every attested node',
+        ),
       index,
     );
   }

@@ -28,13 +28,23 @@ export type RegistrationEntry = {
   /** From then on the entry matches nothing; null for never. */
   readonly expiresAt: Date | null;
   /**
-   * Which attested nodes may serve it: `node:<name>` or `*` for every one; sorted, without duplicates. Left out or empty:
-   * none, only the node that `countersign up` is itself.
+   * Which attested nodes may serve it: `node:<name>`, `alias:<name>` or `*` for every one; sorted, without duplicates.
+   * Left out or empty: none, only the node that `countersign up` is itself.
    */
   readonly nodes?: readonly string[];
   /** The registry revision that last changed this entry. */
   readonly revision: number;
 };
+
+/** Labels below this are read by Countersign itself; there is no other than those it knows. */
+export const ownLabels = 'countersign.dev/';
+/** The label of an entry whose certificates may be renewed over the network by whoever shows one: `'true'`. */
+export const renewOverNetworkLabel = `${ownLabels}renew-over-network`;
+
+/** Whether a certificate of the entry is enough to be given the next one. */
+export function mayRenewOverNetwork({ labels }: Pick<RegistrationEntry, 'labels'>): boolean {
+  return labels[renewOverNetworkLabel] === 'true';
+}
 
 /** An entry as an author writes it, before it is parsed. Omitted fields take their defaults. */
 export type EntryInput = {
@@ -47,6 +57,6 @@ export type EntryInput = {
   readonly hint?: string;
   /** RFC 3339, or null for never. */
   readonly expiresAt?: string | null;
-  /** `node:<name>` or `*`; none for an entry that only `countersign up` serves. */
+  /** `node:<name>`, `alias:<name>` or `*`; none for an entry that only `countersign up` serves. */
   readonly nodes?: readonly string[];
 };

@@ -1,6 +1,8 @@
 import type { AuditEvent } from '../audit/event.ts';
+import type { AdminGrant } from './admin-grant.ts';
 import type { Ban, BanTarget } from './ban.ts';
 import type { RegistrationEntry } from './entry.ts';
+import type { NodeAlias } from './node-alias.ts';
 
 /** A policy as its author wrote it; `authz/parse.ts` reads `source` again when the mesh is loaded. */
 export type PolicyDocument = {
@@ -19,12 +21,16 @@ export type PolicyDocument = {
 
 /** All that is administered, at one revision. Immutable; a change makes the next one. */
 export type Mesh = {
-  /** Grows by one with every change to entries, policies or bans. 0 for an empty mesh. */
+  /** Grows by one with every change to entries, policies, bans, aliases or grants. 0 for an empty mesh. */
   readonly revision: number;
   readonly entries: ReadonlyMap<string, RegistrationEntry>;
   readonly policies: ReadonlyMap<string, PolicyDocument>;
   /** By `banKey`; those that have run out stay until they are lifted. */
   readonly bans: ReadonlyMap<string, Ban>;
+  /** By name. Absent where nobody knows which there are: an agent is not told, and files alone do not say. */
+  readonly aliases?: ReadonlyMap<string, NodeAlias>;
+  /** By name: who may administer. Absent where nobody knows, as above. */
+  readonly grants?: ReadonlyMap<string, AdminGrant>;
 };
 
 /** One step from a revision to the next: all of it is stored with its events, or nothing is. */
@@ -38,6 +44,10 @@ export type MeshChange = {
   readonly deletePolicies: readonly string[];
   readonly putBans: readonly Ban[];
   readonly deleteBans: readonly BanTarget[];
+  readonly putAliases: readonly NodeAlias[];
+  readonly deleteAliases: readonly string[];
+  readonly putGrants?: readonly AdminGrant[];
+  readonly deleteGrants?: readonly string[];
   readonly events: readonly AuditEvent[];
 };
 

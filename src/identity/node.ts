@@ -3,7 +3,7 @@ import { SpiffeId, type TrustDomain } from '../spiffe/id.ts';
 import { reservedPath } from './entry-parse.ts';
 
 /** How a node has proven which machine it is. */
-export const attestationMethods = ['join_token', 'x509pop'] as const;
+export const attestationMethods = ['join_token', 'x509pop', 'k8s_psat'] as const;
 export type AttestationMethod = (typeof attestationMethods)[number];
 
 /** A machine that was attested. Immutable; each renewal makes the next value. */
@@ -11,7 +11,7 @@ export type AttestedNode = {
   /** The key: see {@link parseNodeName}. */
   readonly name: string;
   readonly method: AttestationMethod;
-  /** What is known of it, such as `node:x509pop:subject:web-1`. Sorted, without duplicates. */
+  /** What its attestor saw of it, as node-selector.ts has it: `k8s_psat:cluster:prod`. Sorted, without duplicates. */
   readonly selectors: readonly string[];
   readonly attestedAt: Date;
   /** When its latest certificate was made. */
@@ -80,6 +80,16 @@ export function parseChosenNodeName(text: string): string {
 /** The name of the node whose machine certificate has this SHA-256, lower-case hex. */
 export function x509popNodeName(certificateSha256: string): string {
   return parseNodeName(`x509pop-${certificateSha256}`);
+}
+
+/**
+ * The name of a node of a Kubernetes cluster.
+ * @param cluster what the server calls it, a DNS label
+ * @param uid of the node object: always of one length, so that no two pairs have one name
+ * @throws MeshError `node_name_invalid`
+ */
+export function kubernetesNodeName(cluster: string, uid: string): string {
+  return parseNodeName(`k8s-${cluster}-${uid}`);
 }
 
 /** The SPIFFE ID of a node. */

@@ -4,19 +4,23 @@ import { parsePolicy } from '../authz/parse.ts';
 import type { Policy } from '../authz/policy.ts';
 import { finish, type Steps } from '../authz/steps.ts';
 import { MeshError, type Place, quote } from '../errors.ts';
+import { type AdminGrant, grantEvent, grantKind, readGrantDocument, sameGrant } from './admin-grant.ts';
 import { readInSteps, type YamlDocument } from '../yaml.ts';
 import { type Ban, banEvent, banKey, type BanTarget } from './ban.ts';
 import type { CurrentMesh, MeshSettings } from './current-mesh.ts';
 import type { RegistrationEntry } from './entry.ts';
 import { entryKind, readEntryDocument } from './entry-document.ts';
-import { formatEntry, parseEntry, sameEntry } from './entry-parse.ts';
+import { formatEntry, type LocateField, parseEntry, sameEntry } from './entry-parse.ts';
 import type { MeshChange, PolicyDocument } from './mesh.ts';
+import { aliasEvent, aliasKind, type NodeAlias, readAliasDocument, sameAlias } from './node-alias.ts';
+import { demandAliases } from './node-alias-use.ts';
+import type { Permit } from './permit.ts';
 
 /** One file of YAML documents, as read by whoever calls. */
 export type SourceFile = { readonly file: string; readonly text: string };
 
 export type AppliedChange = {
-  readonly kind: 'entry' | 'policy';
+  readonly kind: 'entry' | 'policy' | 'node-alias' | 'grant';
   readonly key: string;
   readonly action: 'created' | 'updated' | 'unchanged';
 };
@@ -29,6 +33,10 @@ export type MeshPlan = {
   readonly deletePolicies: readonly string[];
   readonly putBans: readonly Ban[];
   readonly deleteBans: readonly BanTarget[];
+  readonly putAliases: readonly NodeAlias[];
+  readonly deleteAliases: readonly string[];
+  readonly putGrants: readonly AdminGrant[];
+  readonly deleteGrants: readonly string[];
   readonly changes: readonly AppliedChange[];
 };
 
@@ -40,6 +48,10 @@ export const emptyPlan: MeshPlan = {
   deletePolicies: [],
   putBans: [],
   deleteBans: [],
+  putAliases: [],
+  deleteAliases: [],
+  putGrants: [],
+  deleteGrants: [],
   changes: [],
 };
 
@@ -48,8 +60,8 @@ const policyKind = 'AuthorizationPolicy';
 /**
  * Works out what applying the documents of `files` would change. Reads every document before it answers, so that a
  * mistake in the last one leaves the first one unapplied.
- * @throws MeshError with the place of the mistake: any code of the readers, `document_kind_unknown`, and
- * `document_field_value` when two documents name the same thing
+ * @throws MeshError with the place of the mistake: any code of the readers, `document_kind_unknown`,
+ * `node_alias_not_found` and `document_field_value` when two documents name the same thing
  */
 export function planApply(
   current: CurrentMesh,
@@ -59,16 +71,24 @@ export function planApply(
   return finish(planInSteps(current, files, settings));
 }
 
-/** The same in small steps: ten thousand policies take seconds to read. @throws MeshError as {@link planApply} */
+/**
+ * The same in small steps: ten thousand policies take seconds to read.
+ * @param permit asked about each document, in their order, whether or not it would change anything
+ * @throws MeshError as {@link planApply}; `forbidden`, and `entry_exists` for an id of somebody else's
+ */
 export function* planInSteps(
   current: CurrentMesh,
   files: readonly SourceFile[],
   settings: MeshSettings,
+  permit?: Permit,
 ): Steps<MeshPlan> {
   const revision = current.mesh.revision + 1;
   const seen = new Map<string, Place>();
   const putEntries: RegistrationEntry[] = [];
   const putPolicies: { document: PolicyDocument; policy: Policy }[] = [];
+  const putAliases: NodeAlias[] = [];
+  const putGrants: AdminGrant[] = [];
+  const uses: { readonly nodes: readonly string[]; readonly locate: LocateField }[] = [];
   const changes: AppliedChange[] = [];
   const documents: YamlDocument[] = [];
   for (const file of files) documents.push(...(yield* readInSteps(file)));
@@ -77,19 +97,41 @@ export function* planInSteps(
     if (document.kind === entryKind) {
       const { input, locate } = readEntryDocument(document);
       const entry = parseEntry(input, settings, revision, locate);
+      uses.push({ nodes: input.nodes ?? [], locate });
       refuseSecond(seen, `entry ${entry.id}`, locate('id') ?? document.root.place);
       const before = current.mesh.entries.get(entry.id);
+      permit?.demand({ kind: 'entry', before: undefined, after: entry }, document.root.place);
+      if (before !== undefined && permit?.sees(before) === false) refuseTaken(entry.id, document.root.place);
+      permit?.demand({ kind: 'entry', before, after: entry }, document.root.place);
       const action = before === undefined ? 'created' : sameEntry(before, entry) ? 'unchanged' : 'updated';
       changes.push({ kind: 'entry', key: entry.id, action });
       if (action !== 'unchanged') putEntries.push(entry);
     } else if (document.kind === policyKind) {
       const policy = parsePolicy(document);
+      const { namespace, name } = policy;
+      permit?.demand({ kind: 'policy', namespace, name }, document.root.place);
       const stored = storePolicy(policy, document, revision);
       refuseSecond(seen, `policy ${stored.key}`, document.root.place);
       const before = current.mesh.policies.get(stored.key);
       const action = before === undefined ? 'created' : samePolicy(before, stored) ? 'unchanged' : 'updated';
       changes.push({ kind: 'policy', key: stored.key, action });
       if (action !== 'unchanged') putPolicies.push({ document: stored, policy });
+    } else if (document.kind === aliasKind) {
+      const alias = readAliasDocument(document, revision);
+      permit?.demand({ kind: 'node-alias', name: alias.name }, document.root.place);
+      refuseSecond(seen, `node alias ${alias.name}`, document.root.place);
+      const before = current.mesh.aliases?.get(alias.name);
+      const action = before === undefined ? 'created' : sameAlias(before, alias) ? 'unchanged' : 'updated';
+      changes.push({ kind: 'node-alias', key: alias.name, action });
+      if (action !== 'unchanged') putAliases.push(alias);
+    } else if (document.kind === grantKind) {
+      const grant = readGrantDocument(document, settings.trustDomain, revision);
+      permit?.demand({ kind: 'grant', name: grant.name }, document.root.place);
+      refuseSecond(seen, `grant ${grant.name}`, document.root.place);
+      const before = current.mesh.grants?.get(grant.name);
+      const action = before === undefined ? 'created' : sameGrant(before, grant) ? 'unchanged' : 'updated';
+      changes.push({ kind: 'grant', key: grant.name, action });
+      if (action !== 'unchanged') putGrants.push(grant);
     } else {
       throw document.root
         .mapping(document.root.entries().map(({ key }) => key))
@@ -97,11 +139,13 @@ export function* planInSteps(
         .error(
           'document_kind_unknown',
           `${quote(document.kind)} is not known`,
-          `use ${entryKind} or ${policyKind}`,
+          `use ${entryKind}, ${policyKind}, ${aliasKind} or ${grantKind}`,
         );
     }
   }
-  return { ...emptyPlan, putEntries, putPolicies, changes };
+  // Last: an alias may stand behind the entries that name it.
+  for (const { nodes, locate } of uses) demandAliases(current.mesh, nodes, putAliases, locate);
+  return { ...emptyPlan, putEntries, putPolicies, putAliases, putGrants, changes };
 }
 
 /** The change to store for a plan, with the event of each part. */
@@ -145,6 +189,10 @@ export function changeOf(plan: MeshPlan, current: CurrentMesh, actor: Actor, tim
     deletePolicies: plan.deletePolicies,
     putBans: plan.putBans,
     deleteBans: plan.deleteBans,
+    putAliases: plan.putAliases,
+    deleteAliases: plan.deleteAliases,
+    putGrants: plan.putGrants,
+    deleteGrants: plan.deleteGrants,
     events: [
       ...plan.putEntries.map((entry) => entryEvent(entry.id, entry)),
       ...plan.deleteEntries.map((id) => entryEvent(id, undefined)),
@@ -154,6 +202,18 @@ export function changeOf(plan: MeshPlan, current: CurrentMesh, actor: Actor, tim
       ...plan.deleteBans
         .flatMap((target) => mesh.bans.get(banKey(target)) ?? [])
         .map((ban) => banEvent('lifted', ban, { time, revision, actor })),
+      ...plan.putAliases.map((alias) =>
+        aliasEvent(mesh.aliases?.get(alias.name), alias, { time, revision, actor }),
+      ),
+      ...plan.deleteAliases.map((name) =>
+        aliasEvent(mesh.aliases?.get(name), undefined, { time, revision, actor }),
+      ),
+      ...plan.putGrants.map((grant) =>
+        grantEvent(mesh.grants?.get(grant.name), grant, { time, revision, actor }),
+      ),
+      ...plan.deleteGrants.map((name) =>
+        grantEvent(mesh.grants?.get(name), undefined, { time, revision, actor }),
+      ),
     ],
   };
 }
@@ -186,6 +246,14 @@ function refuseSecond(seen: Map<string, Place>, name: string, place: Place): voi
     });
   }
   seen.set(name, place);
+}
+
+/** An id is taken or it is not; by whom is nobody's business who may not see the entry. */
+function refuseTaken(id: string, place: Place): never {
+  throw new MeshError('entry_exists', `there is an entry ${quote(id)} already`, {
+    place,
+    fix: 'choose another id',
+  });
 }
 
 function entryJson(entry: RegistrationEntry | undefined): CanonicalJson {

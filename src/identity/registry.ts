@@ -1,4 +1,5 @@
-import type { RegistrationEntry } from './entry.ts';
+import type { SpiffeId } from '../spiffe/id.ts';
+import { mayRenewOverNetwork, type RegistrationEntry } from './entry.ts';
 import type { Selector, SelectorKind } from './selector.ts';
 
 /** The registration entries of one mesh revision, indexed for matching. Immutable. */
@@ -15,6 +16,12 @@ export type Registry = {
   readonly match: (selectors: readonly Selector[], now: Date) => readonly RegistrationEntry[];
   /** The earliest expiry after `now` among entries these selectors match, so that a watcher knows when to look again. */
   readonly nextExpiry: (selectors: readonly Selector[], now: Date) => Date | null;
+  /**
+   * The entry under which whoever shows a certificate of this identity is given the next one, at `now`: the one that
+   * says so, and is for this machine. Undefined when there is none, and when there are several, for no certificate tells
+   * which of them it was made under.
+   */
+  readonly renewable: (id: SpiffeId, now: Date) => RegistrationEntry | undefined;
   /** The kinds of selectors that some entry names, expired or not. */
   readonly kinds: ReadonlySet<SelectorKind>;
 };
@@ -26,12 +33,17 @@ export type Registry = {
 export function indexEntries(entries: Iterable<RegistrationEntry>): Registry {
   const byId = new Map<string, RegistrationEntry>();
   const byAnchor = new Map<string, RegistrationEntry[]>();
+  const byRenewable = new Map<string, RegistrationEntry[]>();
   const kinds = new Set<SelectorKind>();
   for (const entry of entries) {
     byId.set(entry.id, entry);
     // INVARIANT: an entry of attested nodes matches nobody here. What a node is sent of it does not name nodes.
     if (entry.nodes !== undefined && entry.nodes.length > 0) continue;
     for (const { kind } of entry.selectors) kinds.add(kind);
+    if (mayRenewOverNetwork(entry)) {
+      const { text } = entry.spiffeId;
+      byRenewable.set(text, [...(byRenewable.get(text) ?? []), entry]);
+    }
     const anchor = anchorOf(entry);
     if (anchor === undefined) continue;
     const filed = byAnchor.get(anchor.text);
@@ -59,6 +71,10 @@ export function indexEntries(entries: Iterable<RegistrationEntry>): Registry {
           expiresAt !== null && (earliest === null || expiresAt < earliest) ? expiresAt : earliest,
         null,
       ),
+    renewable: (id, now) => {
+      const live = (byRenewable.get(id.text) ?? []).filter((entry) => isLive(entry, now));
+      return live.length === 1 ? live[0] : undefined;
+    },
     kinds,
   };
 }

@@ -4,7 +4,7 @@ import type { TrustBundle } from '../spiffe/bundle.ts';
 import type { JwtBundle } from '../spiffe/jwt-bundle.ts';
 import type { SpiffeId, TrustDomain } from '../spiffe/id.ts';
 import type { WatchCredentials, WorkloadCredentials, X509Svid } from './credentials.ts';
-import { entitlementOf } from './entitlement.ts';
+import { entitlementOf, entriesOf } from './entitlement.ts';
 import type { RegistrationEntry } from './entry.ts';
 import type { Attestation } from './evidence.ts';
 import type { BanList } from './ban-list.ts';
@@ -139,12 +139,11 @@ export async function nextChange(
   signal: AbortSignal,
 ): Promise<void> {
   const now = clock.now();
-  const ids = registry()
-    .match(attestation.selectors, now)
-    .map(({ spiffeId }) => spiffeId);
+  const entries = entriesOf(registry(), attestation, now);
+  const ids = entries.map(({ spiffeId }) => spiffeId);
   const { retryAt = null } = attestation;
   const moments = [
-    registry().nextExpiry(attestation.selectors, now),
+    ...entries.map(({ expiresAt }) => expiresAt),
     bans().nextEnd(ids, now),
     retryAt !== null && retryAt > now ? retryAt : null,
   ];

@@ -1,13 +1,13 @@
 import { MeshError, quote } from '../errors.ts';
 import { decodeBase64 } from './base64.ts';
 import { readJsonObject } from './inspect-json.ts';
-import { jwtAlgorithms } from './jwt-algorithms.ts';
+import { type JwtAlgorithm, jwtAlgorithms } from './jwt-algorithms.ts';
 import { isKeyId } from './jwt-bundle.ts';
 
 /** A token taken apart, its form proven. It says all this of itself: only a verified signature makes it true. */
 export type Jwt = {
   readonly header: {
-    /** A key of {@link jwtAlgorithms}. */
+    /** A key of {@link jwtAlgorithms}, or of the profile the token was read by. */
     readonly alg: string;
     /** 1 to 256 printable ASCII characters. */
     readonly kid: string;
@@ -36,25 +36,52 @@ export const maxTokenBytes = 16_384;
 /** The most audiences a token may name, of ours and of others. */
 export const maxAudiences = 16;
 
+/** What tells one kind of token from another, before its claims are looked at. */
+export type JwtProfile = {
+  /** Those permitted, by the value of `alg`. */
+  readonly algorithms: ReadonlyMap<string, Pick<JwtAlgorithm, 'signatureBytes'>>;
+  /** Header members that mean nothing here and are passed over; all but `alg`, `kid` and `typ` are refused else. */
+  readonly passedOver: ReadonlySet<string>;
+  /** What to send instead, for people. */
+  readonly fix: string;
+};
+
+const jwtSvidProfile: JwtProfile = {
+  algorithms: jwtAlgorithms,
+  passedOver: new Set(),
+  fix: 'send a JWT-SVID in compact form',
+};
+
 /**
- * Takes a JWT-SVID apart and proves its form, before anything of it reaches a library: compact form of three parts in
- * base64url with one text for one byte string; strict UTF-8; JSON objects whose members stand once, at most 32 levels
- * deep; no header but `alg`, `kid` and `typ`; an asymmetric algorithm of the closed list; `sub`, `aud` and `exp` present;
- * times whole seconds from 1970 to 9999. Signature, times and audience are for the caller to judge.
+ * Takes a JWT-SVID, or another token of its form, apart and proves that form, before anything of it reaches a library:
+ * compact form of three parts in base64url with one text for one byte string; strict UTF-8; JSON objects whose members
+ * stand once, at most 32 levels deep; no header but `alg`, `kid` and `typ`; an asymmetric algorithm of the closed list;
+ * `sub`, `aud` and `exp` present; times whole seconds from 1970 to 9999. Signature, times and audience are for the caller
+ * to judge.
  * @param token at most {@link maxTokenBytes} characters
  * @throws MeshError `jwt_invalid`, which repeats nothing of the token but names: it may be a secret
  * @see JWT-SVID sections 2, 3 and 5.1; RFC 7515 section 7.1; RFC 7519 section 7.2
  */
-export function readJwt(token: string): Jwt {
+export function readJwt(token: string, profile: JwtProfile = jwtSvidProfile): Jwt {
+  try {
+    return takeApart(token, profile);
+  } catch (error) {
+    if (!(error instanceof MeshError) || profile === jwtSvidProfile) throw error;
+    // No cause, as below.
+    throw new MeshError(error.code, error.message, { fix: profile.fix });
+  }
+}
+
+function takeApart(token: string, { algorithms, passedOver }: JwtProfile): Jwt {
   if (token.length > maxTokenBytes) refuse(`is longer than ${maxTokenBytes} bytes`);
   const [head = '', body = '', tail = '', more] = token.split('.', 4);
   if (more !== undefined || head === '' || body === '' || tail === '') {
     refuse('is not of the form header.payload.signature');
   }
   // Each part is judged before the next is decoded: the header is small, and most rubbish ends there.
-  const header = readHeader(readPart(head, 'header'));
+  const header = readHeader(readPart(head, 'header'), algorithms, passedOver);
   const signature = decodeBase64(tail, 'base64url');
-  const { min, max } = jwtAlgorithms.get(header.alg)?.signatureBytes ?? noBytes;
+  const { min, max } = algorithms.get(header.alg)?.signatureBytes ?? noBytes;
   if (signature === undefined) refuse('has a signature that is not base64url');
   if (signature.length < min || signature.length > max)
     refuse(`has a signature of a length that ${header.alg} does not make`);
@@ -63,12 +90,17 @@ export function readJwt(token: string): Jwt {
   return { header, payload, signingInput, signature };
 }
 
-function readHeader(members: ReadonlyMap<string, unknown>): Jwt['header'] {
+function readHeader(
+  members: ReadonlyMap<string, unknown>,
+  algorithms: JwtProfile['algorithms'],
+  passedOver: ReadonlySet<string>,
+): Jwt['header'] {
   for (const name of members.keys()) {
-    if (!headerMembers.has(name)) refuse(`has the header member ${quote(name)}, which is not permitted`);
+    if (!headerMembers.has(name) && !passedOver.has(name))
+      refuse(`has the header member ${quote(name)}, which is not permitted`);
   }
   const [alg, kid, typ] = [members.get('alg'), members.get('kid'), members.get('typ')];
-  if (typeof alg !== 'string' || !jwtAlgorithms.has(alg)) {
+  if (typeof alg !== 'string' || !algorithms.has(alg)) {
     refuse(
       `is signed with ${typeof alg === 'string' ? `alg ${quote(alg)}` : 'an alg'} that is not permitted`,
     );

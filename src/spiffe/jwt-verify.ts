@@ -4,7 +4,7 @@ import { JOSEError } from 'jose/errors';
 import { jwtVerify } from 'jose/jwt/verify';
 import { MeshError } from '../errors.ts';
 import { describeKey } from './inspect-algorithms.ts';
-import { jwtAlgorithms } from './jwt-algorithms.ts';
+import { type JwtAlgorithm, jwtAlgorithms } from './jwt-algorithms.ts';
 import type { JwtAuthority } from './jwt-bundle.ts';
 
 /** What the token must say besides being signed; its own reader found all of it already. */
@@ -16,21 +16,25 @@ export type ExpectedJwt = {
   readonly now: Date;
   /** How far `nbf` may lie in the future. */
   readonly leewaySeconds: number;
+  /** The `iss` it must have; any, or none, when it is left out. */
+  readonly issuer?: string;
 };
 
 /**
  * Verifies the signature of a token that has passed {@link readJwt}, with the key of one authority, and has jose, which
  * shares nothing with our reader, find the same subject, audience and times in it.
+ * @param algorithms those the token was read by
  * @throws MeshError `jwt_invalid` when the algorithm is not for such a key, or the token does not verify
  */
 export async function verifyJwt(
   token: string,
   authority: JwtAuthority,
   expected: ExpectedJwt,
+  algorithms: ReadonlyMap<string, Pick<JwtAlgorithm, 'fits'>> = jwtAlgorithms,
 ): Promise<void> {
-  const { alg, subject, audience, now, leewaySeconds } = expected;
+  const { alg, subject, audience, now, leewaySeconds, issuer } = expected;
   const { kind, key } = readKey(authority);
-  if (key === undefined || jwtAlgorithms.get(alg)?.fits(kind) !== true) {
+  if (key === undefined || algorithms.get(alg)?.fits(kind) !== true) {
     refuse(`is signed with ${alg}, which is not for the key that its kid names`);
   }
   try {
@@ -41,6 +45,7 @@ export async function verifyJwt(
       requiredClaims: ['exp'],
       currentDate: now,
       clockTolerance: leewaySeconds,
+      ...(issuer === undefined ? {} : { issuer }),
     });
   } catch (error) {
     // INVARIANT: whatever goes wrong in there, the token is not believed.
@@ -57,7 +62,7 @@ function readKey(authority: JwtAuthority): ReadKey {
   const { family, text } = describeKey(authority.publicKey);
   const read: ReadKey = {
     kind: text,
-    key: family === 'ec' || family === 'rsa' ? load(authority) : undefined,
+    key: family === 'unknown' ? undefined : load(authority),
   };
   keys.set(authority, read);
   return read;

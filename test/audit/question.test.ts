@@ -205,6 +205,7 @@ describe('columns', () => {
     ['ban', { source: web }],
     ['jwt_issuance', { source: web, serial: '4a'.repeat(16) }],
     ['jwt_key', {}],
+    ['node_alias_change', {}],
   ])('%s', (type, expected) => {
     const event = oneOfEach.find((one) => one.type === type)!;
     expect(auditColumns(event)).toEqual({ ...columns, type, ...expected });

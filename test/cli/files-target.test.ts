@@ -262,7 +262,7 @@ test('a full disk leaves the old pair, and is got over', async () => {
   expectPair(inside);
   writer.kill('SIGKILL');
   await writer.exited;
-}, 30_000);
+}, 90_000);
 
 test.each([
   ['passwd', 'root', { id: 0, gid: 0 }],

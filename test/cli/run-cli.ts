@@ -22,7 +22,7 @@ export function runCli(
   return new Promise((resolve, reject) => {
     const child = spawn(process.execPath, [main, ...args], {
       env: { PATH: process.env['PATH'], HOME: '/nonexistent', ...compileCache, ...env },
-      timeout: 20_000,
+      timeout: 50_000,
       ...rest,
     });
     const out: Buffer[] = [];

@@ -1,3 +1,4 @@
+import { X509Certificate } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { type HttpApp, startHttpApp } from '../harness/apps.ts';
 import { type Authority, startAuthority } from '../harness/authority.ts';
@@ -20,7 +21,6 @@ let inbound: number;
 let toOrders: number;
 let toImpostor: number;
 let brief: KeyPair;
-let briefUntil: number;
 
 beforeAll(async () => {
   const directory = makeTempDir(scope);
@@ -59,7 +59,6 @@ beforeAll(async () => {
   await Promise.all([web.live(), orders.live()]);
   // Last of all: it has to live until its test.
   brief = await fetchKeyPair(authority.workloadSocket);
-  briefUntil = Date.now() + 20_000;
 });
 
 describe('two sidecars', () => {
@@ -130,19 +129,21 @@ describe('a sidecar refuses in the handshake', () => {
   });
 
   test('a certificate of ours from the moment it has expired, and not before', async () => {
+    const leftMs = () => Date.parse(new X509Certificate(brief.cert).validTo) - Date.now();
+    // On a busy machine it may have grown too old meanwhile; the one of now has at least half of its life left.
+    if (leftMs() < 8_000) brief = await fetchKeyPair(authority.workloadSocket);
     expect(await shakeHands(inbound, brief, '/brief')).toMatchObject({
       accepted: true,
       answer: expect.stringMatching(/^HTTP\/1.1 200/),
     });
-    const left = briefUntil - Date.now();
-    await new Promise((resolve) => setTimeout(resolve, Math.max(0, left)));
+    await new Promise((resolve) => setTimeout(resolve, Math.max(0, leftMs())));
     const handshake = await eventually(
       'the certificate to expire',
       async () => {
         const tried = await shakeHands(inbound, brief);
         return tried.accepted ? undefined : tried;
       },
-      { withinMs: 10_000, everyMs: 500 },
+      { everyMs: 500 },
     );
     expect(handshake.alert).toMatch(/certificate (expired|unknown)/);
   });

@@ -120,24 +120,6 @@ test('a ban reaches the decisions of the agent, and lifting it does', async () =
   await eventually('the end of the ban', async () => (await call()) === 200);
 });
 
-test('a connection that is cut, slow or silent is made again', async () => {
-  proxy.cut();
-  await server.ban('spiffe-id', web.id);
-  await eventually('the ban after a cut', async () => (await call()) === 403);
-  proxy.set({ delayMs: 300 });
-  await server.unban('spiffe-id', web.id);
-  await eventually('the end of the ban over a slow line', async () => (await call()) === 200);
-  proxy.set('blackhole');
-  await server.ban('spiffe-id', web.id);
-  await new Promise((resolve) => setTimeout(resolve, 500));
-  expect(await call()).toBe(200);
-  proxy.set('pass');
-  // Whatever was swallowed is missing from the stream for ever: only a new connection helps.
-  await eventually('the ban after silence', async () => (await call()) === 403, { withinMs: 30_000 });
-  await server.unban('spiffe-id', web.id);
-  await eventually('the end of the ban', async () => (await call()) === 200);
-}, 60_000);
-
 test('with the server killed the agent serves, decides and starts again from its sealed cache', async () => {
   const before = await fetchKeyPair(agent.workloadSocket, me);
   await eventually('the cache to be written', () => statSync(agent.cacheFile).size > 0);
@@ -180,14 +162,14 @@ test('a key in the sealed cache cannot be read without the machine', () => {
 test('an evicted node is cut off: no view, no certificate, and no way back with what it has', async () => {
   await server.evict('web-1');
   expect(await server.nodes()).toEqual([expect.objectContaining({ name: 'web-1', state: 'evicted' })]);
-  await eventually('the agent to be told', () => agent.child().output().includes('node_refused'));
+  // The token in its file was used up long ago; it is shown once more, and refused.
+  await eventually('the agent to be told', () => agent.child().output().includes('node_evidence_invalid'));
   await server.ban('spiffe-id', web.id);
-  await new Promise((resolve) => setTimeout(resolve, 3_000));
   // What it has stays good until it ends: that is what bans and short lives are for.
   expect(await call()).toBe(200);
 });
 
-test('a damaged cache is refused and named', async () => {
+test('a damaged cache is refused and named, and a token that is spent does not help', async () => {
   await agent.kill();
   const bytes = readFileSync(agent.cacheFile);
   bytes[bytes.length - 1] = (bytes.at(-1) ?? 0) ^ 1;

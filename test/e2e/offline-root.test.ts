@@ -31,23 +31,25 @@ async function startMesh(directory: string, env: Readonly<Record<string, string>
   const authority = await startAuthority(scope, { directory, env });
   const [inbound, outbound] = (await freePorts(2)) as [number, number];
   const app = await startHttpApp(scope, 'orders');
-  const often = { maxConnectionDuration: '10s' };
+  const often = { connectionSeconds: 3 };
   const orders = startSidecar(scope, {
     authority,
     directory,
     service: 'shop/orders',
-    ways: { inbound: `127.0.0.1:${inbound}`, app: `127.0.0.1:${app.port}`, ...often },
+    ways: { inbound: `127.0.0.1:${inbound}`, app: `127.0.0.1:${app.port}` },
+    ...often,
   });
   const web = startSidecar(scope, {
     authority,
     directory,
     service: 'shop/web',
-    ways: { outbound: [`127.0.0.1:${outbound}=${orders.id}@127.0.0.1:${inbound}`], ...often },
+    ways: { outbound: [`127.0.0.1:${outbound}=${orders.id}@127.0.0.1:${inbound}`] },
+    ...often,
   });
   await authority.apply(
     [
-      entry(web.id, web.binary, { ttlSeconds: 60, dnsNames: ['web.shop.svc'] }),
-      entry(orders.id, orders.binary, { ttlSeconds: 60, dnsNames: ['orders.shop.svc', 'localhost'] }),
+      entry(web.id, web.binary, { ttlSeconds: 30, dnsNames: ['web.shop.svc'] }),
+      entry(orders.id, orders.binary, { ttlSeconds: 30, dnsNames: ['orders.shop.svc', 'localhost'] }),
       policy('shop', 'all', { rules: [{}] }),
     ].join(''),
   );
@@ -125,7 +127,8 @@ test('a root of ours on a machine apart, confined to URI names: proxies talk, an
     },
     { withinMs: 45_000 },
   );
-  await new Promise((resolve) => setTimeout(resolve, 11_000));
+  // Every connection is a new one after it.
+  await new Promise((resolve) => setTimeout(resolve, 5_000));
   await load.stop();
   expect([...load.failed()]).toEqual([]);
   const failed = [web, orders].flatMap((sidecar) =>
@@ -193,7 +196,7 @@ describe.skipIf(!isHere('openssl', 'version'))('OpenSSL', () => {
       { withinMs: 40_000 },
     );
     await cli(['ca', 'retire', ...socket]);
-    await new Promise((resolve) => setTimeout(resolve, 11_000));
+    await new Promise((resolve) => setTimeout(resolve, 5_000));
     await load.stop();
     expect([...load.failed()]).toEqual([]);
     expect(new X509Certificate(await cli(['trust-bundle', ...socket])).subject).toContain('next-root');

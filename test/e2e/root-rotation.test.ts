@@ -27,12 +27,13 @@ beforeAll(async () => {
   outbound = port;
   const app = await startHttpApp(scope, 'orders');
   // Connections end often, so that requests meet handshakes in every state of the rotation.
-  const often = { maxConnectionDuration: '10s' };
+  const often = { connectionSeconds: 3 };
   orders = startSidecar(scope, {
     authority,
     directory,
     service: 'shop/orders',
-    ways: { inbound: `127.0.0.1:${inbound}`, app: `127.0.0.1:${app.port}`, ...often },
+    ways: { inbound: `127.0.0.1:${inbound}`, app: `127.0.0.1:${app.port}` },
+    ...often,
   });
   // Web reaches the authority through a link of its own, which a test can take away.
   link = join(directory, 'web.sock');
@@ -41,7 +42,8 @@ beforeAll(async () => {
     authority: { ...authority, workloadSocket: link },
     directory,
     service: 'shop/web',
-    ways: { outbound: [`127.0.0.1:${outbound}=${orders.id}@127.0.0.1:${inbound}`], ...often },
+    ways: { outbound: [`127.0.0.1:${outbound}=${orders.id}@127.0.0.1:${inbound}`] },
+    ...often,
   });
   await authority.apply(
     [
@@ -57,7 +59,8 @@ beforeAll(async () => {
 test('a root is rotated from prepare to retire under load, and not one request fails', async () => {
   const [old] = rootsOf(await report());
   const load: Load = startLoad(scope, outbound, 260, '/load');
-  const calm = () => new Promise((resolve) => setTimeout(resolve, 11_000));
+  // Every connection is a new one after it.
+  const calm = () => new Promise((resolve) => setTimeout(resolve, 5_000));
   await calm();
   await ca('rotate', { scope: 'root' });
   await eventually('everybody to confirm both roots', async () => (await report()).next?.safe);
@@ -65,12 +68,10 @@ test('a root is rotated from prepare to retire under load, and not one request f
   const between = await ca('activate');
   expect(rootsOf(between)).toHaveLength(2);
   // Nobody waits for the old certificates to run out: they are replaced, and that is confirmed.
-  const from = Date.now();
   await eventually('the old root to be needless', async () => (await report()).next?.safe, {
     withinMs: 25_000,
     everyMs: 250,
   });
-  expect(Date.now() - from).toBeLessThan(25_000);
   await ca('retire');
   await calm();
   await load.stop();
@@ -102,6 +103,13 @@ test('a root is rotated from prepare to retire under load, and not one request f
 }, 90_000);
 
 test('a proxy that is stopped while its certificate lives holds activation up, by name, until that is over', async () => {
+  // With all of its life before it: the authority has to end and come back while it lives.
+  await authority.apply(entry(web.id, web.binary, { ttlSeconds: 31 }));
+  const [before] = await web.certificates();
+  await eventually('web to have a new certificate', async () => {
+    const [now] = await web.certificates();
+    return now?.serial !== before?.serial && (await report()).coverage.confirmed === 2;
+  });
   web.child.kill('SIGSTOP');
   try {
     await ca('rotate', { scope: 'root' });
@@ -110,8 +118,8 @@ test('a proxy that is stopped while its certificate lives holds activation up, b
     expect(refused).toMatchObject({ status: 409, body: { code: 'rotation_unproven' } });
     expect(refused.body['detail']).toContain(web.id);
     expect(refused.body['detail']).not.toContain(orders.id);
-    const before = await report();
-    expect(before.authorities.filter(({ state }) => state === 'active')).toHaveLength(2);
+    const during = await report();
+    expect(during.authorities.filter(({ state }) => state === 'active')).toHaveLength(2);
 
     // The evidence is no memory of one process.
     await authority.kill();

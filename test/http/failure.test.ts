@@ -67,12 +67,12 @@ test.each([
 
 test('not ready answers 503 with causes', async () => {
   harness = await startHarness({
-    readiness: () => ({ ready: false, causes: ['the store is gone'], warnings: [] }),
+    readiness: () => ({ ready: false, causes: ['the store is gone'], warnings: [], conditions: [] }),
   });
   const answer = await harness.overTls({ path: '/readyz' }, 'viewer');
   expect([answer.status, answer.json]).toEqual([
     503,
-    { ready: false, causes: ['the store is gone'], warnings: [] },
+    { ready: false, causes: ['the store is gone'], warnings: [], conditions: [] },
   ]);
 });
 
@@ -107,7 +107,7 @@ describe('attempts', () => {
     const clock = handClock(new Date(0));
     const events: AuditEvent[] = [];
     const record = async (batch: readonly AuditEvent[]) => batch.map((event) => events.push(event));
-    const log = openAttemptLog({ record, clock, report: () => undefined });
+    const log = openAttemptLog({ record, clock, report: () => undefined, repeats: 'within a minute' });
     for (let i = 0; i < 1_000; i++) await log.note(knock('a'));
     expect(events).toHaveLength(1);
     clock.move(60_000);
@@ -126,7 +126,7 @@ describe('attempts', () => {
     const clock = handClock(new Date(0));
     const events: AuditEvent[] = [];
     const record = async (batch: readonly AuditEvent[]) => batch.map((event) => events.push(event));
-    const log = openAttemptLog({ record, clock, report: () => undefined });
+    const log = openAttemptLog({ record, clock, report: () => undefined, repeats: 'within a minute' });
     for (let i = 0; i < 10_000; i++) await log.note(knock(`${i}`));
     await log.close();
     expect(events.length).toBeLessThan(1_010);
@@ -135,7 +135,8 @@ describe('attempts', () => {
 
   test('a repeat beside an event that could not be recorded is not recorded either', async () => {
     const record = () => Promise.reject(new MeshError('store_unavailable', 'the store is gone'));
-    const log = openAttemptLog({ record, clock: handClock(new Date(0)), report: () => undefined });
+    const clock = handClock(new Date(0));
+    const log = openAttemptLog({ record, clock, report: () => undefined, repeats: 'within a minute' });
     const all = await Promise.allSettled([log.note(knock('a')), log.note(knock('a')), log.note(knock('a'))]);
     expect(all.map(({ status }) => status)).toEqual(['rejected', 'rejected', 'rejected']);
     await log.close();
@@ -273,20 +274,24 @@ describe('the doors', () => {
   });
 
   test('a request under way is answered before the door closes', async () => {
-    let release = (): void => undefined;
+    let [release, arrive] = [(): void => undefined, (): void => undefined];
     const held = new Promise<void>((resolve) => {
       release = resolve;
+    });
+    const arrived = new Promise<void>((resolve) => {
+      arrive = resolve;
     });
     harness = await startHarness({
       trustBundlePem: () => 'pem',
       findToken: async () => {
+        arrive();
         await held;
         return null;
       },
     });
     const answer = harness.overTls({ path: '/v1/trust-bundle' });
-    await new Promise((resolve) => setTimeout(resolve, 100));
-    const closed = harness.tls.close(5_000);
+    await arrived;
+    const closed = harness.tls.close(30_000);
     release();
     expect((await answer).status).toBe(401);
     await closed;

@@ -1,7 +1,7 @@
-import { generateKeyPairSync, randomBytes } from 'node:crypto';
+import { randomBytes } from 'node:crypto';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { type IncomingHttpHeaders, request as httpRequest } from 'node:http';
-import { request as httpsRequest } from 'node:https';
+import { type Agent, request as httpsRequest } from 'node:https';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -12,25 +12,34 @@ import { parseAuditQuery } from '../../src/audit/question.ts';
 import { explainCall } from '../../src/authz/judge.ts';
 import { type RevocationList, signRevocationList } from '../../src/ca/crl.ts';
 import { makeIssuer } from '../ca/crl-issuer.ts';
-import { makeTestAuthority } from '../ca/test-authority.ts';
+import { makeTestAuthority, type TestAuthority } from '../ca/test-authority.ts';
 import type { Clock } from '../../src/clock.ts';
 import { type ErrorCode, MeshError } from '../../src/errors.ts';
 import { type AdminPorts, createAdminApp } from '../../src/http/app.ts';
-import { mintToken } from '../../src/http/bearer-token.ts';
 import type { CaPort } from '../../src/http/ca-report.ts';
 import { type AdminListener, listenTls, listenUnix, type TlsListener } from '../../src/http/listener.ts';
-import type { StatusReport } from '../../src/http/status-report.ts';
 import { openUnixDoor } from '../../src/http/unix-door.ts';
 import { createAdministration } from '../../src/identity/administration.ts';
-import { type AdminRole, adminRoles } from '../../src/identity/admin-token.ts';
+import { createCertificateJudge } from '../../src/grpc/tls-certificate.ts';
+import { indexGrants } from '../../src/identity/admin-grant.ts';
+import type { VerifyIdToken } from '../../src/identity/id-token.ts';
 import { compileStoredMesh, createMeshHolder } from '../../src/identity/current-mesh.ts';
 import { bundlePem } from '../../src/spiffe/bundle.ts';
-import { SpiffeId, TrustDomain } from '../../src/spiffe/id.ts';
-import { encodePem } from '../../src/spiffe/pem.ts';
+import { TrustDomain } from '../../src/spiffe/id.ts';
 import { openLog } from '../../src/log.ts';
+import { createNodePresences } from '../../src/node/node-presence.ts';
 import { openNodeRegistry } from '../../src/node/node-registry.ts';
 import { openStore, type Store } from '../../src/store/store.ts';
 import { openJwt } from '../../src/up-jwt.ts';
+import {
+  type ClientCertificate,
+  configuredAdmin,
+  seedTokens,
+  serverCertificate,
+  type TokenName,
+} from './callers.ts';
+import { createAnswerCheck } from './openapi-check.ts';
+import { statusReport } from './status-report.ts';
 
 export type Ask = {
   readonly method?: string;
@@ -60,10 +69,14 @@ export type Harness = {
   readonly tlsApp: FastifyInstance;
   readonly caPem: string;
   readonly failures: unknown[];
-  readonly tokens: Readonly<Record<AdminRole | 'expired', string>>;
+  readonly tokens: Readonly<Record<TokenName, string>>;
+  /** The authority whose certificates clients show; swapped, those of the one before count no longer. */
+  readonly clients: { current: TestAuthority };
   readonly issueServerCertificate: () => Promise<{ certificate: string; privateKey: string }>;
   readonly overUnix: (ask: Ask) => Promise<Answer>;
-  readonly overTls: (ask: Ask, role?: AdminRole | 'expired' | null) => Promise<Answer>;
+  readonly overTls: (ask: Ask, role?: TokenName | null) => Promise<Answer>;
+  /** Shows a certificate, or none, and no token of its own. */
+  readonly overMtls: (ask: Ask, shown: ClientCertificate, agent?: Agent) => Promise<Answer>;
   /** Sends bytes to the TLS door and returns what came back. */
   readonly rawTls: (text: string) => Promise<string>;
   readonly events: (type: AuditEventType) => Promise<Record<string, unknown>[]>;
@@ -99,16 +112,36 @@ function refusingCa(clock: Clock): CaPort {
   };
 }
 
+/** Every answer of every test of this door is held against the OpenAPI document. */
+const answers = createAnswerCheck();
+
+async function exchangeChecked(dial: Dial, target: object, ask: Ask): Promise<Answer> {
+  const answer = await exchange(dial, target, ask);
+  const { status, headers, text } = answer;
+  answers.check({
+    method: ask.method ?? 'GET',
+    path: ask.path,
+    status,
+    contentType: headers['content-type'],
+    text,
+  });
+  return answer;
+}
+
 export const trustDomain = TrustDomain.parse('example.org');
 
 /** The admin API on a real store, a real administration and real sockets. */
-export async function startHarness(changes: Partial<AdminPorts> = {}): Promise<Harness> {
+export async function startHarness(
+  changes: Partial<AdminPorts> = {},
+  openOidc: (clock: Clock) => VerifyIdToken | null = () => null,
+): Promise<Harness> {
   const dir = await mkdtemp(join(tmpdir(), 'countersign-http-'));
   const clock = handClock(new Date('2027-01-01T00:00:00Z'));
   const store = await openStore({ dataDir: join(dir, 'data'), clock, randomBytes });
   const settings = { trustDomain, rootNamespace: 'istio-system', ttlSeconds: 3_600 };
   const holder = createMeshHolder(compileStoredMesh(await store.loadMesh(), settings));
   const authority = await createTestAuthority();
+  const clients = { current: await makeTestAuthority(clock.now(), {}, trustDomain.name) };
   const failures: unknown[] = [];
   const jwt = await openJwt({
     store,
@@ -131,6 +164,14 @@ export async function startHarness(changes: Partial<AdminPorts> = {}): Promise<H
       latestExpiries: store.latestExpiries,
       clock,
     }),
+    access: {
+      trustDomain,
+      judgeCertificate: createCertificateJudge({ bundle: () => clients.current.authority.bundle, clock }),
+      bans: () => holder.current().bans,
+      verifyIdToken: openOidc(clock),
+      grants: () => indexGrants(holder.current().mesh.grants ?? new Map()),
+      isConfiguredAdmin: (id) => id.text === configuredAdmin,
+    },
     recordEvents: store.recordEvents,
     queryAudit: store.queryAudit,
     findToken: store.findToken,
@@ -138,8 +179,8 @@ export async function startHarness(changes: Partial<AdminPorts> = {}): Promise<H
     createToken: (token, event) => store.createToken(token, [event]),
     revokeToken: (id, event) => store.revokeToken(id, [event]),
     checkAuthz: ({ host, ...call }) => explainCall(holder.current().snapshot, { ...call, authority: host }),
-    status: async () => statusReport(clock.now()),
-    readiness: () => ({ ready: true, causes: [], warnings: [] }),
+    status: async () => statusReport(clock.now(), trustDomain.name),
+    readiness: () => ({ ready: true, causes: [], warnings: [], conditions: [] }),
     metricsText: () => '# nothing\n',
     trustBundlePem: () => bundlePem(authority.bundle),
     trustBundleDocument: () => '{"keys":[]}',
@@ -149,6 +190,7 @@ export async function startHarness(changes: Partial<AdminPorts> = {}): Promise<H
     nodes: {
       nodeAddress: '127.0.0.1:7444',
       registry: await openNodeRegistry(store, clock),
+      presence: createNodePresences(clock).of,
       listJoinTokens: store.listJoinTokens,
       createJoinToken: store.createJoinToken,
       revokeJoinToken: store.revokeJoinToken,
@@ -161,7 +203,7 @@ export async function startHarness(changes: Partial<AdminPorts> = {}): Promise<H
   };
   const tokens = await seedTokens(store, clock.now());
   const unix = await listenUnix(await createAdminApp(ports, await openUnixDoor([])), join(dir, 'admin.sock'));
-  const issueServerCertificate = () => issueCertificate(authority);
+  const issueServerCertificate = () => serverCertificate(authority);
   const tlsApp = await createAdminApp(ports, {
     kind: 'tls',
     ...(await issueServerCertificate()),
@@ -180,10 +222,17 @@ export async function startHarness(changes: Partial<AdminPorts> = {}): Promise<H
     caPem,
     failures,
     tokens,
+    clients,
     issueServerCertificate,
-    overUnix: (ask) => exchange(httpRequest, { socketPath: unix.address, agent: false }, ask),
+    overMtls: (ask, shown, agent) =>
+      exchangeChecked(
+        httpsRequest,
+        { host: '127.0.0.1', port, servername: 'localhost', ca: caPem, agent: agent ?? false, ...shown },
+        ask,
+      ),
+    overUnix: (ask) => exchangeChecked(httpRequest, { socketPath: unix.address, agent: false }, ask),
     overTls: (ask, role = 'admin') =>
-      exchange(
+      exchangeChecked(
         httpsRequest,
         { host: '127.0.0.1', port, servername: 'localhost', ca: caPem, agent: false },
         role === null
@@ -226,34 +275,6 @@ export function rawUnix(path: string, text: string): Promise<string> {
 
 async function createTestAuthority() {
   return (await makeTestAuthority(new Date(), {}, trustDomain.name)).authority;
-}
-
-async function issueCertificate(authority: Awaited<ReturnType<typeof createTestAuthority>>) {
-  const { publicKey, privateKey } = generateKeyPairSync('ec', {
-    namedCurve: 'P-256',
-    publicKeyEncoding: { type: 'spki', format: 'der' },
-    privateKeyEncoding: { type: 'pkcs8', format: 'der' },
-  });
-  const id = SpiffeId.parseWorkload('spiffe://example.org/test/server');
-  const issued = await authority.sign(
-    authority.prepare({ id, publicKey, dnsNames: ['localhost'], ttlSeconds: 3_600 }, new Date()),
-  );
-  return {
-    certificate: issued.certificates.map((der) => encodePem('CERTIFICATE', der)).join(''),
-    privateKey: encodePem('PRIVATE KEY', privateKey),
-  };
-}
-
-async function seedTokens(store: Store, now: Date): Promise<Harness['tokens']> {
-  const seed = async (role: AdminRole, from: Date): Promise<string> => {
-    const { stored, text } = mintToken({ role, label: 'test', lifeSeconds: 86_400 }, from, randomBytes);
-    await store.createToken(stored, []);
-    return text;
-  };
-  const [viewer = '', operator = '', admin = ''] = await Promise.all(
-    adminRoles.map((role) => seed(role, now)),
-  );
-  return { viewer, operator, admin, expired: await seed('admin', new Date(now.getTime() - 86_400_000)) };
 }
 
 type Dial = (options: object, done: Parameters<typeof httpRequest>[2]) => ReturnType<typeof httpRequest>;
@@ -302,30 +323,6 @@ function collect(socket: ReturnType<typeof connect>, text: string): Promise<stri
     socket.on('close', () => resolve(Buffer.concat(chunks).toString('latin1')));
     socket.write(text, 'latin1');
   });
-}
-
-function statusReport(startedAt: Date): StatusReport {
-  return {
-    version: '0.0.0',
-    trustDomain: trustDomain.name,
-    startedAt,
-    ready: true,
-    causes: [],
-    warnings: [],
-    dataDir: '/data',
-    workloadSocket: '/run/workload.sock',
-    adminSocket: '/run/admin.sock',
-    adminUrl: null,
-    trustEndpoint: null,
-    custody: 'test',
-    attestation: 'test',
-    revision: 0,
-    entries: 0,
-    policies: 0,
-    auditSize: 0,
-    streams: 0,
-    authorities: [],
-  };
 }
 
 /** Empty lists of two CAs. */

@@ -57,7 +57,8 @@ test('pages of any size hold every key once, in order', () => {
 });
 
 test('a minted token proves itself, and no token near it does', () => {
-  const wish = { role: 'viewer', label: '', lifeSeconds: 60 } as const;
+  const grants = [{ role: 'viewer', namespaces: null }] as const;
+  const wish = { grants, label: '', lifeSeconds: 60 };
   const { stored, text } = mintToken(wish, new Date(0), randomBytes);
   const presented = parseAuthorization(`Bearer ${text}`)!;
   expect(secretSha256(presented)).toBe(stored.secretSha256);

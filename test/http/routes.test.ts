@@ -144,7 +144,10 @@ describe('apply and policies', () => {
     );
     expect((await ask({ ...call, port: 65_536 })).json.code).toBe('body_invalid');
 
-    const deleted = await harness.overTls({ method: 'DELETE', path: '/v1/policies/shop/orders' }, 'operator');
+    const deleted = await harness.overTls(
+      { method: 'DELETE', path: '/v1/policies/shop/orders' },
+      'policy-author',
+    );
     expect([deleted.status, deleted.text]).toEqual([204, '']);
     expect((await harness.overTls({ path: '/v1/policies/shop/orders' })).json.code).toBe('policy_not_found');
   });

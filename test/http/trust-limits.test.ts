@@ -1,6 +1,7 @@
 import { connect, type Socket } from 'node:net';
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { addressKey, connectionsPerAddress } from '../../src/http/connection-limit.ts';
+import { addressKey } from '../../src/grpc/address-key.ts';
+import { connectionsPerAddress } from '../../src/http/connection-limit.ts';
 import { createTrustRate } from '../../src/http/trust-rate.ts';
 import { manualClock } from '../harness/manual-clock.ts';
 import { eventually } from '../harness/eventually.ts';
@@ -50,8 +51,8 @@ test.each([
   await eventually('a place', async () => (await trust.ask({ path: '/' })).status === 200);
 });
 
-test('what does not arrive in time is cut: handshake, header, body', { timeout: 30_000 }, async () => {
-  const trust = await start({ limits: { arrivalMs: 300 } });
+test('what does not arrive in time is cut: handshake, header, body', async () => {
+  const trust = await start({ limits: { arrivalMs: 1_000 } });
   const handshake = silent(trust.port);
   const half = silent(trust.port);
   half.socket.write(Buffer.from('16030100ff', 'hex'));
@@ -66,13 +67,14 @@ test('what does not arrive in time is cut: handshake, header, body', { timeout: 
     drip.once('close', () => resolve(text));
   });
   expect(await answer).toMatch(/^HTTP\/1\.1 408 .*"code":"body_invalid"/s);
-  expect(performance.now() - openedAt).toBeLessThan(3_000);
-  expect(await handshake.closed).toBeLessThan(3_000);
-  expect(await half.closed).toBeLessThan(3_000);
+  // Without that limit it would be five seconds.
+  expect(performance.now() - openedAt).toBeLessThan(4_500);
+  expect(await handshake.closed).toBeLessThan(4_500);
+  expect(await half.closed).toBeLessThan(4_500);
 });
 
 test('a connection ends by its age and by its requests, however busy it is', async () => {
-  const trust = await start({ limits: { connectionAgeMs: 500, requestsPerConnection: 3 } });
+  const trust = await start({ limits: { requestsPerConnection: 3 } });
   const request = 'GET / HTTP/1.1\r\nhost: x\r\n\r\n';
   const answers = (await trust.raw(request.repeat(10))).split('HTTP/1.1 ').slice(1);
   expect(answers.map((answer) => answer.slice(0, 3))).toEqual([
@@ -82,22 +84,24 @@ test('a connection ends by its age and by its requests, however busy it is', asy
     ...answers.slice(3).map(() => '503'),
   ]);
   expect(trust.answers.length).toBe(3);
-  const busy = await trust.dial();
+  const aged = await start({ limits: { connectionAgeMs: 1_000 } });
+  const busy = await aged.dial();
   const openedAt = performance.now();
   busy.resume();
   busy.write(request);
   await new Promise((resolve) => busy.once('close', resolve));
-  expect(performance.now() - openedAt).toBeLessThan(2_000);
+  // Before whoever is idle is turned out, which is after five seconds.
+  expect(performance.now() - openedAt).toBeLessThan(4_500);
 });
 
 test('a reader that does not read holds no more than its own connection', async () => {
-  const trust = await start({ limits: { connectionAgeMs: 700 } });
+  const trust = await start({ limits: { connectionAgeMs: 2_000 } });
   const socket = await trust.dial();
   socket.pause();
   socket.write('GET / HTTP/1.1\r\nhost: x\r\n\r\n'.repeat(1_000));
   const before = trust.answers.length;
   await eventually('answers', () => trust.answers.length > before);
-  await new Promise((resolve) => setTimeout(resolve, 800));
+  await new Promise((resolve) => setTimeout(resolve, 2_100));
   expect(trust.answers.length).toBeLessThanOrEqual(100);
   socket.destroy();
 });
@@ -142,7 +146,7 @@ test('closing cuts those who wait in a handshake', async () => {
   await new Promise((resolve) => waiting.socket.once('connect', resolve));
   const startedAt = performance.now();
   await trust.listener.close(100);
-  expect(performance.now() - startedAt).toBeLessThan(2_000);
+  expect(performance.now() - startedAt).toBeLessThan(4_500);
   await waiting.closed;
 });
 

@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { decodePem, encodePem } from '../../src/spiffe/pem.ts';
+import { startCpuWatch } from '../harness/cpu-watch.ts';
 
 const limits = { maxBytes: 1_000_000 };
 const block = encodePem('CERTIFICATE', Uint8Array.of(1, 2, 3));
@@ -76,9 +77,9 @@ test.each([
   ['line feeds', '\n'.repeat(990_000)],
   ['base64 that never ends', `${begin}\n${`${'A'.repeat(64)}\n`.repeat(15_000)}`],
 ])('a megabyte of %s takes no time', (_, text) => {
-  const start = performance.now();
+  const usedMs = startCpuWatch();
   expect(() => decodePem(text, 'CERTIFICATE', limits)).toThrow(
     expect.objectContaining({ code: 'der_invalid' }),
   );
-  expect(performance.now() - start).toBeLessThan(2_000);
+  expect(usedMs()).toBeLessThan(2_000);
 });

@@ -3,6 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { booleanTrue, sequence, time, tlv, unsignedInteger } from '../../src/ca/der-writer.ts';
 import { MeshError } from '../../src/errors.ts';
 import { checkX509Authority, checkX509SvidLeaf, peerCertificateIds } from '../../src/spiffe/svid.ts';
+import { startCpuWatch } from '../harness/cpu-watch.ts';
 import {
   altNames,
   basicConstraints,
@@ -199,10 +200,10 @@ describe('peerCertificateIds', () => {
 
   test('is fast', () => {
     const der = leafWith({});
-    const start = performance.now();
+    const usedMs = startCpuWatch();
     for (let i = 0; i < 5_000; i++) peerCertificateIds(der);
     // Measured: 4 us. The bound is for a machine that is busy with something else.
-    expect((performance.now() - start) / 5_000).toBeLessThan(0.2);
+    expect(usedMs() / 5_000).toBeLessThan(0.2);
   });
 });
 

@@ -278,7 +278,7 @@ export async function refusal(
   throw new Error('it was answered');
 }
 
-export async function until(done: () => boolean, withinMs = 5_000): Promise<void> {
+export async function until(done: () => boolean, withinMs = 20_000): Promise<void> {
   const deadline = Date.now() + withinMs;
   while (!done()) {
     if (Date.now() > deadline) throw new Error('it never came to be');

@@ -3,6 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { formatPlace, MeshError } from '../../src/errors.ts';
 import { maxDocumentBytes, readDocuments } from '../../src/yaml.ts';
 import { closestName } from '../../src/yaml-suggest.ts';
+import { startCpuWatch } from '../harness/cpu-watch.ts';
 
 const head = 'apiVersion: v1\nkind: Thing\n';
 
@@ -87,9 +88,9 @@ describe('what a text may not have', () => {
     ['many keys', `${head}${Array.from({ length: 40_000 }, (_, i) => `k${i}: 1`).join('\n')}\nk1: 2\n`],
     ['dashes', '-\n'.repeat(500_000)],
   ])('a megabyte of %s is refused within seconds', (_name, text) => {
-    const started = performance.now();
+    const usedMs = startCpuWatch();
     expect(refusal(text).code).toMatch(/^document_/);
-    expect(performance.now() - started).toBeLessThan(15_000);
+    expect(usedMs()).toBeLessThan(15_000);
   });
 });
 
