@@ -8,7 +8,7 @@ import { configOptions } from '../../src/config.ts';
 const secret = /token|secret|pass|private|(^|-)key($|-)/i;
 // They say where a secret is, or what kind of one to make.
 const place = /(file|fd|credential|id|type)$/i;
-const namesOfFiles = new Set(['--trust-tls-key', 'trustTlsKey', '--machine-key']);
+const namesOfFiles = new Set(['--trust-tls-key', 'trustTlsKey', '--machine-key', '--client-key']);
 const namesOfKeys = new Set(['ca root sign --key <id>']);
 const session = { write: () => undefined, say: () => undefined, environment: {} } as unknown as Session;
 
