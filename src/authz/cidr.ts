@@ -73,3 +73,24 @@ function parseGroups(text: string, isLast: boolean): number[] | undefined {
   }
   return bytes;
 }
+
+/** The one form of an address: one of IPv4 that is written as IPv6 (RFC 4291 section 2.5.5.2) is of IPv4. */
+export function canonicalAddress(bytes: readonly number[]): readonly number[] {
+  return isMapped(bytes) ? bytes.slice(12) : bytes;
+}
+
+/** The one form of a block: see {@link canonicalAddress}. */
+export function canonicalCidr({ bytes, length }: Cidr): Cidr {
+  return length >= 96 && isMapped(bytes)
+    ? { bytes: bytes.slice(12), length: length - 96 }
+    : { bytes, length };
+}
+
+function isMapped(bytes: readonly number[]): boolean {
+  return (
+    bytes.length === 16 &&
+    bytes[10] === 0xff &&
+    bytes[11] === 0xff &&
+    bytes.slice(0, 10).every((byte) => byte === 0)
+  );
+}

@@ -1,13 +1,14 @@
-import type { AuthzRequest, Decision, DecisionReason } from './decision.ts';
+import type { AuthzRequest, Decision, DecisionReason, ShadowVerdict } from './decision.ts';
 import { Facts } from './facts.ts';
 import type { CompiledRule } from './match.ts';
 import { findNearest } from './nearest.ts';
-import type { Snapshot } from './snapshot.ts';
+import type { RuleFinder } from './rule-index.ts';
+import type { Applied, Snapshot } from './snapshot.ts';
 import { whyUnjudged } from './words.ts';
 
 /**
- * Judges a canonical request. DENY before ALLOW; what no ALLOW rule matches is denied, and so is a caller without a
- * certificate. Total: it never throws, and a failure of ours is a denial with `engine_failed`.
+ * Judges a canonical request. CUSTOM before DENY before ALLOW; what no ALLOW rule matches is denied, and so is a caller
+ * without a certificate. Total: it never throws, and a failure of ours is a denial with `engine_failed`.
  * @param onFailure told the error behind `engine_failed`; what it throws is dropped
  */
 export function decide(
@@ -33,7 +34,7 @@ export function denyDecision(
   why: string,
   revision: number,
 ): Decision {
-  return { verdict: 'deny', reason, rule: '', why, revision, nearest: null };
+  return { ...nothing, verdict: 'deny', reason, why, revision };
 }
 
 function judge(snapshot: Snapshot, request: AuthzRequest): Decision {
@@ -42,25 +43,60 @@ function judge(snapshot: Snapshot, request: AuthzRequest): Decision {
     return denyDecision('unauthenticated', 'the caller presented no certificate', revision);
   }
   const applied = snapshot.appliedTo(request.destination);
-  if (applied.policies.length === 0) {
-    return denyDecision('no_policy', 'no policy applies to the destination', revision);
-  }
   const facts = new Facts(request, snapshot.trustDomain);
+  const decision = applied.isGoverned
+    ? judgeByRules(snapshot, applied, facts)
+    : denyDecision('no_policy', 'no policy applies to the destination', revision);
+  // INVARIANT: what stands beside changes no verdict.
+  return { ...decision, ...judgeBeside(applied, facts) };
+}
+
+function judgeByRules(snapshot: Snapshot, applied: Applied, facts: Facts): Decision {
+  const { revision, providersAnswer } = snapshot;
+  const asked = applied.custom.find(facts, undefined);
+  const custom = asked?.policy.provider ?? null;
+  if (asked !== undefined && !providersAnswer) {
+    const why = `${asked.rule.name} leaves the call to ${custom ?? 'a provider'}, which is asked by nobody here`;
+    return { ...denyDecision('custom_unanswered', why, revision), rule: asked.rule.name, custom };
+  }
   const denied = applied.deny.find(facts, undefined);
-  if (denied !== undefined) return byRule('deny', denied, whyDenied(denied, facts), revision);
+  if (denied !== undefined) return byRule('deny', denied, whyDenied(denied, facts), revision, custom);
   const allowed = applied.allow.find(facts, undefined);
-  if (allowed !== undefined) return byRule('allow', allowed, `allowed by ${allowed.rule.name}`, revision);
+  if (allowed !== undefined) {
+    return byRule('allow', allowed, `allowed by ${allowed.rule.name}`, revision, custom);
+  }
   const nearest = findNearest(applied, facts);
   const why =
     nearest === null
       ? 'no ALLOW rule applies to the destination'
       : `no ALLOW rule matched; the nearest is ${nearest.rule}, where ${nearest.missed}`;
-  return { verdict: 'deny', reason: 'no_allow_rule', rule: '', why, revision, nearest };
+  return { ...denyDecision('no_allow_rule', why, revision), nearest, custom };
 }
 
-function byRule(verdict: 'allow' | 'deny', { rule }: CompiledRule, why: string, revision: number): Decision {
-  return { verdict, reason: `${verdict}_rule`, rule: rule.name, why, revision, nearest: null };
+/** What decides nothing: rules that only mark a call, and policies on trial. */
+function judgeBeside(applied: Applied, facts: Facts): Pick<Decision, 'audited' | 'shadow'> {
+  const { audit, onTrial } = applied;
+  const audited = audit.find(facts, undefined)?.rule.name ?? '';
+  if (onTrial === null) return { audited, shadow: null };
+  const matches = (finder: RuleFinder): boolean => finder.find(facts, undefined) !== undefined;
+  const shadow: ShadowVerdict = {
+    allow: onTrial.ALLOW === null ? null : matches(onTrial.ALLOW) ? 'allowed' : 'denied',
+    deny: onTrial.DENY === null ? null : matches(onTrial.DENY) ? 'denied' : 'allowed',
+  };
+  return { audited, shadow };
 }
+
+function byRule(
+  verdict: 'allow' | 'deny',
+  { rule }: CompiledRule,
+  why: string,
+  revision: number,
+  custom: string | null,
+): Decision {
+  return { ...nothing, verdict, reason: `${verdict}_rule`, rule: rule.name, why, revision, custom };
+}
+
+const nothing = { rule: '', nearest: null, custom: null, audited: '', shadow: null } as const;
 
 function whyDenied(compiled: CompiledRule, facts: Facts): string {
   const unjudged = whyUnjudged(compiled, facts);

@@ -1,4 +1,5 @@
 import type { SpiffeId } from '../spiffe/id.ts';
+import type { CallContext } from './context.ts';
 
 /** The call to be judged, canonical: `authz/request.ts` makes it, or says why it cannot be made. */
 export type AuthzRequest = {
@@ -16,6 +17,7 @@ export type AuthzRequest = {
   readonly path: string;
   /** The destination's own port (the port of the connection), 0 when unknown. */
   readonly port: number;
+  readonly context: CallContext;
 };
 
 /** Why a decision fell as it did. Closed; stable; in the log and in answers to proxies. */
@@ -23,6 +25,7 @@ export const decisionReasons = [
   'allow_rule', // an ALLOW rule matched and no DENY rule did
   'deny_rule', // a DENY rule matched
   'no_allow_rule', // policies apply to the destination, but no ALLOW rule matched
+  'custom_unanswered', // a CUSTOM rule matched, and its provider is asked by nobody here
   'no_policy', // no policy applies to the destination (strict mode denies)
   'unauthenticated', // the caller presented no certificate
   'request_ambiguous', // two parts of the mesh could read the request differently
@@ -33,6 +36,12 @@ export const decisionReasons = [
   'engine_failed', // an error of ours; never an allow
 ] as const;
 export type DecisionReason = (typeof decisionReasons)[number];
+
+/** What policies on trial of each action would have said, by themselves; null where there are none. */
+export type ShadowVerdict = {
+  readonly allow: 'allowed' | 'denied' | null;
+  readonly deny: 'allowed' | 'denied' | null;
+};
 
 /** The rule that came closest to allowing a denied call, and the predicate it failed on. */
 export type NearestRule = {
@@ -58,4 +67,10 @@ export type Decision = {
   /** The mesh revision of the snapshot that decided. */
   readonly revision: number;
   readonly nearest: NearestRule | null;
+  /** The provider of the first CUSTOM rule that matched. */
+  readonly custom: string | null;
+  /** The first AUDIT rule that matched, or empty. */
+  readonly audited: string;
+  /** Null when no policy on trial applies. */
+  readonly shadow: ShadowVerdict | null;
 };

@@ -1,4 +1,5 @@
 import type { Place } from '../errors.ts';
+import type { YamlNode } from '../yaml-node.ts';
 
 /** What a condition reads, by the names `when` has for it; what has no such name is named in its manner. */
 export const attributes = [
@@ -38,9 +39,11 @@ export type Condition = {
   readonly names: readonly string[];
   readonly values: readonly string[];
   readonly notValues: readonly string[];
-  /** As its author named it: `methods`, `request.headers[x]`. */
+  /** As its author names it without `not`: `methods`, `request.headers[x]`. */
   readonly field: string;
   readonly place: Place;
+  /** The two lists where they stand in the document; undefined when not written. */
+  readonly written: Readonly<Record<'values' | 'notValues', YamlNode | undefined>>;
 };
 
 /** Matches when any of `from`, any of `to` and all of `when` do; an empty list matches everything. */

@@ -1,9 +1,10 @@
 import { formatPlace, type Place } from '../errors.ts';
-import type { AuthzRequest, Decision, DecisionReason } from './decision.ts';
+import type { AuthzRequest, Decision, DecisionReason, ShadowVerdict } from './decision.ts';
+import type { PolicyAction } from './document.ts';
 import { Facts } from './facts.ts';
 import { compilePredicate } from './match.ts';
 import { findNearMiss } from './nearest.ts';
-import { fieldName, type Policy, type Predicate } from './policy.ts';
+import { type Entry, type Policy, type Predicate, sides } from './policy.ts';
 import type { Snapshot } from './snapshot.ts';
 import { describeMiss, describeUsed } from './words.ts';
 
@@ -32,10 +33,10 @@ export type PredicateOutcome = {
   readonly used: string;
 };
 
-/** One entry of `from` or `to`. */
+/** One entry of `from` or `to`, or all of `when`. */
 export type EntryOutcome = { readonly entry: string; readonly predicates: readonly PredicateOutcome[] };
 
-/** How far one rule got. `matched` is the rule's effect: what cannot be judged holds for DENY and fails for ALLOW. */
+/** How far one rule got. `matched` is the rule's effect: what cannot be judged fails for ALLOW and holds for all others. */
 export type RuleOutcome = {
   readonly rule: string;
   readonly place: string;
@@ -46,7 +47,9 @@ export type RuleOutcome = {
 export type PolicyOutcome = {
   /** `namespace/name`. */
   readonly policy: string;
-  readonly action: 'ALLOW' | 'DENY';
+  readonly action: PolicyAction;
+  /** On trial: it decides nothing. */
+  readonly dryRun: boolean;
   readonly place: string;
   readonly rules: readonly RuleOutcome[];
 };
@@ -60,6 +63,10 @@ export type Explanation = {
   /** One sentence: lower case, no full stop. */
   readonly why: string;
   readonly revision: number;
+  /** As in the decision. */
+  readonly custom: string | null;
+  readonly audited: string;
+  readonly shadow: ShadowVerdict | null;
   readonly request: {
     /** Null for a caller without a certificate. */
     readonly source: string | null;
@@ -91,7 +98,7 @@ export type Explanation = {
 
 /** Explains a decision that `decide` made of this request under this snapshot. */
 export function explainDecision(snapshot: Snapshot, request: AuthzRequest, decision: Decision): Explanation {
-  const { verdict, reason, rule, why, revision } = decision;
+  const { verdict, reason, rule, why, revision, custom, audited, shadow } = decision;
   const applied = snapshot.appliedTo(request.destination);
   const facts = new Facts(request, snapshot.trustDomain);
   const decided = applied.policies
@@ -107,7 +114,10 @@ export function explainDecision(snapshot: Snapshot, request: AuthzRequest, decis
     rule,
     why,
     revision,
-    request: { ...request, source: request.source?.text ?? null, destination: request.destination.text },
+    custom,
+    audited,
+    shadow,
+    request: describeRequest(request),
     policies: [...shown].map((policy) => explainPolicy(policy, facts)),
     policiesOmitted: applied.policies.length - shown.size,
     decidedAt: decided === undefined ? null : cutExcerpt(decided.policy, decided.rule.place, 1),
@@ -125,38 +135,41 @@ export function explainDecision(snapshot: Snapshot, request: AuthzRequest, decis
   };
 }
 
+function describeRequest({ source, destination, ...request }: AuthzRequest): Explanation['request'] {
+  const { protocol, method, host, hostPort, path, port } = request;
+  const ends = { source: source?.text ?? null, destination: destination.text };
+  return { ...ends, protocol, method, host, hostPort, path, port };
+}
+
 const maxPolicies = 64;
 
 function explainPolicy(policy: Policy, facts: Facts): PolicyOutcome {
-  const explainEntries = (
-    list: 'from' | 'to',
-    entries: readonly { readonly predicates: readonly Predicate[] }[],
-  ): readonly EntryOutcome[] =>
+  const explainEntries = (list: string, entries: readonly Entry[]): readonly EntryOutcome[] =>
     entries.map(({ predicates }, index) => ({
-      entry: `${list}[${index}]`,
-      predicates: predicates.map((predicate) => explainPredicate(predicate, facts)),
+      entry: list === 'when' ? list : `${list}[${index}]`,
+      predicates: predicates.map((predicate) => explainPredicate(predicate, policy, facts)),
     }));
   return {
     policy: policy.key,
     action: policy.action,
+    dryRun: policy.dryRun,
     place: formatPlace(policy.place),
     rules: policy.rules.map((rule) => {
-      const from = explainEntries('from', rule.from);
-      const to = explainEntries('to', rule.to);
+      const outcomes = sides.map((side) => explainEntries(side, rule[side]));
       return {
         rule: rule.name,
         place: formatPlace(rule.place),
-        matched: anyHolds(policy, from) && anyHolds(policy, to),
-        entries: [...from, ...to],
+        matched: outcomes.every((entries) => anyHolds(policy, entries)),
+        entries: outcomes.flat(),
       };
     }),
   };
 }
 
-function explainPredicate(predicate: Predicate, facts: Facts): PredicateOutcome {
-  const held = compilePredicate(predicate)(facts);
+function explainPredicate(predicate: Predicate, { action }: Policy, facts: Facts): PredicateOutcome {
+  const held = compilePredicate(predicate, action)(facts);
   return {
-    field: fieldName(predicate),
+    field: predicate.field,
     values: predicate.values.slice(0, maxValues),
     place: formatPlace(predicate.place),
     outcome: held === undefined ? 'inapplicable' : held ? 'matched' : 'missed',
@@ -168,7 +181,7 @@ const maxValues = 8;
 
 function anyHolds({ action }: Policy, entries: readonly EntryOutcome[]): boolean {
   const holds = ({ outcome }: PredicateOutcome): boolean =>
-    outcome === 'matched' || (outcome === 'inapplicable' && action === 'DENY');
+    outcome === 'matched' || (outcome === 'inapplicable' && action !== 'ALLOW');
   return entries.length === 0 || entries.some(({ predicates }) => predicates.every(holds));
 }
 

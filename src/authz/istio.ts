@@ -1,5 +1,6 @@
 import { type Condition, type DocumentRule, isHttpOnly, type PolicyDocument, ruleId } from './document.ts';
 import { type Comparison, conditionHolds } from './istio-match.ts';
+import type { ShadowVerdict } from './decision.ts';
 import type { IstioMesh, IstioWorkload, ProxyRequest } from './istio-request.ts';
 import { normalizedPath } from './normalized-path.ts';
 
@@ -9,7 +10,7 @@ export type IstioVerdict = {
   /** The rule that decided; of several that match, the one whose name comes first. Null when none did. */
   readonly rule: string | null;
   /** What the policies on trial would have said; null where there are none. */
-  readonly shadow: { readonly allow: ShadowResult; readonly deny: ShadowResult };
+  readonly shadow: ShadowVerdict;
   /** The provider that is asked, and taken to say yes. */
   readonly custom: string | null;
   /** The rules of AUDIT policies that match. */
@@ -17,7 +18,6 @@ export type IstioVerdict = {
   /** One sentence: lower case, no full stop. */
   readonly why: string;
 };
-export type ShadowResult = 'allowed' | 'denied' | null;
 
 /**
  * Judges a call as a sidecar of Istio does, policy by policy: this is the specification of `compat: istio` in code, with
@@ -76,7 +76,7 @@ function shadowOf(
   policies: readonly PolicyDocument[],
   match: (some: readonly PolicyDocument[]) => readonly string[],
   whenMatched: 'allowed' | 'denied',
-): ShadowResult {
+): ShadowVerdict['allow'] {
   if (policies.length === 0) return null;
   const other = whenMatched === 'allowed' ? 'denied' : 'allowed';
   return match(policies).length > 0 ? whenMatched : other;

@@ -1,3 +1,4 @@
+import { untold } from './context.ts';
 import { decide, denyDecision } from './decide.ts';
 import type { AuthzRequest, Decision } from './decision.ts';
 import { type Explanation, explainDecision } from './explain.ts';
@@ -18,6 +19,17 @@ export function explainCall(snapshot: Snapshot, raw: RawHttpRequest, standing?: 
   return { ...explainDecision(snapshot, request, denied), policies: [], policiesOmitted: 0 };
 }
 
-function asWritten({ source, destination, method, path, authority, port }: RawHttpRequest): AuthzRequest {
-  return { source, destination, protocol: 'http', method, path, host: authority, hostPort: null, port };
+function asWritten(raw: RawHttpRequest): AuthzRequest {
+  const { source, destination, method, path, authority, port, context = untold } = raw;
+  return {
+    source,
+    destination,
+    protocol: 'http',
+    method,
+    path,
+    host: authority,
+    hostPort: null,
+    port,
+    context,
+  };
 }

@@ -1,10 +1,27 @@
-import type { Facts } from './facts.ts';
-import type { HostMatch, Policy, Predicate, Rule, StringMatch } from './policy.ts';
+import { isInCidr } from './cidr.ts';
+import type { PolicyAction } from './document.ts';
+import { type Facts, isSingle, singleFacts } from './facts.ts';
+import { compileTemplate } from './path-template.ts';
+import {
+  type Entry,
+  type HostMatch,
+  type Matches,
+  type Policy,
+  type Predicate,
+  type Rule,
+  type Side,
+  sides,
+  type StringMatch,
+  type TextMatch,
+} from './policy.ts';
 
-/** Whether a predicate holds for a request; undefined when the request lacks what it reads. */
+/** Whether a predicate holds for a request; undefined when what it reads is not known of the request. */
 export type Test = (facts: Facts) => boolean | undefined;
 
-/** A rule made ready to run: for each entry of `from` and `to`, the tests that must all hold. */
+/** For each entry of a part of a rule, the tests that must all hold. */
+export type CompiledEntries = readonly (readonly Test[])[];
+
+/** A rule made ready to run. */
 export type CompiledRule = {
   readonly policy: Policy;
   readonly rule: Rule;
@@ -12,40 +29,34 @@ export type CompiledRule = {
   readonly ordinal: number;
   /** How many values its predicates list: what it costs to index. */
   readonly atoms: number;
-  readonly from: readonly (readonly Test[])[];
-  readonly to: readonly (readonly Test[])[];
-};
+} & Readonly<Record<Side, CompiledEntries>>;
 
 /** Makes one rule ready to run. */
 export function compileRule(policy: Policy, rule: Rule, ordinal: number): CompiledRule {
-  return {
-    policy,
-    rule,
-    ordinal,
-    atoms: countAtoms(rule),
-    from: rule.from.map(({ predicates }) => predicates.map(compilePredicate)),
-    to: rule.to.map(({ predicates }) => predicates.map(compilePredicate)),
-  };
-}
-
-function countAtoms(rule: Rule): number {
+  const compile = (entries: readonly Entry[]): CompiledEntries =>
+    entries.map(({ predicates }) => predicates.map((one) => compilePredicate(one, policy.action)));
   let atoms = 0;
-  for (const side of [rule.from, rule.to]) {
-    for (const { predicates } of side) for (const { matches } of predicates) atoms += matches.length;
+  for (const side of sides) {
+    for (const { predicates } of rule[side]) for (const { matches } of predicates) atoms += matches.length;
   }
-  return atoms;
+  const { from, to, when } = rule;
+  return { policy, rule, ordinal, atoms, from: compile(from), to: compile(to), when: compile(when) };
 }
 
 /**
- * Whether a rule counts as matching. What cannot be judged holds for DENY and fails for ALLOW; since negation stands only
- * inside predicates, settling each test so is the same as settling the three-valued result.
+ * Whether a rule counts as matching. What cannot be judged fails for ALLOW and holds for every other action; since
+ * negation stands only inside predicates, settling each test so is the same as settling the three-valued result.
  */
 export function ruleHolds(compiled: CompiledRule, facts: Facts): boolean {
-  const unknown = compiled.policy.action === 'DENY';
-  return anyHolds(compiled.from, facts, unknown) && anyHolds(compiled.to, facts, unknown);
+  const unknown = compiled.policy.action !== 'ALLOW';
+  return (
+    anyHolds(compiled.from, facts, unknown) &&
+    anyHolds(compiled.to, facts, unknown) &&
+    anyHolds(compiled.when, facts, unknown)
+  );
 }
 
-function anyHolds(entries: readonly (readonly Test[])[], facts: Facts, unknown: boolean): boolean {
+function anyHolds(entries: CompiledEntries, facts: Facts, unknown: boolean): boolean {
   if (entries.length === 0) return true;
   for (const tests of entries) {
     let holds = true;
@@ -60,64 +71,147 @@ function anyHolds(entries: readonly (readonly Test[])[], facts: Facts, unknown: 
   return false;
 }
 
-/** Makes one predicate ready to run. */
-export function compilePredicate(predicate: Predicate): Test {
-  const test = compilePositive(predicate);
-  if (!predicate.negated) return test;
+/**
+ * Makes one predicate ready to run. Of a header that comes in several lines an ALLOW rule wants all to fit, and any other
+ * rule one. What is known to be missing matches no value; a `not` field it satisfies in every rule but those of ALLOW.
+ */
+export function compilePredicate(predicate: Predicate, action: PolicyAction): Test {
+  const { attribute, names, negated } = predicate;
+  const cautious = action !== 'ALLOW';
+  const ofMissing = negated && cautious;
+  if (attribute === 'connection.sni') return onServerName(predicate, ofMissing);
+  if (isSingle(attribute)) return negate(compileSingle(predicate, singleFacts[attribute]), negated);
+  if (attribute === 'request.headers') {
+    const matches = compileTexts(textsOf(predicate));
+    const fits = (line: string): boolean => matches(line) !== negated;
+    const [name = ''] = names;
+    return (facts) => {
+      const lines = facts.headerLines(name);
+      if (lines === undefined) return undefined;
+      if (lines.length === 0) return ofMissing;
+      return cautious ? lines.some(fits) : lines.every(fits);
+    };
+  }
+  if (predicate.kind === 'address' && isAddress(attribute)) {
+    const blocks = predicate.matches;
+    return (facts) => {
+      const bytes = facts.address(attribute);
+      return bytes === undefined ? undefined : blocks.some((block) => isInCidr(bytes, block)) !== negated;
+    };
+  }
+  if (predicate.kind === 'token') {
+    const subjects = predicate.matches.map(({ issuer, subject }) => ({
+      isIssuer: compileTexts([issuer]),
+      isSubject: compileTexts([subject]),
+    }));
+    return ({ token }) => {
+      if (token === undefined) return undefined;
+      if (token === null) return ofMissing;
+      const { issuer, subject } = token;
+      return subjects.some((one) => one.isIssuer(issuer) && one.isSubject(subject)) !== negated;
+    };
+  }
+  if (predicate.kind === 'metadata') return compileMetadata(predicate, ofMissing);
+  const matches = compileTexts(textsOf(predicate));
+  const way = claimOf(predicate);
+  return (facts) => {
+    const texts = facts.claim(way);
+    if (texts === undefined) return undefined;
+    return texts.length === 0 ? ofMissing : texts.some(matches) !== negated;
+  };
+}
+
+function negate(test: Test, negated: boolean): Test {
+  if (!negated) return test;
   return (facts) => {
     const matched = test(facts);
     return matched === undefined ? undefined : !matched;
   };
 }
 
-function compilePositive(predicate: Predicate): Test {
-  if (predicate.field === 'hosts') return onHost(predicate.matches);
-  if (predicate.field === 'ports') {
+function compileSingle(predicate: Predicate, read: (facts: Facts) => string | number | undefined): Test {
+  if (predicate.kind === 'host') return onHost(predicate.matches);
+  if (predicate.kind === 'port') {
     const ports = new Set(predicate.matches);
     return ({ port }) => (port === undefined ? undefined : ports.has(port));
   }
-  return onText(predicate.matches, readText[predicate.field]);
-}
-
-const readText = {
-  principals: (facts: Facts) => facts.principal,
-  namespaces: (facts: Facts) => facts.namespace,
-  methods: (facts: Facts) => facts.method,
-  paths: (facts: Facts) => facts.path,
-};
-
-function onText(matches: readonly StringMatch[], read: (facts: Facts) => string | undefined): Test {
-  const matchesText = compileText(matches);
+  const matches = compileTexts(textsOf(predicate));
   return (facts) => {
     const text = read(facts);
-    return text === undefined ? undefined : matchesText(text);
+    return text === undefined ? undefined : matches(String(text));
   };
 }
 
-function compileText(matches: readonly StringMatch[]): (text: string) => boolean {
+/** TLS may name nothing, and says so. */
+function onServerName(predicate: Predicate, ofMissing: boolean): Test {
+  const matches = compileTexts(textsOf(predicate));
+  return ({ sni }) => {
+    if (sni === undefined) return undefined;
+    return sni === '' ? ofMissing : matches(sni) !== predicate.negated;
+  };
+}
+
+/** INVARIANT: only attributes whose values are texts come here. */
+function textsOf(predicate: Matches): readonly TextMatch[] {
+  return predicate.kind === 'text' ? predicate.matches : [];
+}
+
+function isAddress(attribute: string): attribute is 'source.ip' | 'remote.ip' | 'destination.ip' {
+  return attribute === 'source.ip' || attribute === 'remote.ip' || attribute === 'destination.ip';
+}
+
+function claimOf({ attribute, names }: Predicate): readonly string[] {
+  if (attribute === 'request.auth.audiences') return ['aud'];
+  return attribute === 'request.auth.presenter' ? ['azp'] : names;
+}
+
+function compileMetadata(
+  { matches, names: [filter = '', key = ''], negated }: Predicate & { readonly kind: 'metadata' },
+  ofMissing: boolean,
+): Test {
+  const values = matches.map(({ inList, match }) => ({ inList, fits: compileTexts([match]) }));
+  return (facts) => {
+    const found = facts.metadata(filter, key);
+    if (found === undefined) return undefined;
+    if (typeof found !== 'string' && !Array.isArray(found)) return ofMissing;
+    const matched = values.some(({ inList, fits }) =>
+      Array.isArray(found)
+        ? inList && found.some((one) => typeof one === 'string' && fits(one))
+        : !inList && fits(found),
+    );
+    return matched !== negated;
+  };
+}
+
+/** Whether a text matches one of several. */
+export function compileTexts(matches: readonly TextMatch[]): (text: string) => boolean {
   if (matches.some(({ kind }) => kind === 'present')) return (text) => text !== '';
   const exact = new Set<string>();
   const prefixes: string[] = [];
   const suffixes: string[] = [];
+  const templates: ((text: string) => boolean)[] = [];
   for (const match of matches) {
     if (match.kind === 'exact') exact.add(match.text);
     else if (match.kind === 'prefix') prefixes.push(match.text);
     else if (match.kind === 'suffix') suffixes.push(match.text);
+    else if (match.kind === 'template') templates.push(compileTemplate(match.text));
   }
   return (text) => {
     if (exact.has(text)) return true;
     for (const prefix of prefixes) if (text.startsWith(prefix)) return true;
     for (const suffix of suffixes) if (text.endsWith(suffix)) return true;
+    for (const fits of templates) if (fits(text)) return true;
     return false;
   };
 }
 
 /** A value with a port cannot be judged when the authority named none: the port then depends on the scheme. */
 function onHost(matches: readonly HostMatch[]): Test {
-  const anyPort = compileText(matches.filter(({ port }) => port === null).map(({ name }) => name));
+  const named = (wanted: readonly HostMatch[]): readonly StringMatch[] => wanted.map(({ name }) => name);
+  const anyPort = compileTexts(named(matches.filter(({ port }) => port === null)));
   const onePort = matches
     .filter(({ port }) => port !== null)
-    .map(({ name, port }) => ({ matchesName: compileText([name]), port }));
+    .map(({ name, port }) => ({ matchesName: compileTexts([name]), port }));
   return ({ host, hostPort }) => {
     if (host === undefined) return undefined;
     if (anyPort(host)) return true;

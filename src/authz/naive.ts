@@ -1,6 +1,9 @@
 import { kubernetesNames } from '../spiffe/id.ts';
-import type { AuthzRequest, Decision } from './decision.ts';
-import type { Policy, Predicate, StringMatch } from './policy.ts';
+import { canonicalAddress, isInCidr, parseAddress } from './cidr.ts';
+import type { AuthzRequest, Decision, ShadowVerdict } from './decision.ts';
+import { isHttpOnly, type PolicyAction } from './document.ts';
+import { compileTemplate } from './path-template.ts';
+import type { Entry, Policy, Predicate, Rule, TextMatch } from './policy.ts';
 import type { SnapshotInput, Workload } from './snapshot.ts';
 
 /**
@@ -10,26 +13,41 @@ import type { SnapshotInput, Workload } from './snapshot.ts';
 export function decideNaively(
   mesh: SnapshotInput,
   request: AuthzRequest,
-): Pick<Decision, 'verdict' | 'reason' | 'rule'> {
-  if (request.source === null) return { verdict: 'deny', reason: 'unauthenticated', rule: '' };
-  const policies = mesh.policies
+): Pick<Decision, 'verdict' | 'reason' | 'rule' | 'custom' | 'audited' | 'shadow'> {
+  const deny = { verdict: 'deny', rule: '', custom: null, audited: '', shadow: null } as const;
+  if (request.source === null) return { ...deny, reason: 'unauthenticated' };
+  const applied = mesh.policies
     .filter((policy) => applies(mesh, policy, request))
     .sort((a, b) => (a.key < b.key ? -1 : 1));
-  if (policies.length === 0) return { verdict: 'deny', reason: 'no_policy', rule: '' };
-  for (const action of ['DENY', 'ALLOW'] as const) {
-    for (const rule of policies.filter((policy) => policy.action === action).flatMap(({ rules }) => rules)) {
-      // What cannot be judged holds for DENY and fails for ALLOW.
-      const holds = (predicate: Predicate): boolean =>
-        evaluate(mesh, predicate, request) ?? action === 'DENY';
-      const anyHolds = (entries: readonly { readonly predicates: readonly Predicate[] }[]): boolean =>
-        entries.length === 0 || entries.some(({ predicates }) => predicates.every(holds));
-      if (!anyHolds(rule.from) || !anyHolds(rule.to)) continue;
-      return action === 'DENY'
-        ? { verdict: 'deny', reason: 'deny_rule', rule: rule.name }
-        : { verdict: 'allow', reason: 'allow_rule', rule: rule.name };
-    }
+  const first = (action: PolicyAction, dryRun: boolean): { policy: Policy; rule: Rule } | undefined =>
+    applied
+      .filter((policy) => policy.action === action && policy.dryRun === dryRun)
+      .flatMap((policy) => policy.rules.map((rule) => ({ policy, rule })))
+      .find(({ rule }) => holds(mesh, action, rule, request));
+  const tried = (action: PolicyAction): boolean =>
+    applied.some((policy) => policy.dryRun && policy.action === action);
+  const shadow: ShadowVerdict = {
+    allow: !tried('ALLOW') ? null : first('ALLOW', true) === undefined ? 'denied' : 'allowed',
+    deny: !tried('DENY') ? null : first('DENY', true) === undefined ? 'allowed' : 'denied',
+  };
+  const beside = {
+    audited: first('AUDIT', false)?.rule.name ?? '',
+    shadow: shadow.allow === null && shadow.deny === null ? null : shadow,
+  };
+  if (applied.every(({ action, dryRun }) => dryRun || action === 'AUDIT')) {
+    return { ...deny, ...beside, reason: 'no_policy' };
   }
-  return { verdict: 'deny', reason: 'no_allow_rule', rule: '' };
+  const [asked, denied, allowed] = [first('CUSTOM', false), first('DENY', false), first('ALLOW', false)];
+  const custom = asked?.policy.provider ?? null;
+  if (asked !== undefined && mesh.providersAnswer !== true) {
+    return { ...deny, ...beside, reason: 'custom_unanswered', rule: asked.rule.name, custom };
+  }
+  if (denied !== undefined) {
+    return { ...deny, ...beside, reason: 'deny_rule', rule: denied.rule.name, custom };
+  }
+  return allowed === undefined
+    ? { ...deny, ...beside, reason: 'no_allow_rule', custom }
+    : { ...beside, verdict: 'allow', reason: 'allow_rule', rule: allowed.rule.name, custom };
 }
 
 function applies(mesh: SnapshotInput, policy: Policy, { destination }: AuthzRequest): boolean {
@@ -37,45 +55,130 @@ function applies(mesh: SnapshotInput, policy: Policy, { destination }: AuthzRequ
   const known = mesh.workloads.filter(({ id }) => id.text === destination.text);
   const workloads: readonly Workload[] = known.length > 0 ? known : [{ id: destination, labels: {} }];
   const attaches = ({ id, labels }: Workload): boolean => {
-    const own = kubernetesNames(id)?.namespace ?? new Map(Object.entries(labels)).get('namespace');
-    const inNamespace = policy.namespace === mesh.rootNamespace || policy.namespace === own;
     const carried = new Map(Object.entries(labels));
+    const own = kubernetesNames(id)?.namespace ?? carried.get('namespace');
+    const gateway = carried.get('gateway.networking.k8s.io/gateway-name');
+    if (policy.targetRefs.length > 0) {
+      const inPlace = policy.namespace === own;
+      return (
+        inPlace &&
+        policy.targetRefs.some(({ name, namespace }) => name === gateway && (namespace ?? own) === own)
+      );
+    }
+    const inNamespace = policy.namespace === mesh.rootNamespace || policy.namespace === own;
     return inNamespace && [...policy.selector].every(([key, value]) => carried.get(key) === value);
   };
-  return policy.action === 'DENY' ? workloads.some(attaches) : workloads.every(attaches);
+  return policy.action === 'ALLOW' ? workloads.every(attaches) : workloads.some(attaches);
 }
 
-function evaluate(mesh: SnapshotInput, predicate: Predicate, request: AuthzRequest): boolean | undefined {
-  const matched = evaluatePositive(mesh, predicate, request);
-  return matched === undefined ? undefined : matched !== predicate.negated;
+function holds(mesh: SnapshotInput, action: PolicyAction, rule: Rule, request: AuthzRequest): boolean {
+  // What cannot be judged fails for ALLOW and holds for every other action.
+  const judge = (predicate: Predicate): boolean =>
+    evaluate(mesh, action, predicate, request) ?? action !== 'ALLOW';
+  const some = (entries: readonly Entry[]): boolean =>
+    entries.length === 0 || entries.some(({ predicates }) => predicates.every(judge));
+  return some(rule.from) && some(rule.to) && some(rule.when);
 }
 
-function evaluatePositive(
+/** What an attribute has: one text, several, none (known to be missing), or not known. */
+type Having = string | readonly string[] | null | undefined;
+
+function evaluate(
   mesh: SnapshotInput,
+  action: PolicyAction,
   predicate: Predicate,
   request: AuthzRequest,
 ): boolean | undefined {
-  if (predicate.field === 'ports')
-    return request.port === 0 ? undefined : predicate.matches.includes(request.port);
-  if (predicate.field === 'hosts') {
-    if (request.protocol === 'tcp') return undefined;
-    const named = predicate.matches.filter(({ name }) => compare(name, request.host));
-    if (named.some(({ port }) => port === null || port === request.hostPort)) return true;
-    return named.length > 0 && request.hostPort === null ? undefined : false;
+  const { attribute, negated } = predicate;
+  if (request.protocol === 'tcp' && isHttpOnly(attribute)) return undefined;
+  const isMissing = negated && action !== 'ALLOW';
+  if (predicate.kind === 'port') {
+    return request.port === 0 ? undefined : predicate.matches.includes(request.port) !== negated;
   }
-  const { source, protocol } = request;
-  const own = source !== null && source.trustDomain.name === mesh.trustDomain.name;
-  const text = {
-    principals: source?.text.replace('spiffe://', ''),
-    namespaces: own ? kubernetesNames(source)?.namespace : undefined,
-    methods: protocol === 'http' ? request.method : undefined,
-    paths: protocol === 'http' ? request.path : undefined,
-  }[predicate.field];
-  return text === undefined ? undefined : predicate.matches.some((match) => compare(match, text));
+  if (predicate.kind === 'host') {
+    const named = predicate.matches.filter(({ name }) => compare(name, request.host));
+    if (named.some(({ port }) => port === null || port === request.hostPort)) return !negated;
+    return named.length > 0 && request.hostPort === null ? undefined : negated;
+  }
+  if (predicate.kind === 'address') {
+    const { sourceIp, remoteIp, destinationIp } = request.context;
+    const text = attribute === 'source.ip' ? sourceIp : attribute === 'remote.ip' ? remoteIp : destinationIp;
+    const bytes = text === undefined ? undefined : parseAddress(text);
+    if (bytes === undefined) return undefined;
+    return predicate.matches.some((block) => isInCidr(canonicalAddress(bytes), block)) !== negated;
+  }
+  if (predicate.kind === 'token') {
+    const { claims } = request.context;
+    if (claims === undefined) return undefined;
+    const [issuer, subject] = [claims?.get('iss'), claims?.get('sub')];
+    if (typeof issuer !== 'string' || typeof subject !== 'string') return isMissing;
+    const fits = predicate.matches.some(
+      (match) => compare(match.issuer, issuer) && compare(match.subject, subject),
+    );
+    return fits !== negated;
+  }
+  if (predicate.kind === 'metadata') {
+    const [filter = '', key = ''] = predicate.names;
+    const found = request.context.metadata?.get(filter)?.get(key);
+    if (found === undefined) return undefined;
+    if (typeof found !== 'string' && !Array.isArray(found)) return isMissing;
+    const fits = predicate.matches.some(({ inList, match }) =>
+      typeof found === 'string'
+        ? !inList && compare(match, found)
+        : inList && found.some((one) => typeof one === 'string' && compare(match, one)),
+    );
+    return fits !== negated;
+  }
+  const having = read(mesh, predicate, request);
+  if (having === undefined) return undefined;
+  const fits = (text: string): boolean => predicate.matches.some((match) => compare(match, text));
+  if (having === null || having.length === 0) return isMissing;
+  if (typeof having === 'string') return fits(having) !== negated;
+  if (attribute !== 'request.headers') return having.some(fits) !== negated;
+  // Every line must speak for an ALLOW; one is enough for whatever restricts.
+  return action === 'ALLOW'
+    ? having.every((line) => fits(line) !== negated)
+    : having.some((line) => fits(line) !== negated);
 }
 
-function compare(match: StringMatch, text: string): boolean {
+function read(mesh: SnapshotInput, { attribute, names }: Predicate, request: AuthzRequest): Having {
+  const { source, context } = request;
+  const own = source !== null && source.trustDomain.name === mesh.trustDomain.name;
+  const kubernetes = own ? kubernetesNames(source) : undefined;
+  if (attribute === 'source.principal') return source?.text.replace('spiffe://', '');
+  if (attribute === 'source.namespace') return kubernetes?.namespace;
+  if (attribute === 'source.serviceAccount') {
+    return kubernetes && `${kubernetes.namespace}/${kubernetes.serviceAccount}`;
+  }
+  if (attribute === 'source.trustDomain') return source?.trustDomain.name;
+  if (attribute === 'request.method') return request.method === '' ? undefined : request.method;
+  if (attribute === 'request.path') return request.path === '' ? undefined : request.path;
+  if (attribute === 'connection.sni') return context.sni?.toLowerCase();
+  if (attribute === 'request.headers') {
+    const lines = context.headerLines?.(names[0] ?? '');
+    const isPlain = lines?.every((line) => /^[\t -~]*$/.test(line));
+    return isPlain === true ? lines?.map((line) => line.replace(/^[ \t]+|[ \t]+$/g, '')) : undefined;
+  }
+  const way = { 'request.auth.audiences': ['aud'], 'request.auth.presenter': ['azp'] }[attribute as string];
+  return readClaim(context.claims, way ?? names);
+}
+
+function readClaim(claims: AuthzRequest['context']['claims'], way: readonly string[]): Having {
+  if (claims === undefined || claims === null) return claims;
+  const found = way.reduce<unknown>((value, name) => {
+    if (value instanceof Map) return value.get(name);
+    const isObject = typeof value === 'object' && value !== null && !Array.isArray(value);
+    return isObject ? new Map(Object.entries(value)).get(name) : undefined;
+  }, claims);
+  if (Array.isArray(found)) return found.filter((one) => typeof one === 'string');
+  if (typeof found !== 'string') return null;
+  const isSpaced = way.length === 1 && (way[0] === 'scope' || way[0] === 'permission');
+  return isSpaced ? found.split(' ').filter((part) => part !== '') : [found];
+}
+
+function compare(match: TextMatch, text: string): boolean {
   if (match.kind === 'present') return text !== '';
+  if (match.kind === 'template') return compileTemplate(match.text)(text);
   if (match.kind === 'prefix') return text.startsWith(match.text);
   return match.kind === 'suffix' ? text.endsWith(match.text) : text === match.text;
 }

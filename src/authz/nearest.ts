@@ -1,8 +1,8 @@
 import { formatPlace } from '../errors.ts';
 import type { NearestRule } from './decision.ts';
 import type { Facts } from './facts.ts';
-import type { CompiledRule, Test } from './match.ts';
-import type { Predicate } from './policy.ts';
+import type { CompiledEntries, CompiledRule } from './match.ts';
+import { type Entry, type Predicate, sides } from './policy.ts';
 import type { Applied } from './snapshot.ts';
 import { describeMiss } from './words.ts';
 
@@ -65,20 +65,21 @@ function gatherCandidates(applied: Applied, facts: Facts): readonly CompiledRule
 const maxWeighed = 8;
 
 function weigh(compiled: CompiledRule, facts: Facts): NearMiss | null {
-  const from = weighSide(compiled.rule.from, compiled.from, facts);
-  const to = weighSide(compiled.rule.to, compiled.to, facts);
-  const missed = from.missed ?? to.missed;
-  if (missed === undefined) return null;
-  return { compiled, matched: from.matched + to.matched, total: from.total + to.total, missed };
+  let matched = 0;
+  let total = 0;
+  let missed: Predicate | undefined;
+  for (const side of sides) {
+    const weight = weighSide(compiled.rule[side], compiled[side], facts);
+    matched += weight.matched;
+    total += weight.total;
+    missed ??= weight.missed;
+  }
+  return missed === undefined ? null : { compiled, matched, total, missed };
 }
 
 type Weight = { readonly matched: number; readonly total: number; readonly missed: Predicate | undefined };
 
-function weighSide(
-  entries: readonly { readonly predicates: readonly Predicate[] }[],
-  tests: readonly (readonly Test[])[],
-  facts: Facts,
-): Weight {
+function weighSide(entries: readonly Entry[], tests: CompiledEntries, facts: Facts): Weight {
   let best: Weight = nothing;
   for (let i = 0; i < tests.length; i++) {
     const entry = tests[i] ?? [];

@@ -1,46 +1,69 @@
 import { MeshError, quote } from '../errors.ts';
 import { SpiffeId } from '../spiffe/id.ts';
 import type { YamlNode } from '../yaml-node.ts';
-import { canonicalHost } from './host.ts';
+import { canonicalCidr, parseCidr } from './cidr.ts';
+import type { Attribute, Condition } from './document.ts';
+import { parseHost, parsePort } from './parse-host.ts';
+import { parseHeader, parseMetadata, parseToken } from './parse-message.ts';
 import { canonicalPath } from './path.ts';
-import type { HostMatch, Predicate, PredicateField, StringMatch } from './policy.ts';
+import { isPathTemplate } from './path-template.ts';
+import type { Matches, StringMatch, TextMatch } from './policy.ts';
 import { isMethod } from './request.ts';
-
-type Values = Predicate extends infer P
-  ? P extends Predicate
-    ? Pick<P, 'field' | 'matches'>
-    : never
-  : never;
+import { invalid, parseMatch } from './string-match.ts';
 
 /**
- * The values of one field. A value that could match no canonical request is an error, because a DENY that never matches
- * looks like protection.
- * @throws MeshError `policy_invalid`, `policy_unsupported`, `document_field_type`
+ * The values of one condition. A value that could match no canonical request is an error, because a DENY that never
+ * matches looks like protection.
+ * @param namespace of the policy: that of a service account which names none
+ * @throws MeshError `policy_invalid`, `document_field_type`
  */
-export function parseValues(field: PredicateField, nodes: readonly YamlNode[]): Values {
-  if (field === 'ports') return { field, matches: nodes.map(parsePort) };
-  if (field === 'hosts') return { field, matches: nodes.map(parseHost) };
-  return { field, matches: nodes.map(textParsers[field]) };
+export function parseValues(
+  condition: Pick<Condition, 'attribute' | 'names'>,
+  nodes: readonly YamlNode[],
+  namespace: string,
+): Matches {
+  return parsers[condition.attribute](nodes, condition, namespace);
 }
 
-const textParsers = {
-  principals: parsePrincipal,
-  namespaces: parseNamespace,
-  methods: parseMethod,
-  paths: parsePath,
+type Parser = (
+  nodes: readonly YamlNode[],
+  condition: Pick<Condition, 'attribute' | 'names'>,
+  namespace: string,
+) => Matches;
+
+function texts(parse: (node: YamlNode) => TextMatch): Parser {
+  return (nodes) => ({ kind: 'text', matches: nodes.map(parse) });
+}
+
+const addresses: Parser = (nodes) => ({ kind: 'address', matches: nodes.map(parseBlock) });
+const claims = texts((node) => parseMatch(node, node.string()));
+
+const parsers: Readonly<Record<Attribute, Parser>> = {
+  'source.principal': texts(parsePrincipal),
+  'source.namespace': texts(parseNamespace),
+  'source.serviceAccount': (nodes, _, namespace) => ({
+    kind: 'text',
+    matches: nodes.map((node) => parseServiceAccount(node, namespace)),
+  }),
+  'source.trustDomain': texts(parseTrustDomain),
+  'source.ip': addresses,
+  'remote.ip': addresses,
+  'request.auth.principal': (nodes) => ({ kind: 'token', matches: nodes.map(parseToken) }),
+  'request.auth.audiences': claims,
+  'request.auth.presenter': claims,
+  'request.auth.claims': claims,
+  'request.headers': (nodes, { names: [name = ''] }) => ({
+    kind: 'text',
+    matches: nodes.map((node) => parseHeader(node, name)),
+  }),
+  'request.host': (nodes) => ({ kind: 'host', matches: nodes.map(parseHost) }),
+  'request.method': texts(parseMethod),
+  'request.path': texts(parsePath),
+  'destination.ip': addresses,
+  'destination.port': (nodes) => ({ kind: 'port', matches: nodes.map(parsePort) }),
+  'connection.sni': texts(parseServerName),
+  'filter.metadata': (nodes) => ({ kind: 'metadata', matches: nodes.map(parseMetadata) }),
 };
-
-/** Istio's string matching: a first `*` is a suffix match, else a last `*` a prefix match, alone it means present. */
-function parseMatch(node: YamlNode, text: string): StringMatch {
-  if (text === '') throw invalid(node, text, 'is empty', 'write a value, or * for any');
-  if (text === '*') return { kind: 'present' };
-  const kind = text.startsWith('*') ? 'suffix' : text.endsWith('*') ? 'prefix' : 'exact';
-  const rest = kind === 'suffix' ? text.slice(1) : kind === 'prefix' ? text.slice(0, -1) : text;
-  if (rest.includes('*')) {
-    throw invalid(node, text, 'has a * that is not the only one at its end', 'put one * first or last');
-  }
-  return { kind, text: rest };
-}
 
 function parsePrincipal(node: YamlNode): StringMatch {
   const text = node.string();
@@ -78,6 +101,28 @@ function parseNamespace(node: YamlNode): StringMatch {
   throw invalid(node, text, 'is no namespace', 'write one name, with at most one * first or last');
 }
 
+/** As facts have it: `namespace/account`. */
+function parseServiceAccount(node: YamlNode, namespace: string): StringMatch {
+  const text = node.string();
+  const whole = text.includes('/') ? text : `${namespace}/${text}`;
+  if (/^[A-Za-z0-9._-]+\/[A-Za-z0-9._-]+$/.test(whole)) return { kind: 'exact', text: whole };
+  throw invalid(node, text, 'is no service account', 'write <namespace>/<name>, without wildcards');
+}
+
+function parseTrustDomain(node: YamlNode): StringMatch {
+  const text = node.string();
+  const match = parseMatch(node, text);
+  if (match.kind === 'present' || /^[a-z0-9._-]{1,255}$/.test(match.text)) return match;
+  throw invalid(node, text, 'is no trust domain', 'write it in lower case, with at most one * first or last');
+}
+
+function parseBlock(node: YamlNode) {
+  const text = node.string();
+  const block = parseCidr(text);
+  if (block !== undefined) return canonicalCidr(block);
+  throw invalid(node, text, 'is no address', 'write an IP address, or a block such as 10.0.0.0/8');
+}
+
 function parseMethod(node: YamlNode): StringMatch {
   const text = node.string();
   const match = parseMatch(node, text);
@@ -85,14 +130,12 @@ function parseMethod(node: YamlNode): StringMatch {
   throw invalid(node, text, 'is no HTTP method', 'write it as in GET, in its own letter case');
 }
 
-function parsePath(node: YamlNode): StringMatch {
+function parsePath(node: YamlNode): TextMatch {
   const text = node.string();
-  if (/[{}]/.test(text)) {
-    throw node.error(
-      'policy_unsupported',
-      `is ${quote(text)}, a path template, which is not supported yet`,
-      'list the paths, or end one with *',
-    );
+  // The reader of the document has looked at the operators.
+  if (isPathTemplate(text)) {
+    checkCanonical(node, text, text.replace(/\{\*{1,2}\}/g, 'x'));
+    return { kind: 'template', text, prefix: text.slice(0, text.indexOf('{')) };
   }
   const match = parseMatch(node, text);
   if (match.kind === 'present') return match;
@@ -100,8 +143,15 @@ function parsePath(node: YamlNode): StringMatch {
     throw invalid(node, text, 'does not begin with /', 'begin it with / or *');
   }
   // A suffix is judged behind a path, a prefix before the rest of its segment: each is then the shape of a whole path.
-  const whole =
-    match.kind === 'suffix' ? `/x${match.text}` : match.kind === 'prefix' ? `${match.text}x` : match.text;
+  checkCanonical(
+    node,
+    text,
+    match.kind === 'suffix' ? `/x${match.text}` : match.kind === 'prefix' ? `${match.text}x` : match.text,
+  );
+  return match;
+}
+
+function checkCanonical(node: YamlNode, text: string, whole: string): void {
   const canonical = canonicalPath(whole);
   if (typeof canonical !== 'string') {
     throw invalid(
@@ -114,57 +164,15 @@ function parsePath(node: YamlNode): StringMatch {
   if (canonical !== whole) {
     throw invalid(node, text, 'is not in canonical form', `compare with ${quote(canonical)}: ${pathFix}`);
   }
-  return match;
 }
 
 const pathFix = 'write the path without query, escapes of plain characters, //, /./ and /../';
 
-function parsePort(node: YamlNode): number {
+/** A name that TLS asks for is a DNS name, which knows no upper case. @see RFC 6066 section 3 */
+function parseServerName(node: YamlNode): StringMatch {
   const text = node.string();
-  const port = readPort(text);
-  if (port !== undefined) return port;
-  throw invalid(node, text, 'is no port', 'write a number from 1 to 65535, in quotes');
-}
-
-function readPort(text: string): number | undefined {
-  if (!/^[1-9][0-9]{0,4}$/.test(text)) return undefined;
-  const port = Number(text);
-  return port <= 65_535 ? port : undefined;
-}
-
-/** Strict mode splits a host into name and port, as it does with the request; `:*` is any port. */
-function parseHost(node: YamlNode): HostMatch {
-  const text = node.string();
-  const split = /^(.*[^:]|\[[^\]]*\]):([0-9]+|\*)$/.exec(text);
-  const written = split === null ? text : (split[1] ?? '');
-  const port = split === null || split[2] === '*' ? null : readPort(split[2] ?? '');
-  if (port === undefined)
-    throw invalid(node, text, 'has no valid port', 'write a port from 1 to 65535, or :*');
-  const match = parseMatch(node, written);
-  if (match.kind === 'present') return { name: match, port };
-  const name = match.text.toLowerCase();
-  if (match.kind === 'exact') {
-    const canonical = canonicalHost(name);
-    if (typeof canonical !== 'string') {
-      throw invalid(
-        node,
-        text,
-        `can match no request, because a host that ${canonical.why} is refused`,
-        hostFix,
-      );
-    }
-    return { name: { kind: 'exact', text: canonical }, port };
-  }
-  const rest = match.kind === 'suffix' && name.length > 1 && name.endsWith('.') ? name.slice(0, -1) : name;
-  if (!/^[a-z0-9._-]{1,253}$/.test(rest) || rest.includes('..')) {
-    throw invalid(node, text, 'is no part of a host name', hostFix);
-  }
-  return { name: { kind: match.kind, text: rest }, port };
-}
-
-const hostFix =
-  'write a DNS name or an IP address, with at most one * first or last, and a port if it matters';
-
-function invalid(node: YamlNode, text: string, what: string, fix: string): MeshError {
-  return node.error('policy_invalid', `is ${quote(text)}, which ${what}`, fix);
+  const match = parseMatch(node, text);
+  if (match.kind === 'present') return match;
+  if (/^[A-Za-z0-9._-]{1,253}$/.test(match.text)) return { kind: match.kind, text: match.text.toLowerCase() };
+  throw invalid(node, text, 'is no DNS name', 'write a name, with at most one * first or last');
 }

@@ -1,18 +1,11 @@
-import { type ErrorCode, quote } from '../errors.ts';
+import { quote } from '../errors.ts';
 import type { YamlDocument } from '../yaml.ts';
-import type { YamlMapping, YamlNode } from '../yaml-node.ts';
+import type { YamlNode } from '../yaml-node.ts';
+import type { Condition, PolicyDocument, TargetRef } from './document.ts';
 import { parseValues } from './parse-values.ts';
-import {
-  negatedName,
-  operationFields,
-  type Operation,
-  type Policy,
-  type Predicate,
-  type PredicateField,
-  type Rule,
-  type Source,
-  sourceFields,
-} from './policy.ts';
+import type { Entry, Policy, Predicate, Rule } from './policy.ts';
+import { negatedName } from './read-conditions.ts';
+import { readPolicyDocument } from './read-document.ts';
 
 /** What the documents of this room say of themselves. */
 export const policyKind = 'AuthorizationPolicy';
@@ -22,30 +15,32 @@ export const policyApiVersions = ['security.istio.io/v1', 'security.istio.io/v1b
 export const maxListLength = 512;
 
 /**
- * Reads an AuthorizationPolicy of Istio's language in strict mode. What the language has and we do not is refused, never
- * skipped.
+ * Reads an AuthorizationPolicy of Istio's language in strict mode: what Istio refuses, and beyond it whatever could match
+ * no request, or would mean less than it seems to.
  * @throws MeshError with its place and a fix: `document_kind_unknown`, `document_field_unknown`,
  * `document_field_missing`, `document_field_type`, `policy_unsupported`, `policy_invalid`
  */
 export function parsePolicy(document: YamlDocument): Policy {
   checkKind(document);
   const top = document.root.mapping(['apiVersion', 'kind', 'metadata', 'spec']);
-  const { namespace, name } = parseMetadata(top.required('metadata'));
+  checkMetadata(top.required('metadata'));
+  const read = readPolicyDocument(document);
+  const { namespace, name, action, provider, dryRun, selector, targetRefs, place } = read;
   const key = `${namespace}/${name}`;
-  const spec = readFields(top.required('spec'), ['selector', 'action', 'rules'], unsupportedInSpec);
-  const action = parseAction(spec);
-  const rules = parseRules(spec, key);
-  if (action === 'DENY' && rules.length === 0) {
-    throw spec.node.error('policy_invalid', 'denies and has no rules', 'add rules, or use action ALLOW');
-  }
+  const spec = top.required('spec');
+  if (selector.size > maxListLength) throw tooLong(spec);
+  for (const target of targetRefs) checkTarget(spec, target);
   return {
     key,
     namespace,
     name,
     action,
-    selector: parseSelector(spec),
-    rules,
-    place: document.root.place,
+    provider,
+    dryRun,
+    selector,
+    targetRefs,
+    rules: parseRules(read, spec, key),
+    place,
     text: document.text,
     line: document.line,
   };
@@ -62,26 +57,18 @@ function checkKind(document: YamlDocument): void {
   );
 }
 
-function parseMetadata(node: YamlNode): { namespace: string; name: string } {
+function checkMetadata(node: YamlNode): void {
   const metadata = node.mapping(['name', 'namespace', 'labels', 'annotations']);
-  checkStrings(metadata.optional('labels'));
-  const annotations = metadata.optional('annotations');
-  checkStrings(annotations);
-  const dryRun = annotations?.entries().find(({ key }) => key === 'istio.io/dry-run');
-  if (dryRun !== undefined) throw unsupported(dryRun.value);
-  return {
-    namespace: parseName(metadata.required('namespace'), namespaceShape),
-    name: parseName(metadata.required('name'), nameShape),
-  };
+  for (const list of ['labels', 'annotations']) {
+    for (const { value } of metadata.optional(list)?.entries() ?? []) value.string();
+  }
+  checkName(metadata.required('namespace'), namespaceShape);
+  checkName(metadata.required('name'), nameShape);
 }
 
-function checkStrings(node: YamlNode | undefined): void {
-  for (const { value } of node?.entries() ?? []) value.string();
-}
-
-function parseName(node: YamlNode, shape: RegExp): string {
+function checkName(node: YamlNode, shape: RegExp): void {
   const text = node.string();
-  if (shape.test(text)) return text;
+  if (shape.test(text)) return;
   throw node.error(
     'policy_invalid',
     `is ${quote(text)}, which is no Kubernetes name`,
@@ -93,121 +80,71 @@ function parseName(node: YamlNode, shape: RegExp): string {
 const namespaceShape = /^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$/;
 const nameShape = /^(?=.{1,253}$)[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*$/;
 
-function parseAction(spec: YamlMapping): 'ALLOW' | 'DENY' {
-  const node = spec.optional('action');
-  if (node === undefined) return 'ALLOW';
-  const action = node.string();
-  if (action === 'ALLOW' || action === 'DENY') return action;
-  if (action === 'AUDIT' || action === 'CUSTOM') throw unsupported(node, action);
-  throw node.error('policy_invalid', `is ${quote(action)}, which is no action`, 'write ALLOW or DENY');
+/** A policy of a service or of a waypoint would protect nothing here, and look as if it did. */
+function checkTarget(spec: YamlNode, { group, kind }: TargetRef): void {
+  if (group === gatewayGroup && kind === 'Gateway') return;
+  throw spec.error(
+    'policy_unsupported',
+    `has a target of kind ${quote(kind)}, and there are no waypoints here`,
+    `select workloads by their labels, or name a Gateway of group ${gatewayGroup}`,
+  );
 }
 
-function parseSelector(spec: YamlMapping): ReadonlyMap<string, string> {
-  const node = spec.optional('selector');
-  if (node === undefined) return new Map();
-  const labels = node.mapping(['matchLabels']).optional('matchLabels')?.entries() ?? [];
-  if (labels.length > maxListLength) throw tooLong(node);
-  const selector = new Map<string, string>();
-  for (const { key, value } of labels) {
-    const text = value.string();
-    if (key === '') throw value.error('policy_invalid', 'has an empty name', 'name the label');
-    if (key.includes('*') || text.includes('*')) {
-      throw value.error('policy_invalid', 'has a *, and labels have no wildcards', 'write the label in full');
+/** Of the Gateway API. */
+export const gatewayGroup = 'gateway.networking.k8s.io';
+
+function parseRules(read: PolicyDocument, spec: YamlNode, key: string): readonly Rule[] {
+  const nodes = spec.mapping(specFields).optional('rules')?.sequence() ?? [];
+  return read.rules.map((rule, index): Rule => {
+    const when = nodes[index]?.mapping(ruleFields).optional('when');
+    if (when !== undefined && rule.when.length === 0) {
+      throw when.error('policy_invalid', 'is empty', 'list a condition, or remove when');
     }
-    selector.set(key, text);
-  }
-  return selector;
-}
-
-function parseRules(spec: YamlMapping, key: string): readonly Rule[] {
-  const nodes = spec.optional('rules')?.sequence() ?? [];
-  if (nodes.length > maxListLength) throw tooLong(spec.required('rules'));
-  return nodes.map((node, index): Rule => {
-    const rule = readFields(node, ['from', 'to'], unsupportedInRule);
+    if (when !== undefined && rule.when.length > maxListLength) throw tooLong(when);
+    const entry = (conditions: readonly Condition[]): Entry => ({
+      predicates: conditions.flatMap((condition) => parseCondition(condition, read.namespace)),
+    });
     return {
       name: `${key} rule[${index}]`,
-      from: parseEntries(rule, 'from', 'source', sourceFields, unsupportedInSource),
-      to: parseEntries(rule, 'to', 'operation', operationFields, []),
-      place: node.place,
+      from: rule.from.map(entry),
+      to: rule.to.map(entry),
+      when: rule.when.length === 0 ? [] : [entry(rule.when)],
+      place: rule.place,
     };
   });
 }
 
-function parseEntries(
-  rule: YamlMapping,
-  list: 'from' | 'to',
-  inner: 'source' | 'operation',
-  fields: readonly PredicateField[],
-  refused: readonly string[],
-): readonly (Source | Operation)[] {
-  const node = rule.optional(list);
-  if (node === undefined) return [];
-  const entries = node.sequence();
-  // INVARIANT: an empty list in a parsed rule means the author wrote no list; a list emptied by mistake must not match all.
-  if (entries.length === 0)
-    throw node.error('policy_invalid', 'is empty', `list a ${inner}, or remove ${list}`);
-  if (entries.length > maxListLength) throw tooLong(node);
-  return entries.map((entry) => {
-    const body = entry.mapping([inner]).required(inner);
-    const names = fields.flatMap((field) => [field, negatedName(field)]);
-    const mapping = readFields(body, names, refused);
-    if (mapping.size === 0) {
-      throw body.error('policy_invalid', 'is empty', `give it one of ${names.join(', ')}`);
-    }
-    return { predicates: parsePredicates(mapping, fields), place: body.place };
-  });
-}
+const specFields = ['selector', 'targetRef', 'targetRefs', 'action', 'provider', 'rules'];
+const ruleFields = ['from', 'to', 'when'];
 
-function parsePredicates(mapping: YamlMapping, fields: readonly PredicateField[]): readonly Predicate[] {
-  const predicates: Predicate[] = [];
-  for (const field of fields) {
-    for (const negated of [false, true]) {
-      const node = mapping.optional(negated ? negatedName(field) : field);
-      if (node === undefined) continue;
-      const values = node.sequence();
-      if (values.length === 0)
-        throw node.error('policy_invalid', 'is empty', 'list a value, or remove the field');
-      if (values.length > maxListLength) throw tooLong(node);
-      predicates.push({
-        ...parseValues(field, values),
+function parseCondition(condition: Condition, namespace: string): readonly Predicate[] {
+  const { attribute, names, field, written } = condition;
+  return (['values', 'notValues'] as const).flatMap((list): readonly Predicate[] => {
+    const node = written[list];
+    if (node === undefined) return [];
+    const values = node.sequence();
+    if (values.length > maxListLength) throw tooLong(node);
+    const negated = list === 'notValues';
+    return [
+      {
+        ...parseValues(condition, values, namespace),
+        attribute,
+        names,
+        field: negated ? nameNegated(field) : field,
         negated,
         values: values.map((value) => value.string()),
         place: node.place,
         length: node.length,
-      });
-    }
-  }
-  return predicates;
+      },
+    ];
+  });
 }
 
-/** A mapping whose refused fields are known to us: they are named as not supported rather than unknown. */
-function readFields(node: YamlNode, fields: readonly string[], refused: readonly string[]): YamlMapping {
-  for (const field of node.entries()) {
-    if (refused.includes(field.key)) throw unsupported(field.value);
-  }
-  return node.mapping(fields);
-}
-
-function unsupported(node: YamlNode, value?: string): Error {
-  const what = value === undefined ? 'is' : `${value} is`;
-  return node.error(
-    'policy_unsupported' satisfies ErrorCode,
-    `${what} part of Istio's language that is not supported yet`,
-    'remove it: a policy is never enforced in part',
-  );
+/** Keys of `when` have dots in them, fields of a source or operation have none. */
+function nameNegated(field: string): string {
+  return field.includes('.') ? `${field} notValues` : negatedName(field);
 }
 
 function tooLong(node: YamlNode): Error {
   return node.error('policy_invalid', `has more than ${maxListLength} entries`, 'split the policy');
 }
-
-/** Fields of Istio's AuthorizationPolicy that we recognise and refuse. */
-const unsupportedInSpec = ['provider', 'targetRef', 'targetRefs'];
-const unsupportedInRule = ['when'];
-const unsupportedInSource = [
-  'requestPrincipals',
-  'serviceAccounts',
-  'ipBlocks',
-  'remoteIpBlocks',
-  'trustDomains',
-].flatMap((field) => [field, negatedName(field)]);

@@ -1,7 +1,6 @@
 import type { Place } from '../errors.ts';
-
-/** Which reading of the language is in force. `istio`, bug for bug, is not offered yet. */
-export type Compat = 'strict';
+import type { Cidr } from './cidr.ts';
+import type { Attribute, PolicyAction, TargetRef } from './document.ts';
 
 /** How one value of a predicate compares with text. A `*` stands only first or last, or alone. */
 export type StringMatch =
@@ -11,19 +10,35 @@ export type StringMatch =
   /** `*`: present and not empty. */
   | { readonly kind: 'present' };
 
+/** A value of `paths` may also be a template; `prefix` is what stands before its first operator. */
+export type TextMatch =
+  StringMatch | { readonly kind: 'template'; readonly text: string; readonly prefix: string };
+
 /** A value of `hosts`: the name, and the port when one was written (`null` for any). */
 export type HostMatch = { readonly name: StringMatch; readonly port: number | null };
 
-/** The fields of a source and of an operation, without their `not` forms. */
-export const sourceFields = ['principals', 'namespaces'] as const;
-export const operationFields = ['hosts', 'ports', 'methods', 'paths'] as const;
-export type PredicateField = (typeof sourceFields)[number] | (typeof operationFields)[number];
+/** A value of `requestPrincipals`: who made the token, and for whom. */
+export type TokenMatch = { readonly issuer: StringMatch; readonly subject: StringMatch };
 
-/**
- * One field of a source or operation: true when any of its values matches, or, negated, when none does. At least one
- * value.
- */
+/** A value of a filter's metadata: compared with text, or with each text of a list. */
+export type MetadataMatch = { readonly inList: boolean; readonly match: StringMatch };
+
+/** The values of a predicate, made ready to be compared with the kind of thing that its attribute is. */
+export type Matches =
+  | { readonly kind: 'text'; readonly matches: readonly TextMatch[] }
+  | { readonly kind: 'host'; readonly matches: readonly HostMatch[] }
+  | { readonly kind: 'port'; readonly matches: readonly number[] }
+  | { readonly kind: 'address'; readonly matches: readonly Cidr[] }
+  | { readonly kind: 'token'; readonly matches: readonly TokenMatch[] }
+  | { readonly kind: 'metadata'; readonly matches: readonly MetadataMatch[] };
+
+/** A list of values: true when any of them matches, or, negated, when none does. At least one value. */
 export type Predicate = {
+  readonly attribute: Attribute;
+  /** The header; the way to a claim; the filter and its key. Empty for all others. */
+  readonly names: readonly string[];
+  /** As its author named it: `methods`, `notMethods`, `request.headers[x]`, `request.headers[x] notValues`. */
+  readonly field: string;
   readonly negated: boolean;
   /** The values as written, for people. */
   readonly values: readonly string[];
@@ -31,28 +46,21 @@ export type Predicate = {
   readonly place: Place;
   /** How many characters of that line they take. */
   readonly length: number;
-} & (
-  | {
-      readonly field: 'principals' | 'namespaces' | 'methods' | 'paths';
-      readonly matches: readonly StringMatch[];
-    }
-  | { readonly field: 'hosts'; readonly matches: readonly HostMatch[] }
-  | { readonly field: 'ports'; readonly matches: readonly number[] }
-);
+} & Matches;
 
-/** One entry of `from`: all its predicates must hold. At least one. */
-export type Source = { readonly predicates: readonly Predicate[]; readonly place: Place };
-/** One entry of `to`: all its predicates must hold. At least one. */
-export type Operation = { readonly predicates: readonly Predicate[]; readonly place: Place };
+/** One entry of `from` or of `to`, or all of `when`: all its predicates must hold. At least one. */
+export type Entry = { readonly predicates: readonly Predicate[] };
 
-/** Matches when any of `from` and any of `to` does; an empty list matches everything. */
+/** The parts of a rule; a rule matches when any entry of each does, and an empty part matches everything. */
+export const sides = ['from', 'to', 'when'] as const;
+export type Side = (typeof sides)[number];
+
+/** `when` has one entry at most. */
 export type Rule = {
   /** `namespace/name rule[0]`, as decisions name it. */
   readonly name: string;
-  readonly from: readonly Source[];
-  readonly to: readonly Operation[];
   readonly place: Place;
-};
+} & Readonly<Record<Side, readonly Entry[]>>;
 
 /** A parsed AuthorizationPolicy. Immutable. */
 export type Policy = {
@@ -60,9 +68,15 @@ export type Policy = {
   readonly key: string;
   readonly namespace: string;
   readonly name: string;
-  readonly action: 'ALLOW' | 'DENY';
+  readonly action: PolicyAction;
+  /** Who is asked when a CUSTOM policy matches; null for every other action. */
+  readonly provider: string | null;
+  /** Evaluated beside the others and enforced by nobody. */
+  readonly dryRun: boolean;
   /** A workload must carry all of these labels; empty for every workload of the namespace. */
   readonly selector: ReadonlyMap<string, string>;
+  /** Gateways of the policy's namespace; never beside a selector. When there are any, it applies to nothing else. */
+  readonly targetRefs: readonly TargetRef[];
   /** At most 512. An ALLOW policy without rules allows nothing. */
   readonly rules: readonly Rule[];
   readonly place: Place;
@@ -70,13 +84,3 @@ export type Policy = {
   readonly text: string;
   readonly line: number;
 };
-
-/** The field as its author wrote it: `methods` or `notMethods`. */
-export function fieldName(predicate: Predicate): string {
-  return predicate.negated ? negatedName(predicate.field) : predicate.field;
-}
-
-/** The `not` form of a field: `notMethods` of `methods`. */
-export function negatedName(field: string): string {
-  return `not${field.charAt(0).toUpperCase()}${field.slice(1)}`;
-}

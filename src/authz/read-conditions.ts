@@ -49,16 +49,15 @@ export function readWhen(node: YamlNode, action: PolicyAction): Condition {
   const entry = node.mapping(['key', 'values', 'notValues']);
   const key = entry.required('key');
   const { attribute, names } = readKey(key);
-  const [values, notValues] = ['values', 'notValues'].map((field) =>
-    readValues(entry.optional(field), attribute),
-  );
+  const written = { values: entry.optional('values'), notValues: entry.optional('notValues') };
   const condition: Condition = {
     attribute,
     names,
-    values: values ?? [],
-    notValues: notValues ?? [],
+    values: readValues(written.values, attribute),
+    notValues: readValues(written.notValues, attribute),
     field: key.string(),
     place: node.place,
+    written,
   };
   if (condition.values.length + condition.notValues.length === 0) {
     throw node.error('policy_invalid', 'has neither values nor notValues', 'list a value');
@@ -68,24 +67,23 @@ export function readWhen(node: YamlNode, action: PolicyAction): Condition {
 }
 
 function readFields(node: YamlNode, fields: Readonly<Record<string, Attribute>>): readonly Condition[] {
-  const names = Object.keys(fields).flatMap((field) => [field, negated(field)]);
+  const names = Object.keys(fields).flatMap((field) => [field, negatedName(field)]);
   const mapping: YamlMapping = node.mapping(names);
   if (mapping.size === 0) {
     throw node.error('policy_invalid', 'is empty', `give it one of ${names.join(', ')}`);
   }
   return Object.entries(fields).flatMap(([field, attribute]): readonly Condition[] => {
-    const [plain, not] = [mapping.optional(field), mapping.optional(negated(field))];
-    const values = readValues(plain, attribute);
-    const notValues = readValues(not, attribute);
+    const written = { values: mapping.optional(field), notValues: mapping.optional(negatedName(field)) };
+    const values = readValues(written.values, attribute);
+    const notValues = readValues(written.notValues, attribute);
     if (values.length + notValues.length === 0) return [];
-    const place = plain?.place ?? not?.place ?? node.place;
-    return [
-      { attribute, names: [], values, notValues, field: plain === undefined ? negated(field) : field, place },
-    ];
+    const place = written.values?.place ?? written.notValues?.place ?? node.place;
+    return [{ attribute, names: [], values, notValues, field, place, written }];
   });
 }
 
-function negated(field: string): string {
+/** The `not` form of a field: `notMethods` of `methods`. */
+export function negatedName(field: string): string {
   return `not${field.charAt(0).toUpperCase()}${field.slice(1)}`;
 }
 

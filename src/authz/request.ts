@@ -1,4 +1,5 @@
 import type { SpiffeId } from '../spiffe/id.ts';
+import { type CallContext, untold } from './context.ts';
 import type { AuthzRequest } from './decision.ts';
 import { splitAuthority } from './host.ts';
 import { canonicalPath } from './path.ts';
@@ -19,6 +20,8 @@ export type RawHttpRequest = {
   readonly authority: string;
   /** The destination's own port, 0 when unknown. */
   readonly port: number;
+  /** Nothing more is known of it when left out. */
+  readonly context?: CallContext;
 };
 
 /**
@@ -38,7 +41,8 @@ export function canonicalizeHttp(raw: RawHttpRequest): AuthzRequest | Rejection 
   if (refused !== undefined) return about('query', refused);
   const authority = splitAuthority(raw.authority);
   if ('reason' in authority) return about('host', authority);
-  return { source, destination, protocol: 'http', method, path, port, ...authority };
+  const { context = untold } = raw;
+  return { source, destination, protocol: 'http', method, path, port, ...authority, context };
 }
 
 /** The canonical form of a connection whose content we do not see. It never throws for bad input. */
@@ -46,10 +50,12 @@ export function canonicalizeTcp(raw: {
   readonly source: SpiffeId | null;
   readonly destination: SpiffeId;
   readonly port: number;
+  readonly context?: CallContext;
 }): AuthzRequest | Rejection {
-  const { source, destination, port } = raw;
+  const { source, destination, port, context = untold } = raw;
   if (!isPort(port)) return malformed('the port is not from 0 to 65535');
-  return { source, destination, protocol: 'tcp', method: '', host: '', hostPort: null, path: '', port };
+  const nothing = { method: '', host: '', hostPort: null, path: '' };
+  return { source, destination, protocol: 'tcp', ...nothing, port, context };
 }
 
 /** Tells a rejection from a request. */

@@ -1,6 +1,6 @@
-import type { Facts } from './facts.ts';
+import { type Facts, isSingle, type SingleAttribute, singleFacts } from './facts.ts';
 import { type CompiledRule, ruleHolds } from './match.ts';
-import type { Operation, Predicate, PredicateField, Source, StringMatch } from './policy.ts';
+import { type Entry, type Predicate, type Side, sides as allSides, type TextMatch } from './policy.ts';
 import { PrefixTree } from './prefix-tree.ts';
 import { rulesInStep, type Steps } from './steps.ts';
 
@@ -12,9 +12,6 @@ export type RuleFinder = {
   readonly gather: (facts: Facts, into: CompiledRule[], limit: number) => void;
 };
 
-/** Which side of a rule it is filed by. */
-export type Side = 'from' | 'to';
-
 /**
  * An index over rules. Each rule is filed under the values of its most selective predicate, counted over the rules at
  * hand; a crowded place is indexed again by another predicate. So a search costs a few look-ups, whatever the number of
@@ -23,7 +20,7 @@ export type Side = 'from' | 'to';
  */
 export function* buildIndex(rules: readonly CompiledRule[]): Steps<RuleFinder> {
   const atoms = countAll(rules);
-  return yield* build(rules, ['from', 'to'], new Set(), { atoms: atoms + baseBudget + budgetFactor * atoms });
+  return yield* build(rules, allSides, new Set(), { atoms: atoms + baseBudget + budgetFactor * atoms });
 }
 
 /** An index by one side only, its crowds left as lists: it leads to rules that a request half fits. */
@@ -42,7 +39,7 @@ const budgetFactor = 8;
 function* build(
   rules: readonly CompiledRule[],
   sides: readonly Side[],
-  used: ReadonlySet<PredicateField>,
+  used: ReadonlySet<SingleAttribute>,
   budget: Budget,
 ): Steps<RuleFinder> {
   if (rules.length <= maxLeaf) return new RuleList(rules);
@@ -53,7 +50,7 @@ function* build(
     if (i % rulesInStep === 0) yield;
     counts.add(rule, used);
   }
-  const shelves = new Map<PredicateField, Shelf>();
+  const shelves = new Map<SingleAttribute, Shelf>();
   const rest: CompiledRule[] = [];
   for (const [i, rule] of rules.entries()) {
     if (i % rulesInStep === 0) yield;
@@ -63,14 +60,14 @@ function* build(
       continue;
     }
     for (const predicate of cover) {
-      const shelf = shelves.get(predicate.field) ?? new Shelf(predicate.field);
-      shelves.set(predicate.field, shelf);
+      const shelf = shelves.get(predicate.attribute) ?? new Shelf(predicate.attribute);
+      shelves.set(predicate.attribute, shelf);
       shelf.add(predicate, rule);
     }
   }
   if (shelves.size === 0) return new RuleList(rules);
-  for (const [field, shelf] of shelves) {
-    const below = new Set(used).add(field);
+  for (const [attribute, shelf] of shelves) {
+    const below = new Set(used).add(attribute);
     yield* shelf.seal((crowd) => build(crowd, sides, below, budget));
   }
   return new RuleNode([...shelves.values()], new RuleList(rest));
@@ -124,7 +121,7 @@ class RuleNode implements RuleFinder {
   }
 }
 
-/** The rules filed by one field: by whole value, by beginning, by end, and for requests without the attribute. */
+/** The rules filed by one attribute: by whole value, by beginning, by end, and for requests without the attribute. */
 class Shelf implements RuleFinder {
   readonly #read: (facts: Facts) => string | number | undefined;
   readonly #filling = new Map<string | number, CompiledRule[]>();
@@ -134,11 +131,11 @@ class Shelf implements RuleFinder {
   #ofAbsent: CompiledRule[] = [];
   #absent: RuleFinder | undefined;
 
-  constructor(field: PredicateField) {
-    this.#read = readFact[field];
+  constructor(attribute: SingleAttribute) {
+    this.#read = singleFacts[attribute];
   }
 
-  add(predicate: Predicate, rule: CompiledRule): void {
+  add(predicate: Filable, rule: CompiledRule): void {
     for (const { kind, text } of atomsOf(predicate)) {
       if (kind === 'prefix') (this.#prefixes ??= new PrefixTree()).add(String(text), rule);
       else if (kind === 'suffix') (this.#suffixes ??= new PrefixTree()).add(reverse(String(text)), rule);
@@ -148,7 +145,7 @@ class Shelf implements RuleFinder {
         rules.push(rule);
       }
     }
-    if (rule.policy.action === 'DENY') this.#ofAbsent.push(rule);
+    if (rule.policy.action !== 'ALLOW') this.#ofAbsent.push(rule);
   }
 
   *seal(build: (rules: readonly CompiledRule[]) => Steps<RuleFinder>): Steps<void> {
@@ -195,44 +192,44 @@ function countAll(rules: readonly CompiledRule[]): number {
 
 /** How many rules name each value: the fewer, the more a look-up by it excludes. */
 class AtomCounts {
-  readonly #counts = new Map<PredicateField, Readonly<Record<Atom['kind'], Map<string | number, number>>>>();
+  readonly #counts = new Map<SingleAttribute, Readonly<Record<Atom['kind'], Map<string | number, number>>>>();
 
-  add({ rule }: CompiledRule, used: ReadonlySet<PredicateField>): void {
-    for (const side of [rule.from, rule.to]) {
-      for (const { predicates } of side) {
+  add({ rule }: CompiledRule, used: ReadonlySet<SingleAttribute>): void {
+    for (const side of allSides) {
+      for (const { predicates } of rule[side]) {
         for (const predicate of predicates) if (canFile(predicate, used)) this.#add(predicate);
       }
     }
   }
 
   /** How many rules share the most common value of a predicate. */
-  crowdOf(predicate: Predicate): number {
-    const counts = this.#counts.get(predicate.field);
+  crowdOf(predicate: Filable): number {
+    const counts = this.#counts.get(predicate.attribute);
     let crowd = 0;
     for (const { kind, text } of atomsOf(predicate)) crowd = Math.max(crowd, counts?.[kind].get(text) ?? 0);
     return crowd;
   }
 
-  #add(predicate: Predicate): void {
-    const counts = this.#counts.get(predicate.field) ?? {
+  #add(predicate: Filable): void {
+    const counts = this.#counts.get(predicate.attribute) ?? {
       exact: new Map(),
       prefix: new Map(),
       suffix: new Map(),
     };
-    this.#counts.set(predicate.field, counts);
+    this.#counts.set(predicate.attribute, counts);
     for (const { kind, text } of atomsOf(predicate))
       counts[kind].set(text, (counts[kind].get(text) ?? 0) + 1);
   }
 }
 
-/** One predicate for each entry of the better side, or undefined when neither side can be filed. */
+/** One predicate for each entry of the best side, or undefined when no side can be filed. */
 function chooseCover(
   { rule }: CompiledRule,
   sides: readonly Side[],
-  used: ReadonlySet<PredicateField>,
+  used: ReadonlySet<SingleAttribute>,
   counts: AtomCounts,
-): readonly Predicate[] | undefined {
-  let best: { predicates: readonly Predicate[]; crowd: number } | undefined;
+): readonly Filable[] | undefined {
+  let best: { predicates: readonly Filable[]; crowd: number } | undefined;
   for (const side of sides) {
     const cover = coverSide(rule[side], used, counts);
     if (cover !== undefined && (best === undefined || cover.crowd < best.crowd)) best = cover;
@@ -241,15 +238,15 @@ function chooseCover(
 }
 
 function coverSide(
-  entries: readonly (Source | Operation)[],
-  used: ReadonlySet<PredicateField>,
+  entries: readonly Entry[],
+  used: ReadonlySet<SingleAttribute>,
   counts: AtomCounts,
-): { predicates: readonly Predicate[]; crowd: number } | undefined {
+): { predicates: readonly Filable[]; crowd: number } | undefined {
   if (entries.length === 0) return undefined;
-  const chosen: Predicate[] = [];
+  const chosen: Filable[] = [];
   let crowd = 0;
   for (const { predicates } of entries) {
-    let least: { predicate: Predicate; crowd: number } | undefined;
+    let least: { predicate: Filable; crowd: number } | undefined;
     for (const predicate of predicates) {
       if (!canFile(predicate, used)) continue;
       const rivals = counts.crowdOf(predicate);
@@ -262,30 +259,28 @@ function coverSide(
   return { predicates: chosen, crowd };
 }
 
-function canFile(predicate: Predicate, used: ReadonlySet<PredicateField>): boolean {
-  return !predicate.negated && !used.has(predicate.field) && atomsOf(predicate).length > 0;
+/** A predicate that a request can only meet with one of certain values. */
+type Filable = Predicate & { readonly attribute: SingleAttribute };
+
+function canFile(predicate: Predicate, used: ReadonlySet<SingleAttribute>): predicate is Filable {
+  const { attribute, negated } = predicate;
+  return !negated && isSingle(attribute) && !used.has(attribute) && atomsOf(predicate).length > 0;
 }
 
 /** The values a request must have one of for the predicate to hold; none when any value will do. */
 function atomsOf(predicate: Predicate): readonly Atom[] {
-  if (predicate.field === 'ports') return predicate.matches.map((text) => ({ kind: 'exact', text }));
-  const matches: readonly StringMatch[] =
-    predicate.field === 'hosts' ? predicate.matches.map(({ name }) => name) : predicate.matches;
-  return matches.every(isAtom) ? matches : [];
+  if (predicate.kind === 'port') return predicate.matches.map((text) => ({ kind: 'exact', text }));
+  if (predicate.kind !== 'text' && predicate.kind !== 'host') return [];
+  const matches: readonly TextMatch[] =
+    predicate.kind === 'host' ? predicate.matches.map(({ name }) => name) : predicate.matches;
+  return matches.some(({ kind }) => kind === 'present') ? [] : matches.flatMap(atomOf);
 }
 
-function isAtom(match: StringMatch): match is StringMatch & Atom {
-  return match.kind !== 'present';
+/** What a template matches begins as it does. */
+function atomOf(match: TextMatch): readonly Atom[] {
+  if (match.kind === 'present') return [];
+  return match.kind === 'template' ? [{ kind: 'prefix', text: match.prefix }] : [match];
 }
-
-const readFact: Readonly<Record<PredicateField, (facts: Facts) => string | number | undefined>> = {
-  principals: (facts) => facts.principal,
-  namespaces: (facts) => facts.namespace,
-  hosts: (facts) => facts.host,
-  ports: (facts) => facts.port,
-  methods: (facts) => facts.method,
-  paths: (facts) => facts.path,
-};
 
 function reverse(text: string): string {
   let out = '';

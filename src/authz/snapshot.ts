@@ -1,7 +1,9 @@
 import { createHash } from 'node:crypto';
 import { MeshError, quote } from '../errors.ts';
+import type { PolicyAction } from './document.ts';
 import { kubernetesNames, type SpiffeId, type TrustDomain } from '../spiffe/id.ts';
 import { type CompiledRule, compileRule } from './match.ts';
+import { gatewayGroup } from './parse.ts';
 import type { Policy } from './policy.ts';
 import { buildIndex, buildSideIndex, type RuleFinder } from './rule-index.ts';
 import { finish, rulesInStep, type Steps } from './steps.ts';
@@ -19,6 +21,8 @@ export type SnapshotInput = {
   /** With distinct keys. */
   readonly policies: readonly Policy[];
   readonly workloads: readonly Workload[];
+  /** Whether a provider that a CUSTOM policy names is taken to have said yes. False when left out: such a call is denied. */
+  readonly providersAnswer?: boolean;
   /** The snapshot before this one: what was compiled there for policies that are the same objects is used again. */
   readonly previous?: Snapshot;
 };
@@ -30,27 +34,51 @@ export class Applied {
   readonly allowRules: readonly CompiledRule[];
   readonly deny: RuleFinder;
   readonly allow: RuleFinder;
+  readonly custom: RuleFinder;
+  readonly audit: RuleFinder;
+  /** Whether a policy that decides anything applies: none on trial, and none that only marks calls. */
+  readonly isGoverned: boolean;
+  /** Null when none is on trial; null in it for an action of which none is. */
+  readonly onTrial: Readonly<Record<'ALLOW' | 'DENY', RuleFinder | null>> | null;
   #near: readonly RuleFinder[] | undefined;
 
-  private constructor(parts: Pick<Applied, 'policies' | 'allowRules' | 'deny' | 'allow'>) {
+  private constructor(parts: AppliedParts) {
     this.policies = parts.policies;
     this.allowRules = parts.allowRules;
     this.deny = parts.deny;
     this.allow = parts.allow;
+    this.custom = parts.custom;
+    this.audit = parts.audit;
+    this.isGoverned = this.policies.some(({ dryRun, action }) => !dryRun && action !== 'AUDIT');
+    this.onTrial = parts.onTrial;
   }
 
   static *compile(
     policies: readonly Policy[],
     rulesOf: (policy: Policy) => readonly CompiledRule[],
   ): Steps<Applied> {
-    const rules = { ALLOW: [] as CompiledRule[], DENY: [] as CompiledRule[] };
+    const enforced = noRules();
+    const tried = noRules();
     for (const [i, policy] of policies.entries()) {
       if (i % rulesInStep === 0) yield;
-      for (const rule of rulesOf(policy)) rules[policy.action].push(rule);
+      const rules = (policy.dryRun ? tried : enforced)[policy.action];
+      for (const rule of rulesOf(policy)) rules.push(rule);
     }
-    const deny = yield* buildIndex(rules.DENY);
-    const allow = yield* buildIndex(rules.ALLOW);
-    return new Applied({ policies, allowRules: rules.ALLOW, deny, allow });
+    const isTried = (action: PolicyAction): boolean =>
+      policies.some((policy) => policy.dryRun && policy.action === action);
+    const onTrial = {
+      ALLOW: isTried('ALLOW') ? yield* buildIndex(tried.ALLOW) : null,
+      DENY: isTried('DENY') ? yield* buildIndex(tried.DENY) : null,
+    };
+    return new Applied({
+      policies,
+      allowRules: enforced.ALLOW,
+      deny: yield* buildIndex(enforced.DENY),
+      allow: yield* buildIndex(enforced.ALLOW),
+      custom: yield* buildIndex(enforced.CUSTOM),
+      audit: yield* buildIndex(enforced.AUDIT),
+      onTrial: onTrial.ALLOW === null && onTrial.DENY === null ? null : onTrial,
+    });
   }
 
   /** Finders that lead to rules of which one side fits a request; made at the first denial, or beforehand. */
@@ -67,6 +95,15 @@ export class Applied {
   }
 }
 
+type AppliedParts = Pick<
+  Applied,
+  'policies' | 'allowRules' | 'deny' | 'allow' | 'custom' | 'audit' | 'onTrial'
+>;
+
+function noRules(): Readonly<Record<PolicyAction, CompiledRule[]>> {
+  return { ALLOW: [], DENY: [], AUDIT: [], CUSTOM: [] };
+}
+
 /**
  * All policies at one revision. Nothing in it changes; what applies to a destination is worked out when it is first
  * asked for, or before that by {@link Snapshot.prepare}, and shared by destinations with the same policies.
@@ -74,6 +111,7 @@ export class Applied {
 export class Snapshot {
   readonly revision: number;
   readonly trustDomain: TrustDomain;
+  readonly providersAnswer: boolean;
   readonly #attachment: Attachment;
   readonly #firstOrdinals: Map<Policy, number>;
   readonly #rules: Map<Policy, readonly CompiledRule[]>;
@@ -86,6 +124,7 @@ export class Snapshot {
     if ('unchanged' in input) {
       const { unchanged } = input;
       this.trustDomain = unchanged.trustDomain;
+      this.providersAnswer = unchanged.providersAnswer;
       this.#attachment = unchanged.#attachment;
       this.#firstOrdinals = unchanged.#firstOrdinals;
       this.#rules = unchanged.#rules;
@@ -95,6 +134,7 @@ export class Snapshot {
       return;
     }
     this.trustDomain = input.trustDomain;
+    this.providersAnswer = input.providersAnswer ?? false;
     this.#firstOrdinals = new Map();
     this.#rules = new Map();
     this.#byDestination = new Map();
@@ -202,7 +242,7 @@ export function compileSnapshot(input: SnapshotInput): Snapshot {
 
 /**
  * Which policies apply to a workload: those of the root namespace and of its own, whose selector its labels satisfy.
- * When several entries give one ID, a DENY policy applies if any of them satisfies it and an ALLOW policy only if all do:
+ * When several entries give one ID, an ALLOW policy applies only if all of them satisfy it and any other if one does:
  * a request does not say which of the workloads it reached.
  */
 class Attachment {
@@ -243,7 +283,7 @@ class Attachment {
     const any = others.length === 0 ? first : new Set(attached.flatMap((policies) => [...policies]));
     yield;
     return [...any]
-      .filter((policy) => policy.action === 'DENY' || attached.every((policies) => policies.has(policy)))
+      .filter((policy) => policy.action !== 'ALLOW' || attached.every((policies) => policies.has(policy)))
       .sort((a, b) => (a.key < b.key ? -1 : 1));
   }
 
@@ -253,7 +293,7 @@ class Attachment {
     for (const namespace of new Set([this.#rootNamespace, own])) {
       const shelf = namespace === undefined ? undefined : this.#byNamespace.get(namespace);
       if (shelf === undefined) continue;
-      for (const policy of shelf.everyone) found.add(policy);
+      for (const policy of shelf.everyone) if (isTarget(policy, own, labels)) found.add(policy);
       for (const [name, value] of Object.entries(labels)) {
         for (const policy of shelf.byLabel.get(labelKey(name, value)) ?? []) {
           const selected = [...policy.selector].every(([key, text]) => readLabel(labels, key) === text);
@@ -263,6 +303,20 @@ class Attachment {
     }
     return found;
   }
+}
+
+/** A policy with targets applies to the gateways of its own namespace that it names, and to nothing else. */
+function isTarget(
+  { targetRefs, namespace }: Policy,
+  own: string | undefined,
+  labels: Workload['labels'],
+): boolean {
+  if (targetRefs.length === 0) return true;
+  const gateway = readLabel(labels, `${gatewayGroup}/gateway-name`);
+  return (
+    namespace === own &&
+    targetRefs.some((target) => target.name === gateway && (target.namespace ?? namespace) === namespace)
+  );
 }
 
 /** Policies of a namespace: those without a selector, and the others by their selector's first label. */

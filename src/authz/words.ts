@@ -1,7 +1,8 @@
 import { quote } from '../errors.ts';
 import type { Facts } from './facts.ts';
-import type { CompiledRule, Test } from './match.ts';
-import { fieldName, type Predicate, type PredicateField } from './policy.ts';
+import type { Attribute } from './document.ts';
+import type { CompiledEntries, CompiledRule } from './match.ts';
+import { type Entry, type Predicate, sides } from './policy.ts';
 
 /** What a predicate wanted and the call had: `methods is GET, the call used POST`. */
 export function describeMiss(predicate: Predicate, facts: Facts): string {
@@ -15,7 +16,7 @@ export function describeWanted(predicate: Predicate): string {
   const { values } = predicate;
   const shown = values.slice(0, maxShown).map(show).join(', ');
   const more = values.length > maxShown ? ` and ${values.length - maxShown} more` : '';
-  const text = `${fieldName(predicate)} is ${values.length > 1 ? 'one of ' : ''}${shown}${more}`;
+  const text = `${predicate.field} is ${values.length > 1 ? 'one of ' : ''}${shown}${more}`;
   wanted.set(predicate, text);
   return text;
 }
@@ -24,38 +25,75 @@ export function describeWanted(predicate: Predicate): string {
 const wanted = new WeakMap<Predicate, string>();
 const maxShown = 5;
 
-/** What the call had where a predicate looks. */
+/** What the call had where a predicate looks. Values of headers, claims and metadata may be secrets, and are not told. */
 export function describeUsed(predicate: Predicate, facts: Facts): string {
-  return describeFact[predicate.field](facts);
+  const { attribute, names } = predicate;
+  if (attribute === 'request.headers') return describeHeader(names[0] ?? '', facts);
+  return describeFact[attribute](facts);
 }
 
-const describeFact: Readonly<Record<PredicateField, (facts: Facts) => string>> = {
-  principals: ({ principal }) =>
+function describeHeader(name: string, facts: Facts): string {
+  const lines = facts.headerLines(name);
+  if (lines === undefined) return `the header ${show(name)} cannot be judged`;
+  if (lines.length === 0) return `the call has no header ${show(name)}`;
+  return `the call has ${lines.length === 1 ? 'another value' : `${lines.length} values`} of ${show(name)}`;
+}
+
+const describeFact: Readonly<Record<Exclude<Attribute, 'request.headers'>, (facts: Facts) => string>> = {
+  'source.principal': ({ principal }) =>
     principal === undefined ? 'the caller has no certificate' : `the caller is ${show(principal)}`,
-  namespaces: ({ namespace }) =>
+  'source.namespace': ({ namespace }) =>
     namespace === undefined
       ? "the caller's ID names no namespace of this trust domain"
       : `the caller is in ${show(namespace)}`,
-  methods: ({ method }) =>
+  'source.serviceAccount': ({ serviceAccount }) =>
+    serviceAccount === undefined
+      ? "the caller's ID names no service account of this trust domain"
+      : `the caller is ${show(serviceAccount)}`,
+  'source.trustDomain': ({ trustDomain }) =>
+    trustDomain === undefined ? 'the caller has no certificate' : `the caller is of ${show(trustDomain)}`,
+  'source.ip': (facts) => describeAddress(facts, 'source.ip'),
+  'remote.ip': (facts) => describeAddress(facts, 'remote.ip'),
+  'destination.ip': (facts) => describeAddress(facts, 'destination.ip'),
+  'request.auth.principal': (facts) => describeToken(facts),
+  'request.auth.audiences': (facts) => describeToken(facts),
+  'request.auth.presenter': (facts) => describeToken(facts),
+  'request.auth.claims': (facts) => describeToken(facts),
+  'request.method': ({ method }) =>
     method === undefined ? 'the call has no method' : `the call used ${show(method)}`,
-  paths: ({ path }) => (path === undefined ? 'the call has no path' : `the call used ${show(path)}`),
-  ports: ({ port }) => (port === undefined ? 'the port is not known' : `the call used ${port}`),
-  hosts: ({ host, hostPort }) => {
+  'request.path': ({ path }) => (path === undefined ? 'the call has no path' : `the call used ${show(path)}`),
+  'destination.port': ({ port }) => (port === undefined ? 'the port is not known' : `the call used ${port}`),
+  'request.host': ({ host, hostPort }) => {
     if (host === undefined) return 'the call has no host';
     return `the call used ${show(host)}${hostPort === null ? ' without a port' : `:${hostPort}`}`;
   },
+  'connection.sni': ({ sni }) => {
+    if (sni === undefined) return 'what TLS asked for is not known';
+    return sni === '' ? 'TLS asked for no name' : `TLS asked for ${show(sni)}`;
+  },
+  'filter.metadata': () => 'the proxy noted something else, or nothing',
 };
 
-/** The first thing that could not be judged in the entries by which a DENY rule holds; undefined when all was. */
-export function whyUnjudged({ rule, from, to }: CompiledRule, facts: Facts): string | undefined {
-  return firstUnjudged(rule.from, from, facts) ?? firstUnjudged(rule.to, to, facts);
+function describeAddress(facts: Facts, attribute: 'source.ip' | 'remote.ip' | 'destination.ip'): string {
+  return facts.address(attribute) === undefined ? 'the address is not known' : 'the address is another';
 }
 
-function firstUnjudged(
-  entries: readonly { readonly predicates: readonly Predicate[] }[],
-  tests: readonly (readonly Test[])[],
-  facts: Facts,
-): string | undefined {
+function describeToken({ protocol, token }: Facts): string {
+  if (protocol === 'tcp') return 'the call has no token';
+  if (token === undefined) return 'the proxy tells of no token';
+  return token === null ? 'the call has no token of a subject' : 'the token has another value';
+}
+
+/** The first thing that could not be judged in the entries by which a DENY rule holds; undefined when all was. */
+export function whyUnjudged(compiled: CompiledRule, facts: Facts): string | undefined {
+  for (const side of sides) {
+    const unjudged = firstUnjudged(compiled.rule[side], compiled[side], facts);
+    if (unjudged !== undefined) return unjudged;
+  }
+  return undefined;
+}
+
+function firstUnjudged(entries: readonly Entry[], tests: CompiledEntries, facts: Facts): string | undefined {
   let unjudged: string | undefined;
   for (const [i, entry] of tests.entries()) {
     const outcomes = entry.map((test) => test(facts));

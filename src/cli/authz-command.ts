@@ -4,10 +4,12 @@ import type { Explanation } from '../authz/explain.ts';
 import { formatExplanation } from '../authz/format-explanation.ts';
 import { loadConfig } from '../config.ts';
 import { MeshError, quote } from '../errors.ts';
+import { readCallContext } from '../http/call-context.ts';
 import { unknownHost } from '../http/unknown-host.ts';
 import type { SourceFile } from '../identity/plan.ts';
 import { SpiffeId } from '../spiffe/id.ts';
 import { parsePort } from './arguments.ts';
+import { readContext } from './authz-context.ts';
 import { exitCodes } from './failure.ts';
 import { examples } from './help.ts';
 import { globalOptions } from './global-options.ts';
@@ -21,6 +23,11 @@ type CheckOptions = {
   readonly path: string;
   readonly host?: string;
   readonly port?: number;
+  readonly header?: readonly string[];
+  readonly sourceIp?: string;
+  readonly remoteIp?: string;
+  readonly sni?: string;
+  readonly claims?: string;
   readonly file?: readonly string[];
 };
 
@@ -38,6 +45,14 @@ export function authzCommand(session: Session): Command {
     .option('--path <path>', 'HTTP path', '/')
     .option('--host <host>', 'Host of the request, such as orders.shop:8080')
     .option('--port <port>', 'port of the called service', parsePort)
+    .option(
+      '--header <line...>',
+      "a header of the request, such as 'x-team: red'; repeat it, or give none for 'not known'",
+    )
+    .option('--source-ip <address>', 'address of the peer of the connection')
+    .option('--remote-ip <address>', 'address of the client behind trusted proxies')
+    .option('--sni <name>', 'what TLS asked for')
+    .option('--claims <file>', 'JSON of the claims of a verified token; none for a call without one')
     .option(
       '-f, --file <file...>',
       'judge by these files of entries and policies instead of asking the server',
@@ -82,7 +97,9 @@ const checkExamples = [
   'authz check --from none --to spiffe://mesh.internal/ns/pay/sa/ledger --path / -f mesh.yaml',
 ];
 
-function questionOf({ from, to, method, path, host, port }: CheckOptions) {
+function questionOf(options: CheckOptions) {
+  const { from, to, method, path, host, port } = options;
+  const context = readContext(options);
   return {
     source: from === 'none' ? null : from,
     destination: to,
@@ -90,6 +107,7 @@ function questionOf({ from, to, method, path, host, port }: CheckOptions) {
     path,
     ...(host === undefined ? {} : { host }),
     ...(port === undefined ? {} : { port }),
+    ...(Object.keys(context).length === 0 ? {} : { context }),
   };
 }
 
@@ -98,8 +116,9 @@ async function checkFiles(
   session: Session,
   command: Command,
   files: readonly SourceFile[],
-  { from, to, method, path, host, port }: CheckOptions,
+  options: CheckOptions,
 ): Promise<Explanation> {
+  const { from, to, method, path, host, port } = options;
   // Loaded here, so that commands which ask a server do not wait for the engine to load.
   const [{ explainCall }, { compileMesh }, { planApply }] = await Promise.all([
     import('../authz/judge.ts'),
@@ -137,5 +156,6 @@ async function checkFiles(
     path,
     authority: host ?? unknownHost,
     port: port ?? 0,
+    context: readCallContext(readContext(options)),
   });
 }

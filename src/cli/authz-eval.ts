@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { z } from 'zod';
+import type { CallContext } from '../authz/context.ts';
 import { decide } from '../authz/decide.ts';
 import type { PolicyDocument } from '../authz/document.ts';
 import { decideAsIstio, type IstioVerdict } from '../authz/istio.ts';
@@ -240,11 +241,13 @@ function judgeStrictly(
     rootNamespace: mesh.rootNamespace ?? 'istio-system',
     policies: documents.map((document) => parsePolicy(document)),
     workloads: [{ id: destination, labels: workload.labels }],
+    providersAnswer: true,
   });
   const port = request.destinationPort ?? 0;
+  const context = contextOf(proxyRequest(request));
   const read =
     request.protocol === 'tcp'
-      ? canonicalizeTcp({ source, destination, port })
+      ? canonicalizeTcp({ source, destination, port, context })
       : canonicalizeHttp({
           source,
           destination,
@@ -252,10 +255,38 @@ function judgeStrictly(
           path: request.path ?? '',
           authority: request.host ?? '',
           port,
+          context,
         });
   if (isRejection(read)) return { allow: false, ...nothing, why: read.why };
-  const { verdict, rule, why } = decide(snapshot, read);
-  return { allow: verdict === 'allow', ...nothing, rule: rule === '' ? null : istioName(rule), why };
+  const { verdict, rule, why, custom, shadow } = decide(snapshot, read);
+  return {
+    allow: verdict === 'allow',
+    rule: rule === '' ? null : istioName(rule),
+    shadow: shadow ?? nothing.shadow,
+    custom,
+    why,
+  };
+}
+
+/** A line says all there is to know of a call: what it leaves out, the call does not have. Addresses may be unknown. */
+function contextOf({
+  headers,
+  sourceIp,
+  remoteIp,
+  destinationIp,
+  sni,
+  claims,
+  metadata,
+}: ProxyRequest): CallContext {
+  return {
+    headerLines: (name) => headers.filter(([each]) => each === name).map(([, value]) => value),
+    sourceIp: sourceIp ?? undefined,
+    remoteIp: remoteIp ?? undefined,
+    destinationIp: destinationIp ?? undefined,
+    sni,
+    claims,
+    metadata,
+  };
 }
 
 /** `shop/all rule[0]` as Istio names it. */

@@ -1,7 +1,9 @@
+import { type CallContext, untold } from '../authz/context.ts';
 import { ambiguous, malformed, type Rejection } from '../authz/rejection.ts';
 import { SpiffeId } from '../spiffe/id.ts';
 import { type AttributeContext, type AttributeContext_HttpRequest, CheckRequest } from '../wire/authz.ts';
-import type { Address, HeaderValue } from '../wire/core.ts';
+import type { HeaderValue } from '../wire/core.ts';
+import { formatAddress, portOf, readContext } from './context.ts';
 import type { ReadPeerCertificate } from './peer-certificate.ts';
 import { ownHeaderPrefix } from './response.ts';
 
@@ -31,6 +33,8 @@ export type Check = {
   readonly port: number;
   /** Names of request headers that only we may set, to be removed before the application sees the request. */
   readonly foreignHeaders: readonly string[];
+  /** What else the proxy tells of the call. */
+  readonly context: CallContext;
   /** Why the request cannot be judged, or null. The other fields are then for the record only. */
   readonly rejection: Rejection | null;
 };
@@ -49,7 +53,7 @@ export function readCheck(bytes: Uint8Array, readCertificate: ReadPeerCertificat
   }
   if (attributes === undefined) return { ...emptyCheck, rejection: malformed('the check has no attributes') };
   const source = readSource(attributes, readCertificate);
-  const http = readHttp(attributes.request?.http);
+  const { headerLines, ...http } = readHttp(attributes.request?.http);
   return {
     ...emptyCheck,
     ...source,
@@ -57,6 +61,7 @@ export function readCheck(bytes: Uint8Array, readCertificate: ReadPeerCertificat
     sourceAddress: formatAddress(attributes.source?.address),
     claimedDestination: attributes.destination?.principal ?? '',
     port: portOf(attributes.destination?.address),
+    context: readContext(attributes, headerLines),
     rejection: source.rejection ?? http.rejection,
   };
 }
@@ -83,11 +88,12 @@ function readSource(
   return { source: id, sourceSerial: names.serial, sourceKey: names.spkiSha256, rejection: null };
 }
 
-type HttpParts = Pick<Check, 'protocol' | 'method' | 'authority' | 'path' | 'foreignHeaders' | 'rejection'>;
+type HttpParts = Pick<Check, 'protocol' | 'method' | 'authority' | 'path' | 'foreignHeaders' | 'rejection'> &
+  Pick<CallContext, 'headerLines'>;
 
 function readHttp(http: AttributeContext_HttpRequest | undefined): HttpParts {
   const nothing = { method: '', authority: '', path: '', foreignHeaders: [], rejection: null } as const;
-  if (http === undefined) return { protocol: 'tcp', ...nothing };
+  if (http === undefined) return { protocol: 'tcp', ...nothing, headerLines: undefined };
   const headers = collectHeaders(http);
   const method = agree('method', [http.method, ...headers.valuesOf(':method')]);
   const path = agree('path', [http.path, ...headers.valuesOf(':path')]);
@@ -108,6 +114,7 @@ function readHttp(http: AttributeContext_HttpRequest | undefined): HttpParts {
     path: path.value,
     authority: authority.value,
     foreignHeaders,
+    headerLines: headers.linesOf,
     rejection: doubled ?? method.rejection ?? path.rejection ?? authority.rejection ?? hidden,
   };
 }
@@ -124,6 +131,7 @@ function agree(what: string, values: readonly string[]): { value: string; reject
 type Headers = {
   readonly names: readonly string[];
   readonly valuesOf: (name: string) => readonly string[];
+  readonly linesOf: NonNullable<CallContext['headerLines']>;
   /** The first of the headers that decide about the request and appear more than once. */
   readonly doubled: string | undefined;
 };
@@ -138,6 +146,12 @@ function collectHeaders(http: AttributeContext_HttpRequest): Headers {
   return {
     names: [...new Set(pairs.map(([name]) => name))],
     valuesOf: (name) => pairs.filter(([key]) => key === name).map(([, value]) => value),
+    linesOf: (name) => {
+      const joined = Object.entries(http.headers).filter(([key]) => key.toLowerCase() === name);
+      // A map joins the lines of a header with commas, which may stand in a line as well.
+      if (joined.some(([, value]) => value.includes(','))) return undefined;
+      return pairs.filter(([key]) => key === name).map(([, value]) => value);
+    },
     doubled: decidingHeaders.find((name) => rawNames.indexOf(name) !== rawNames.lastIndexOf(name)),
   };
 }
@@ -153,22 +167,6 @@ function parseWorkload(text: string): SpiffeId | undefined {
   } catch {
     return undefined;
   }
-}
-
-function formatAddress(address: Address | undefined): string {
-  const kind = address?.address;
-  if (kind?.$case === 'pipe') return kind.pipe.path;
-  if (kind?.$case !== 'socketAddress') return '';
-  const { address: host, portSpecifier } = kind.socketAddress;
-  const text = host.includes(':') ? `[${host}]` : host;
-  return portSpecifier?.$case === 'portValue' ? `${text}:${portSpecifier.portValue}` : text;
-}
-
-function portOf(address: Address | undefined): number {
-  const kind = address?.address;
-  if (kind?.$case !== 'socketAddress') return 0;
-  const port = kind.socketAddress.portSpecifier;
-  return port?.$case === 'portValue' && port.portValue <= 65_535 ? port.portValue : 0;
 }
 
 const decidingHeaders = [':method', ':path', ':authority', 'host'];
@@ -189,5 +187,6 @@ const emptyCheck: Check = {
   path: '',
   port: 0,
   foreignHeaders: [],
+  context: untold,
   rejection: null,
 };

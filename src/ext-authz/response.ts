@@ -1,3 +1,4 @@
+import { denyDecision } from '../authz/decide.ts';
 import type { Decision } from '../authz/decision.ts';
 import { CheckResponse, type DeniedHttpResponse } from '../wire/authz.ts';
 import { HeaderValueOption_HeaderAppendAction } from '../wire/core.ts';
@@ -146,15 +147,9 @@ function overwriteHeader(key: string, value: string): DeniedHttpResponse['header
   };
 }
 
-function engineFailed(decision: Decision): Decision {
-  return {
-    verdict: 'deny',
-    reason: 'engine_failed',
-    rule: '',
-    why: 'the answer could not be encoded as it was decided',
-    revision: Number.isSafeInteger(decision.revision) ? decision.revision : 0,
-    nearest: null,
-  };
+function engineFailed({ revision }: Decision): Decision {
+  const why = 'the answer could not be encoded as it was decided';
+  return denyDecision('engine_failed', why, Number.isSafeInteger(revision) ? revision : 0);
 }
 
 function encode(response: CheckResponse): Buffer {

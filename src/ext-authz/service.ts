@@ -199,10 +199,10 @@ function unjudged(check: Check, peer: UnixPeer | undefined): Omit<Judged, 'decis
 }
 
 function toRequest(check: Check, destination: SpiffeId): AuthzRequest | Rejection {
-  const { source, port, method, path, authority } = check;
+  const { source, port, method, path, authority, context } = check;
   if (check.protocol === 'http')
-    return canonicalizeHttp({ source, destination, method, path, authority, port });
-  return canonicalizeTcp({ source, destination, port });
+    return canonicalizeHttp({ source, destination, method, path, authority, port, context });
+  return canonicalizeTcp({ source, destination, port, context });
 }
 
 function decisionEvent(judged: Judged, check: Check, decisionId: string, time: Date): DecisionEvent {

@@ -1,8 +1,10 @@
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
+import type { CallContext } from '../authz/context.ts';
 import type { Explanation } from '../authz/explain.ts';
 import { quote } from '../errors.ts';
 import { SpiffeId, type TrustDomain } from '../spiffe/id.ts';
+import { callContextBody, readCallContext } from './call-context.ts';
 import { callerOf } from './caller.ts';
 import { parseInput } from './input.ts';
 import { demandNamespace, namespaceOf } from './permit.ts';
@@ -20,6 +22,7 @@ export type AuthzQuestion = {
   readonly host: string;
   /** The destination's port; 0 when unknown. */
   readonly port: number;
+  readonly context: CallContext;
 };
 
 /** What `authz/check` needs of the house. */
@@ -47,6 +50,7 @@ export function addAuthzRoutes(
       path: body.path,
       host: body.host ?? unknownHost,
       port: body.port ?? 0,
+      context: readCallContext(body.context),
     });
   });
 }
@@ -59,4 +63,5 @@ export const checkBody = z.strictObject({
   path: z.string().max(65_536),
   host: z.string().max(4_096).optional(),
   port: z.number().int().min(0).max(65_535).optional(),
+  context: callContextBody.optional(),
 });

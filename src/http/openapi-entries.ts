@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { decisionReasons } from '../authz/decision.ts';
+import { policyActions } from '../authz/document.ts';
 import type { Explanation } from '../authz/explain.ts';
 import type { ErrorCode } from '../errors.ts';
 import type { ApplyResult } from '../identity/administration.ts';
@@ -77,12 +78,16 @@ const ruleSchema = z.object({
     }),
   ),
 });
+const shadowSchema = z.enum(['allowed', 'denied']).nullable();
 const explanationSchema: z.ZodType<Explanation> = z.object({
   verdict: z.enum(['allow', 'deny']),
   reason: z.enum(decisionReasons),
   rule: z.string(),
   why: z.string(),
   revision,
+  custom: z.string().nullable(),
+  audited: z.string(),
+  shadow: z.object({ allow: shadowSchema, deny: shadowSchema }).nullable(),
   request: z.object({
     source: z.string().nullable(),
     destination: z.string(),
@@ -96,7 +101,8 @@ const explanationSchema: z.ZodType<Explanation> = z.object({
   policies: z.array(
     z.object({
       policy: z.string(),
-      action: z.enum(['ALLOW', 'DENY']),
+      action: z.enum(policyActions),
+      dryRun: z.boolean(),
       place: z.string(),
       rules: z.array(ruleSchema),
     }),

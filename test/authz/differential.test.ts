@@ -1,27 +1,38 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { decide } from '../../src/authz/decide.ts';
+import type { AuthzRequest, Decision } from '../../src/authz/decision.ts';
 import { decideNaively } from '../../src/authz/naive.ts';
 import type { Policy } from '../../src/authz/policy.ts';
-import { compileSnapshot } from '../../src/authz/snapshot.ts';
+import { compileSnapshot, type Snapshot, type SnapshotInput } from '../../src/authz/snapshot.ts';
 import { finish } from '../../src/authz/steps.ts';
 import { policies, request, workloads } from './generated.ts';
 import { meshOf } from './mesh.ts';
 
 const requests = fc.array(request, { minLength: 1, maxLength: 20 });
-const verdicts = { allow: 0, deny_rule: 0, no_allow_rule: 0, no_policy: 0 };
+const verdicts = { allow: 0, deny_rule: 0, no_allow_rule: 0, no_policy: 0, custom_unanswered: 0 };
+const beside = { custom: 0, audited: 0, shadow: 0 };
+
+function agree(mesh: SnapshotInput, snapshot: Snapshot, one: AuthzRequest): Decision {
+  const decision = decide(snapshot, one);
+  const { verdict, reason, rule, custom, audited, shadow } = decision;
+  expect({ verdict, reason, rule, custom, audited, shadow }).toEqual(decideNaively(mesh, one));
+  if (custom !== null) beside.custom += 1;
+  if (audited !== '') beside.audited += 1;
+  if (shadow !== null) beside.shadow += 1;
+  return decision;
+}
 
 test.each([
   ['a few policies', 6, 300],
   ['enough policies for crowded shelves', 60, 80],
 ])('the index answers as the specification does: %s', (_name, max, numRuns) => {
   fc.assert(
-    fc.property(policies(max), requests, (list, calls) => {
-      const mesh = meshOf(list, workloads);
+    fc.property(policies(max), requests, fc.boolean(), (list, calls, providersAnswer) => {
+      const mesh = { ...meshOf(list, workloads), providersAnswer };
       const snapshot = compileSnapshot(mesh);
       for (const one of calls) {
-        const { verdict, reason, rule } = decide(snapshot, one);
-        expect({ verdict, reason, rule }).toEqual(decideNaively(mesh, one));
+        const { verdict, reason } = agree(mesh, snapshot, one);
         if (verdict === 'allow') verdicts.allow += 1;
         else if (reason in verdicts) verdicts[reason as 'deny_rule'] += 1;
       }
@@ -48,8 +59,7 @@ test('what was prepared for one set of policies answers as the specification doe
         if (cut % 3 === 0) decide(next, calls[0]!);
         if (cut % 2 === 0) finish(steps);
         for (const one of calls) {
-          const { verdict, reason, rule } = decide(next, one);
-          expect({ verdict, reason, rule }).toEqual(decideNaively(mesh, one));
+          agree(mesh, next, one);
         }
         snapshot = next;
       }
@@ -59,7 +69,7 @@ test('what was prepared for one set of policies answers as the specification doe
 });
 
 test('the generated calls met every kind of answer', () => {
-  expect(Math.min(...Object.values(verdicts))).toBeGreaterThan(50);
+  expect(Math.min(...Object.values(verdicts), ...Object.values(beside))).toBeGreaterThan(50);
 });
 
 const verdictOf = (list: readonly Policy[], one: Parameters<typeof decide>[1]) =>
@@ -115,7 +125,9 @@ test('a denial without a rule names a predicate of an ALLOW rule that applies, a
       const snapshot = compileSnapshot(meshOf(list, workloads));
       for (const one of calls) {
         const { reason, nearest } = decide(snapshot, one);
-        const allow = snapshot.appliedTo(one.destination).policies.filter(({ action }) => action === 'ALLOW');
+        const allow = snapshot
+          .appliedTo(one.destination)
+          .policies.filter(({ action, dryRun }) => action === 'ALLOW' && !dryRun);
         const rules = allow.flatMap((policy) => policy.rules.map(({ name }) => name));
         if (reason !== 'no_allow_rule') expect(nearest).toBeNull();
         else if (rules.length > 0) expect(rules).toContain(nearest?.rule);

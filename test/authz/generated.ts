@@ -1,4 +1,5 @@
 import fc from 'fast-check';
+import { type CallContext, untold } from '../../src/authz/context.ts';
 import type { AuthzRequest } from '../../src/authz/decision.ts';
 import type { Policy } from '../../src/authz/policy.ts';
 import { SpiffeId } from '../../src/spiffe/id.ts';
@@ -18,14 +19,51 @@ const principals = [
 ];
 const namespaces = ['a', 'b', 'a*', '*b', '*'];
 const methods = ['GET', 'POST', 'P*', '*'];
-const paths = ['/', '/a', '/a/b', '/a*', '/a/*', '/a/b*', '*/b', '*b', '*a/b', '*'];
+const paths = [
+  ...['/', '/a', '/a/b', '/a*', '/a/*', '/a/b*', '*/b', '*b', '*a/b', '*'],
+  ...['/{*}', '/a/{*}', '/{**}', '/a/{**}', '/{*}/b', '/{*}/{**}'],
+];
 const hosts = ['h', 'h:80', '*.h', 'h.*', '*:80', 'h:*', '*'];
 const ports = ['80', '81'];
+const addresses = ['10.0.0.0/8', '10.1.0.0/16', '10.1.2.3', '::/0', '::ffff:10.0.0.0/104', '2001:db8::/32'];
+const texts = ['a', 'b', 'a*', '*b', '*'];
+
+/** By the name of the field in a source or operation, or the key of `when`. */
+const sourceFields = {
+  principals,
+  namespaces,
+  serviceAccounts: ['a/x', 'x', 'b/x'],
+  trustDomains: ['example.org', 'other.org', 'ex*', '*.org', '*'],
+  ipBlocks: addresses,
+  remoteIpBlocks: addresses,
+  requestPrincipals: ['i/s', 'i/*', '*', '*/s', '*s', 'i*'],
+};
+const operationFields = { methods, paths, hosts, ports };
+const whenKeys = {
+  'request.headers[x-a]': texts,
+  'request.headers[x-b]': texts,
+  'request.auth.audiences': texts,
+  'request.auth.presenter': texts,
+  'request.auth.claims[groups]': texts,
+  'request.auth.claims[n][scope]': texts,
+  'request.auth.claims[scope]': texts,
+  'request.auth.principal': sourceFields.requestPrincipals,
+  'source.ip': addresses,
+  'remote.ip': addresses,
+  'destination.ip': addresses,
+  'source.namespace': namespaces,
+  'source.principal': principals,
+  'source.serviceAccount': sourceFields.serviceAccounts,
+  'source.trustDomain': sourceFields.trustDomains,
+  'destination.port': ports,
+  'connection.sni': ['h', 'X.H', 'h.*', '*'],
+  'experimental.envoy.filters.http.f[k]': ['a', '[a]', 'a*', '[*]'],
+};
 
 const sources = ['a/sa/x', 'a/sa/y', 'b/sa/x', 'ab/sa/y', 'evil/sa/b', 'aa/sa/xx', 'a/sa/x2'].map(
   (tail) => `spiffe://example.org/ns/${tail}`,
 );
-const destinations = ['pay/sa/ledger', 'pay/sa/two', 'shop/sa/web'].map(
+const destinations = ['pay/sa/ledger', 'pay/sa/two', 'pay/sa/gate', 'shop/sa/web'].map(
   (tail) => `spiffe://example.org/ns/${tail}`,
 );
 
@@ -34,7 +72,52 @@ export const workloads = [
   { id: SpiffeId.parse('spiffe://example.org/ns/pay/sa/ledger'), labels: { app: 'l', tier: 'x' } },
   { id: SpiffeId.parse('spiffe://example.org/ns/pay/sa/two'), labels: { app: 'l' } },
   { id: SpiffeId.parse('spiffe://example.org/ns/pay/sa/two'), labels: { app: 'm', tier: 'x' } },
+  {
+    id: SpiffeId.parse('spiffe://example.org/ns/pay/sa/gate'),
+    labels: { 'gateway.networking.k8s.io/gateway-name': 'g' },
+  },
 ];
+
+const lines = fc.array(fc.constantFrom('a', 'b', ' ab ', '', '\u00e9'), { maxLength: 2 });
+const claim = fc.constantFrom<unknown>('a', 'b', 'a b', ['a', 'b'], ['ab', 1], [], 1, null, undefined);
+const address = fc.constantFrom('10.1.2.3', '10.9.9.9', '::ffff:10.1.2.3', '2001:db8::1', 'x', undefined);
+
+const context: fc.Arbitrary<CallContext> = fc.oneof(
+  { weight: 1, arbitrary: fc.constant(untold) },
+  {
+    weight: 5,
+    arbitrary: fc
+      .record({
+        headers: fc.option(fc.record({ 'x-a': lines, 'x-b': lines }), { nil: undefined, freq: 8 }),
+        sourceIp: address,
+        remoteIp: address,
+        destinationIp: address,
+        sni: fc.constantFrom('', 'h', 'x.h', 'H.x', undefined),
+        claims: fc.option(
+          fc.record({
+            iss: fc.constantFrom<unknown>('i', 'ix', '', 1),
+            sub: fc.constantFrom<unknown>('s', 'xs', ''),
+            aud: claim,
+            azp: claim,
+            groups: claim,
+            scope: claim,
+            n: fc.record({ scope: claim }),
+          }),
+          { nil: null, freq: 6 },
+        ),
+        note: claim,
+      })
+      .map(({ headers, claims, note, ...rest }) => ({
+        ...rest,
+        headerLines:
+          headers === undefined
+            ? undefined
+            : (name: string) => new Map<string, string[]>(Object.entries(headers)).get(name) ?? [],
+        claims: claims === null ? null : new Map(Object.entries(claims)),
+        metadata: new Map([['envoy.filters.http.f', new Map([['k', note]])]]),
+      })),
+  },
+);
 
 export const request: fc.Arbitrary<AuthzRequest> = fc
   .record({
@@ -55,9 +138,12 @@ export const request: fc.Arbitrary<AuthzRequest> = fc
     host: fc.constantFrom('h', 'x.h', 'h.x', 'z'),
     hostPort: fc.constantFrom(null, 80, 81),
     port: fc.constantFrom(0, 80, 81),
+    context,
   })
   .map(({ source, destination, http, ...rest }): AuthzRequest => ({
-    ...(http ? rest : { method: '', path: '', host: '', hostPort: null, port: rest.port }),
+    ...(http
+      ? rest
+      : { method: '', path: '', host: '', hostPort: null, port: rest.port, context: rest.context }),
     protocol: http ? 'http' : 'tcp',
     source: source === null ? null : SpiffeId.parse(source),
     destination: SpiffeId.parse(destination),
@@ -84,26 +170,62 @@ function fields(names: Readonly<Record<string, readonly string[]>>) {
 }
 
 const from = fc.array(
-  fields({ principals, namespaces }).map((source) => ({ source })),
+  fields(sourceFields)
+    .filter(isSource)
+    .map((source) => ({ source })),
   { minLength: 1, maxLength: 2 },
 );
 const to = fc.array(
-  fields({ methods, paths, hosts, ports }).map((operation) => ({ operation })),
+  fields(operationFields).map((operation) => ({ operation })),
   { minLength: 1, maxLength: 2 },
 );
+const condition = fc
+  .constantFrom(...Object.entries(whenKeys))
+  .chain(([key, values]) =>
+    fc.oneof(
+      fc.record({ key: fc.constant(key), values: some(values) }),
+      fc.record({ key: fc.constant(key), notValues: some(values) }),
+      fc.record({ key: fc.constant(key), values: some(values), notValues: some(values) }),
+    ),
+  );
+const when = fc.array(condition, { minLength: 1, maxLength: 2 });
 // A rule for everything decides every call, so it must be rare.
 const rule = fc.oneof(
   { weight: 20, arbitrary: fc.record({ from, to }) },
+  { weight: 10, arbitrary: fc.record({ from, when }) },
+  { weight: 10, arbitrary: fc.record({ to, when }) },
+  { weight: 10, arbitrary: fc.record({ when }) },
   { weight: 10, arbitrary: fc.record({ from }) },
   { weight: 10, arbitrary: fc.record({ to }) },
   { weight: 1, arbitrary: fc.constant({}) },
 );
 
-const spec = fc.record({
-  action: fc.constantFrom('ALLOW', 'ALLOW', 'DENY'),
-  rules: fc.array(rule, { minLength: 1, maxLength: 4 }),
-  selector: fc.constantFrom({}, {}, { matchLabels: { app: 'l' } }, { matchLabels: { app: 'l', tier: 'x' } }),
-});
+const attached = fc.constantFrom<Record<string, unknown>>(
+  ...[{}, {}, { selector: { matchLabels: { app: 'l' } } }],
+  { selector: { matchLabels: { app: 'l', tier: 'x' } } },
+  { targetRefs: [{ group: 'gateway.networking.k8s.io', kind: 'Gateway', name: 'g' }] },
+);
+const rules = fc.array(rule, { minLength: 1, maxLength: 4 });
+/** Rules of the kind that CUSTOM may have, which knows no callers. */
+const customRules = fc.array(fc.record({ to }), { minLength: 1, maxLength: 2 });
+const spec = fc
+  .record({
+    action: fc.constantFrom('ALLOW', 'ALLOW', 'ALLOW', 'DENY', 'DENY', 'AUDIT', 'CUSTOM'),
+    rules,
+    customRules,
+    attached,
+    dryRun: fc.nat(6),
+  })
+  .map(({ action, attached: where, dryRun, ...made }) => ({
+    dryRun: dryRun === 0 && (action === 'ALLOW' || action === 'DENY'),
+    body: {
+      action,
+      ...where,
+      ...(action === 'CUSTOM'
+        ? { provider: { name: 'asked' }, rules: made.customRules }
+        : { rules: made.rules }),
+    },
+  }));
 
 const namespace = fc.constantFrom('pay', 'pay', 'shop', 'istio-system');
 
@@ -112,8 +234,17 @@ export function policies(max: number): fc.Arbitrary<readonly Policy[]> {
   return fc
     .array(fc.tuple(spec, namespace), { maxLength: max })
     .map((list) =>
-      list.flatMap(([body, where], i) => readPolicies(policyText(toFlow(body), `p${i}`, where))),
+      list.flatMap(([{ body, dryRun }, where], i) =>
+        readPolicies(policyText(toFlow(body), `p${i}`, where, dryRun)),
+      ),
     );
+}
+
+/** Service accounts do not stand beside the names that they are made of. */
+function isSource(source: Readonly<Record<string, unknown>>): boolean {
+  const has = (field: string): boolean =>
+    Object.keys(source).some((name) => name.toLowerCase().endsWith(field));
+  return !has('serviceaccounts') || !(has('principals') || has('namespaces'));
 }
 
 function toFlow(body: Readonly<Record<string, unknown>>): string {

@@ -16,12 +16,12 @@ export function readPolicies(text: string): readonly Policy[] {
 }
 
 /** A policy of namespace `pay` from the lines of its spec. */
-export function policyText(spec: string, name = 'p', namespace = 'pay'): string {
+export function policyText(spec: string, name = 'p', namespace = 'pay', dryRun = false): string {
   const lines = spec.split('\n').map((line) => `  ${line}`);
   return [
     'apiVersion: security.istio.io/v1',
     'kind: AuthorizationPolicy',
-    `metadata: { name: ${name}, namespace: ${namespace} }`,
+    `metadata: { name: ${name}, namespace: ${namespace}${dryRun ? ", annotations: { istio.io/dry-run: 'true' }" : ''} }`,
     ...(spec === '{}' ? ['spec: {}'] : ['spec:', ...lines]),
     '',
   ].join('\n');

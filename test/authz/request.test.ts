@@ -1,5 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
+import { untold } from '../../src/authz/context.ts';
 import { canonicalPath } from '../../src/authz/path.ts';
 import { canonicalizeHttp, canonicalizeTcp, isRejection } from '../../src/authz/request.ts';
 import { ledger, web } from './mesh.ts';
@@ -224,7 +225,7 @@ describe('methods and ports', () => {
   test('a TCP connection has no HTTP attributes', () => {
     expect(canonicalizeTcp({ source: web, destination: ledger, port: 5_432 })).toEqual({
       ...{ source: web, destination: ledger, protocol: 'tcp', port: 5_432 },
-      ...{ method: '', host: '', hostPort: null, path: '' },
+      ...{ method: '', host: '', hostPort: null, path: '', context: untold },
     });
   });
 });

@@ -11,6 +11,9 @@ const allow: Decision = {
   why: 'a rule allows it',
   revision: 7,
   nearest: null,
+  custom: null,
+  audited: '',
+  shadow: null,
 };
 const deny: Decision = { ...allow, verdict: 'deny', reason: 'no_allow_rule', rule: '' };
 

@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { beforeAll, expect, test } from 'vitest';
 import { staleSnapshot } from '../../src/agent-staleness.ts';
 import { decide } from '../../src/authz/decide.ts';
+import { untold } from '../../src/authz/context.ts';
 import type { AuthzRequest } from '../../src/authz/decision.ts';
 import { banKey, parseBan } from '../../src/identity/ban.ts';
 import { parseEntry } from '../../src/identity/entry-parse.ts';
@@ -146,6 +147,7 @@ test.each<[string, Partial<AuthzRequest>]>([
     hostPort: null,
     path: '/',
     port: 1,
+    context: untold,
     ...change,
   };
   expect(decide(staleSnapshot({ revision: 9 }, settings), request)).toMatchObject({
