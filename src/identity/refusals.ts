@@ -25,8 +25,8 @@ export type Refusals = {
 
 /**
  * Records the first refusal of a kind at once, and its repeats within the window as one event with their number when
- * the window ends. A kind is code, uid, selectors and resource. A uid may fill 32 kinds in a window, all together
- * 4,096: what a caller asks for beyond that is counted under the resource `*`, so that nobody can flood the log with
+ * the window ends. A kind is code, uid, selectors and resource. A uid, or a certificate that was shown, may fill 32 kinds
+ * in a window, all together 4,096: what a caller asks for beyond that is counted under the resource `*`, so that nobody can flood the log with
  * invented names; beyond 5,120 kinds of all uids nothing is kept until the window ends.
  */
 export function createRefusals(
@@ -37,7 +37,7 @@ export function createRefusals(
 ): Refusals {
   const stop = new AbortController();
   let open = new Map<string, { readonly refusal: Refusal; repeats: number }>();
-  let perUid = new Map<number, number>();
+  let perAccount = new Map<string, number>();
 
   const emit = (refusal: Refusal, count: number): void => {
     const { code, message, resource, selectors, caller } = refusal;
@@ -56,7 +56,7 @@ export function createRefusals(
   const closeWindow = (): void => {
     const ended = open;
     open = new Map();
-    perUid = new Map();
+    perAccount = new Map();
     for (const { refusal, repeats } of ended.values()) if (repeats > 0) emit(refusal, repeats);
   };
   const add = (refusal: Refusal): void => {
@@ -66,8 +66,11 @@ export function createRefusals(
       known.repeats += 1;
       return;
     }
-    const ofUid = perUid.get(refusal.caller.uid) ?? 0;
-    const crowded = ofUid >= maxKindsPerUid || open.size >= maxKinds;
+    const { uid, certificate } = refusal.caller;
+    // Nobody has seen the process of who has shown a certificate: they all have one uid.
+    const account = certificate ?? `uid ${uid}`;
+    const ofAccount = perAccount.get(account) ?? 0;
+    const crowded = ofAccount >= maxKindsPerUid || open.size >= maxKinds;
     if (crowded && refusal.resource !== '*') {
       add({ ...refusal, message: 'more names than are recorded one by one', resource: '*', selectors: [] });
       return;
@@ -75,7 +78,7 @@ export function createRefusals(
     if (crowded && open.size >= maxKinds + maxOverflow) return;
     if (open.size === 0) void clock.sleep(windowMs, stop.signal).then(closeWindow);
     open.set(key, { refusal, repeats: 0 });
-    perUid.set(refusal.caller.uid, ofUid + 1);
+    perAccount.set(account, ofAccount + 1);
     emit(refusal, 1);
   };
   return {

@@ -10,8 +10,8 @@ export type AggregateRules = {
    * it, and one that names another is an error.
    */
   readonly isAggregated: boolean;
-  /** Unguessable. */
-  readonly noncePrefix: string;
+  /** By the number of the kind on the stream, and of the response of that kind. */
+  readonly nonceOf: (kind: number, response: number) => string;
 };
 
 export type AggregateEvent<Request> =
@@ -57,8 +57,9 @@ export function nextAggregate<State, Request>(
   const typeUrl = kindOf(rules, event.typeUrl);
   if (typeUrl === undefined) return turnAway(rules, state, event.typeUrl);
   if (state.kinds.has(typeUrl)) return advance(protocol, state, typeUrl, event);
-  const noncePrefix = `${rules.noncePrefix}${state.kinds.size === 0 ? '' : `.${state.kinds.size}`}`;
-  const kinds = new Map(state.kinds).set(typeUrl, protocol.open(noncePrefix));
+  const kind = state.kinds.size;
+  const opened = protocol.open((response) => rules.nonceOf(kind, response));
+  const kinds = new Map(state.kinds).set(typeUrl, opened);
   const [after, effects] = advance(protocol, { ...state, kinds }, typeUrl, event);
   return [after, after.phase === 'ended' ? effects : [{ kind: 'opened', typeUrl }, ...effects]];
 }
@@ -92,7 +93,8 @@ function turnAway<State>(
     return [{ ...state, phase: 'ended' }, [{ kind: 'fail', code: 'message_invalid', message }]];
   }
   // What a client invents is not kept without end.
-  if (state.ignored.has(typeUrl) || state.ignored.size >= maxIgnored) return [state, []];
+  const isKept = typeUrl.length <= maxTypeUrlLength && state.ignored.size < maxIgnored;
+  if (state.ignored.has(typeUrl) || !isKept) return [state, []];
   return [{ ...state, ignored: new Set(state.ignored).add(typeUrl) }, [{ kind: 'ignored', typeUrl }]];
 }
 
@@ -113,3 +115,4 @@ function advance<State, Request>(
 }
 
 const maxIgnored = 16;
+const maxTypeUrlLength = 256;

@@ -2,7 +2,7 @@ import {
   excessOf,
   type FindResource,
   lookUp,
-  maxNames,
+  type NonceOf,
   type Resource,
   type SentResponse,
   type StreamEffect,
@@ -36,7 +36,7 @@ export type Subscription = {
 };
 
 export type DeltaState = {
-  readonly noncePrefix: string;
+  readonly nonceOf: NonceOf;
   readonly phase: 'new' | 'open';
   /** What the client asks for, in its order. */
   readonly names: ReadonlyMap<string, Subscription>;
@@ -49,10 +49,10 @@ export type DeltaState = {
   readonly awaiting: boolean;
 };
 
-/** A stream before its first request. @param noncePrefix unguessable */
-export function openDelta(noncePrefix: string): DeltaState {
+/** A stream before its first request. */
+export function openDelta(nonceOf: NonceOf): DeltaState {
   return {
-    noncePrefix,
+    nonceOf,
     phase: 'new',
     names: new Map(),
     find: undefined,
@@ -101,8 +101,11 @@ function onRequest(state: DeltaState, request: DeltaRequest): ReturnType<typeof 
   const excess = excessOf(subscribe) ?? excessOf(unsubscribe);
   if (excess !== undefined) return fail(state, excess);
   const isFirst = state.phase === 'new';
+  const isStale = !state.awaiting || nonce !== state.sent?.nonce;
+  // It says nothing, in five bytes: ten thousand of them arrive at once.
+  if (!isFirst && isStale && subscribe.length + unsubscribe.length === 0) return [state, []];
   // A nonce or an error in the first request belongs to an earlier stream.
-  const answers = !isFirst && state.awaiting && nonce === state.sent?.nonce;
+  const answers = !isFirst && !isStale;
   const [settled, effects] = answers ? settle(state, rejection) : ([state, []] as const);
   const names = new Map(settled.names);
   for (const name of subscribe) {
@@ -112,7 +115,8 @@ function onRequest(state: DeltaState, request: DeltaRequest): ReturnType<typeof 
     else if (!isFirst) names.set(name, { ...before, owed: true });
   }
   for (const name of unsubscribe) names.delete(name);
-  if (names.size > maxNames) return fail(state, `a stream may ask for at most ${maxNames} names`);
+  const sum = subscribe.length === 0 ? undefined : excessOf([...names.keys()]);
+  if (sum !== undefined) return fail(state, sum);
   return offer({ ...settled, phase: 'open', names }, effects);
 }
 
@@ -154,7 +158,7 @@ function offer(state: DeltaState, before: readonly StreamEffect[]): ReturnType<t
   const { resources, removed } = dueOf(compared.names, state.find);
   if (state.awaiting || resources.length + removed.length === 0) return [told, effects];
   const responses = state.responses + 1;
-  const nonce = `${state.noncePrefix}-${responses}`;
+  const nonce = state.nonceOf(responses);
   const response = { nonce, version: versionOf(resources), resources, removed };
   effects.push({ kind: 'send', response });
   const names = new Map(compared.names);

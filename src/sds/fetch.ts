@@ -1,8 +1,8 @@
 import { MeshError } from '../errors.ts';
 import { type Attestation, type Peer, stillHolds } from '../identity/evidence.ts';
 import type { DiscoveryRequest } from '../wire/discovery.ts';
-import { evidenceOf, type PipeParts } from './pipe.ts';
-import { excessOf, lookUp, type SentResponse, versionOf } from './resource.ts';
+import { evidenceOf, nodeIdOf, type PipeParts } from './pipe.ts';
+import { excessOf, isGivenStill, lookUp, type SentResponse, versionOf } from './resource.ts';
 import { encodeResponse } from './response.ts';
 import type { Offer, RefusalReason, ResourceSource } from './source.ts';
 
@@ -24,7 +24,7 @@ export async function fetchOnce(
   const { clock, observer, refusals } = parts;
   const names = [...new Set(request.resourceNames)];
   check(request, source.typeUrl);
-  const identity = { peer, nodeId: (request.node?.id ?? '').slice(0, 256) };
+  const identity = { peer, nodeId: nodeIdOf(request.node) };
   const refuse = (selectors: Attestation['selectors'], reason: Refused, resource: string): void => {
     const texts = selectors.map(({ text }) => text);
     refusals.add({ ...reason, resource, selectors: texts, caller: evidenceOf(peer) });
@@ -55,6 +55,13 @@ export async function fetchOnce(
         const message = 'the caller has changed since it asked';
         refuse(now.selectors, { code: 'attestation_failed', message }, '');
         throw new MeshError('attestation_failed', message, { fix: 'ask again' });
+      }
+      // INVARIANT: what was taken away while the caller was attested again does not leave.
+      const last = await firstOffer(source.forNode(request.node)(now, over.signal), over, signal, parts);
+      if (!found.every((resource) => isGivenStill(resource, last.find))) {
+        throw new MeshError('credentials_pending', 'what the caller may have has changed meanwhile', {
+          fix: 'try again',
+        });
       }
     }
     const response: SentResponse = { nonce: '', version: versionOf(found), resources: found, removed: [] };

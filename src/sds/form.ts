@@ -32,9 +32,23 @@ export const deltaForm: Form<DeltaDiscoveryRequest, DeltaState, DeltaRequest> = 
   read: (request) => ({
     subscribe: request.resourceNamesSubscribe,
     unsubscribe: request.resourceNamesUnsubscribe,
-    initialVersions: new Map(Object.entries(request.initialResourceVersions)),
+    initialVersions: versionsOf(request),
     nonce: request.responseNonce,
     rejection: request.errorDetail?.message,
   }),
   encode: encodeDeltaResponse,
 };
+
+/** Of what is asked for and of no more: a client may have seen any number of others, under any version. */
+function versionsOf(request: DeltaDiscoveryRequest): ReadonlyMap<string, string> {
+  const { resourceNamesSubscribe, initialResourceVersions } = request;
+  const versions = new Map<string, string>();
+  for (const name of resourceNamesSubscribe) {
+    if (!Object.hasOwn(initialResourceVersions, name)) continue;
+    const version = initialResourceVersions[name] ?? '';
+    versions.set(name, version.length > maxVersionLength ? 'none of ours' : version);
+  }
+  return versions;
+}
+
+const maxVersionLength = 64;

@@ -1,4 +1,4 @@
-import { randomBytes } from 'node:crypto';
+import { hash, randomBytes } from 'node:crypto';
 import type { ServerDuplexStream } from '@grpc/grpc-js';
 import type { Clock } from '../clock.ts';
 import { MeshError } from '../errors.ts';
@@ -12,9 +12,10 @@ import {
   nextAggregate,
   openAggregate,
 } from './aggregate.ts';
+import { createDeadlines, type Deadlines } from './deadlines.ts';
 import type { Form, WireRequest } from './form.ts';
 import type { SdsObserver, StreamIdentity } from './observer.ts';
-import type { SentResponse } from './resource.ts';
+import { isGivenStill, type SentResponse } from './resource.ts';
 import type { FollowOffers, Offer, RefusalReason, ResourceSource } from './source.ts';
 
 /** How long a stream may keep us waiting. */
@@ -27,6 +28,9 @@ export type PipeLimits = {
   readonly answerMs: number;
 };
 
+/** The waits of all streams. */
+export type PipeDeadlines = Readonly<Record<'first' | 'write' | 'answer', Deadlines>>;
+
 /** What the streams of a service share. */
 export type PipeParts = {
   readonly attest: (peer: Peer) => Promise<Attestation>;
@@ -35,7 +39,8 @@ export type PipeParts = {
   readonly observer: SdsObserver;
   /** Told of requests for kinds of resource that nobody here has. */
   readonly ignored: (stream: StreamIdentity, typeUrl: string) => void;
-  readonly limits: PipeLimits;
+  /** One for each of {@link PipeLimits}, shared by all streams. */
+  readonly deadlines: PipeDeadlines;
 };
 
 /** What one stream may carry. */
@@ -68,15 +73,18 @@ export function openPipe<Wire extends WireRequest, State, Request>(
   { sources, isAggregated }: Cargo,
   parts: PipeParts,
 ): Pipe {
-  const { clock, observer, limits } = parts;
+  const { clock, observer, deadlines } = parts;
   const typeUrls = sources.map(({ typeUrl }) => typeUrl);
-  const rules = { typeUrls, isAggregated, noncePrefix: randomBytes(8).toString('hex') };
+  const seed = randomBytes(16).toString('hex');
+  const nonceOf = (kind: number, response: number): string =>
+    hash('sha256', `${seed} ${kind} ${response}`, 'hex').slice(0, 32);
+  const rules = { typeUrls, isAggregated, nonceOf };
   const finish = Promise.withResolvers<void>();
   const over = new AbortController();
   const followers = new Map<string, FollowOffers>();
   const offers = new Map<string, Offer>();
-  /** By kind, what the response in flight waits for: at most one of each. */
-  const [leaving, unanswered] = [new Map<string, AbortController>(), new Map<string, AbortController>()];
+  /** By kind, what ends the waits for the response in flight: at most one of each. */
+  const [leaving, unanswered] = [new Map<string, () => void>(), new Map<string, () => void>()];
   let state = openAggregate<State>();
   let identity: StreamIdentity = { peer, nodeId: '' };
   let attestation: Attestation | undefined;
@@ -84,7 +92,8 @@ export function openPipe<Wire extends WireRequest, State, Request>(
 
   const end = (error?: unknown): void => {
     over.abort(done);
-    for (const waiting of [...leaving.values(), ...unanswered.values()]) waiting.abort(done);
+    asked();
+    for (const stop of [...leaving.values(), ...unanswered.values()]) stop();
     if (error === undefined) finish.resolve();
     else finish.reject(error);
   };
@@ -108,14 +117,14 @@ export function openPipe<Wire extends WireRequest, State, Request>(
         return;
       case 'acknowledged':
         // What a client has from before this stream answers nothing.
-        if (effect.nonce !== '') unanswered.get(effect.typeUrl)?.abort(done);
+        if (effect.nonce !== '') unanswered.get(effect.typeUrl)?.();
         for (const { name, version, content } of effect.resources) {
           const what = { name, version, ...(content === undefined ? {} : { content }) };
           observer.acknowledged?.({ ...identity, ...what, at: clock.now() });
         }
         return;
       case 'rejected':
-        unanswered.get(effect.typeUrl)?.abort(done);
+        unanswered.get(effect.typeUrl)?.();
         observer.rejected?.({ ...identity, names: namesOf(effect.response), message: effect.message });
         return;
       case 'withheld': {
@@ -180,14 +189,11 @@ export function openPipe<Wire extends WireRequest, State, Request>(
       const what = { name, ...(content === undefined ? {} : { content }) };
       observer.delivering?.({ ...identity, ...what, at: clock.now() });
     }
-    const written = new AbortController();
-    const answered = new AbortController();
+    const written = deadlines.write.expect(onUnwritten);
     leaving.set(typeUrl, written);
-    unanswered.set(typeUrl, answered);
-    call.write(form.encode(response, typeUrl), () => written.abort(done));
+    expectAnswer(typeUrl);
+    call.write(form.encode(response, typeUrl), written);
     observer.pushed?.({ ...identity, names: namesOf(response), version: response.version });
-    void expectWritten(written.signal);
-    await expectAnswer(answered.signal, typeUrl);
   };
   const confirm = async ({ resources }: SentResponse, typeUrl: string): Promise<void> => {
     const now = await attest();
@@ -198,57 +204,67 @@ export function openPipe<Wire extends WireRequest, State, Request>(
     }
     const find = offers.get(typeUrl)?.find;
     // INVARIANT: what was taken away while the caller was attested again does not leave.
-    if (resources.some(({ holdsKey, name }) => holdsKey && find?.(name) === undefined)) {
+    if (!resources.every((resource) => isGivenStill(resource, find))) {
       throw new MeshError('credentials_pending', 'what the caller may have has changed meanwhile', {
         fix: 'open the stream again',
       });
     }
   };
-  const expectWritten = async (written: AbortSignal): Promise<void> => {
-    await clock.sleep(limits.writeMs, written);
-    if (written.aborted || over.signal.aborted) return;
+  const onUnwritten = (): void => {
+    if (over.signal.aborted) return;
     // An orderly end would wait behind the bytes that do not move.
     disconnect(peer);
     end(new MeshError('stream_stalled', 'the stream does not read what it is sent'));
   };
-  const expectAnswer = async (answered: AbortSignal, typeUrl: string): Promise<void> => {
-    while (!answered.aborted) {
-      await clock.sleep(limits.answerMs, answered);
-      if (!answered.aborted) step({ kind: 'overdue', typeUrl });
-    }
-  };
-  const expectFirst = async (first: AbortSignal): Promise<void> => {
-    await clock.sleep(limits.firstRequestMs, first);
-    if (!first.aborted) end(new MeshError('stream_stalled', 'the stream asks for nothing'));
+  const expectAnswer = (typeUrl: string): void => {
+    const stop = deadlines.answer.expect(() => {
+      if (over.signal.aborted) return;
+      expectAnswer(typeUrl);
+      step({ kind: 'overdue', typeUrl });
+    });
+    unanswered.set(typeUrl, stop);
   };
 
-  const first = new AbortController();
-  signal.addEventListener('abort', () => {
-    first.abort(done);
-    end();
+  const asked = deadlines.first.expect(() => {
+    end(new MeshError('stream_stalled', 'the stream asks for nothing'));
   });
+  let isFirst = true;
+  signal.addEventListener('abort', () => end());
   call.on('data', (request: Wire) => {
     // Only the first request names the node; what a later one says of it does not count.
-    if (!first.signal.aborted) {
+    if (isFirst) {
       const { node } = request;
-      identity = { peer, nodeId: (node?.id ?? '').slice(0, maxNodeIdLength) };
+      identity = { peer, nodeId: nodeIdOf(node) };
       for (const { typeUrl, forNode } of sources) followers.set(typeUrl, forNode(node));
     }
-    first.abort(done);
+    isFirst = false;
+    asked();
     step({ kind: 'request', typeUrl: request.typeUrl, request: form.read(request) });
   });
-  call.on('end', () => {
-    first.abort(done);
-    end();
-  });
-  void expectFirst(first.signal);
+  call.on('end', () => end());
   return { finished: finish.promise, shutDown: () => step({ kind: 'shutdown' }) };
+}
+
+/** The waits of a service, one timer for each of the limits. */
+export function createPipeDeadlines(clock: Clock, limits: PipeLimits): PipeDeadlines {
+  const { firstRequestMs, writeMs, answerMs } = limits;
+  return {
+    first: createDeadlines(clock, firstRequestMs),
+    write: createDeadlines(clock, writeMs),
+    answer: createDeadlines(clock, answerMs),
+  };
 }
 
 /** Who a caller is, for the record. */
 export function evidenceOf(peer: Peer): CallerEvidence {
   const { pid, uid, gid } = peer;
   return { pid, uid, gid, ...(peer.kind === 'certified' ? { certificate: peer.presented.serial } : {}) };
+}
+
+/** What a client calls itself, the beginning of it. */
+export function nodeIdOf(node: WireRequest['node']): string {
+  // A copy: a slice would keep all that it was cut from, as long as anybody keeps the slice.
+  return Buffer.from((node?.id ?? '').slice(0, maxNodeIdLength)).toString();
 }
 
 function namesOf({ resources }: SentResponse): readonly string[] {

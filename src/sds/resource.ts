@@ -2,9 +2,10 @@ import { createHash } from 'node:crypto';
 import { type ErrorCode, MeshError, quote } from '../errors.ts';
 import type { SecretContent } from '../identity/coverage.ts';
 
-/** The most names of one kind that a stream may ask for, and the most bytes of each. */
+/** The most names of one kind that a stream may ask for, and the most bytes of each and of all of them. */
 export const maxNames = 256;
 export const maxNameBytes = 2_048;
+export const maxNamesBytes = 65_536;
 
 /** One named, versioned thing that a stream can be sent. */
 export type Resource = {
@@ -48,10 +49,15 @@ export type StreamEffect =
   /** The stream is over; nothing is asked of its state any more. */
   | { readonly kind: 'fail'; readonly code: ErrorCode; readonly message: string };
 
+/**
+ * The nonce of a response, by its number. INVARIANT: none is to be guessed, not even by who has read the others: whoever
+ * acknowledges a response has read it, so that no more than one is ever waiting to be written.
+ */
+export type NonceOf = (response: number) => string;
+
 /** One way of speaking xDS about one kind of resource, as a pure reducer. */
 export type Protocol<State, Request> = {
-  /** @param noncePrefix unguessable, so that a client can only name responses it was sent */
-  readonly open: (noncePrefix: string) => State;
+  readonly open: (nonceOf: NonceOf) => State;
   readonly next: (state: State, event: StreamEvent<Request>) => readonly [State, readonly StreamEffect[]];
   /** What the client was given under names that it asks for still. */
   readonly given: (state: State) => readonly Resource[];
@@ -67,24 +73,44 @@ export function lookUp(name: string, find: FindResource): Resource | undefined {
   return resource;
 }
 
-/** What is wrong with a list of names that a client sent, or undefined. */
+/**
+ * Whether a secret with a key is still what its name finds, newer or not. `default` may have come to mean another
+ * identity.
+ */
+export function isGivenStill({ name, holdsKey, content }: Resource, find: FindResource | undefined): boolean {
+  if (!holdsKey) return true;
+  const now = find?.(name)?.content;
+  return now?.kind === 'svid' && content?.kind === 'svid' && now.spiffeId === content.spiffeId;
+}
+
+/** What is wrong with a list of names that a client sent, or asks for by now; undefined when nothing is. */
 export function excessOf(names: readonly string[]): string | undefined {
   if (names.length > maxNames) return `a stream may ask for at most ${maxNames} names`;
-  const isLong = names.some((name) => Buffer.byteLength(name) > maxNameBytes);
-  return isLong ? `a name may have at most ${maxNameBytes} bytes` : undefined;
+  const bytes = names.map((name) => Buffer.byteLength(name));
+  if (bytes.some((size) => size > maxNameBytes)) return `a name may have at most ${maxNameBytes} bytes`;
+  const all = bytes.reduce((sum, size) => sum + size, 0);
+  return all > maxNamesBytes ? `the names of a stream may have at most ${maxNamesBytes} bytes` : undefined;
 }
 
 /** The version of a response: that of its resources, in whatever order they were asked for. */
 export function versionOf(resources: readonly Resource[]): string {
-  const [only] = resources;
-  if (only === undefined || resources.length > 1) return digestOf(resources);
-  const known = versions.get(only) ?? digestOf(resources);
-  versions.set(only, known);
-  return known;
+  const [first] = resources;
+  if (first === undefined) return digestOf(resources);
+  const known = versions.get(first);
+  const isSame = ({ name, version }: Resource, at: number): boolean =>
+    name === known?.of[at]?.name && version === known.of[at].version;
+  if (known?.of.length === resources.length && resources.every(isSame)) return known.version;
+  const version = digestOf(resources);
+  // INVARIANT: names and versions, not the resources: one of them may hold a key, and be older than the first.
+  versions.set(first, { of: resources.map(({ name, version }) => ({ name, version })), version });
+  return version;
 }
 
-// Most responses are of one secret, which many streams share.
-const versions = new WeakMap<Resource, string>();
+// Thousands of streams ask for the same secrets in the same order.
+const versions = new WeakMap<
+  Resource,
+  { readonly of: readonly Pick<Resource, 'name' | 'version'>[]; readonly version: string }
+>();
 
 function digestOf(resources: readonly Resource[]): string {
   const hash = createHash('sha256');

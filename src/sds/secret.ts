@@ -54,6 +54,15 @@ export function secretOf(
   );
 }
 
+/** The names that may have a secret. */
+export function offeredNames({ svids, bundles }: WorkloadCredentials): ReadonlySet<string> {
+  return new Set([
+    ...[defaultSvidName, defaultBundleName, allBundlesName],
+    ...svids.map(({ id }) => id.text),
+    ...[...bundles.values()].map(({ trustDomain }) => trustDomain.id),
+  ]);
+}
+
 /** The SVID of a name, or undefined when these credentials do not hold it. */
 export function svidOf({ svids, isDefaultBanned }: WorkloadCredentials, name: string): X509Svid | undefined {
   // INVARIANT: while the default is banned no other identity passes for it.

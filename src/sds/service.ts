@@ -20,7 +20,7 @@ import { fetchOnce } from './fetch.ts';
 import { deltaForm, type Form, type WireRequest, worldForm } from './form.ts';
 import { type LogSds, reportIgnored, reportRejections } from './notices.ts';
 import type { SdsObserver } from './observer.ts';
-import { openPipe, type Pipe, type PipeLimits, type PipeParts } from './pipe.ts';
+import { createPipeDeadlines, openPipe, type Pipe, type PipeLimits, type PipeParts } from './pipe.ts';
 import { createSecretSource } from './source.ts';
 
 export type SdsLimits = PipeLimits & {
@@ -85,7 +85,7 @@ export function createSdsService(options: SdsOptions): SdsService {
     clock,
     observer,
     ignored: reportIgnored(log, clock),
-    limits,
+    deadlines: createPipeDeadlines(clock, limits),
   };
   const source = createSecretSource(options.watch);
   const pipes = new Set<Pipe>();
@@ -166,18 +166,24 @@ export function createSdsService(options: SdsOptions): SdsService {
 }
 
 /**
- * The streams of one connection have one process at their end: what was seen of it in this turn of the event loop is as
- * good as what would be seen again.
+ * The streams of one process, over whatever connections, share what was seen of it in this turn of the event loop: it is
+ * as good as what would be seen again.
  */
 function oncePerTurn(attest: PipeParts['attest']): PipeParts['attest'] {
-  const seen = new Map<Peer, Promise<Attestation>>();
-  return (peer) => {
-    const known = seen.get(peer);
-    if (known !== undefined) return known;
-    if (seen.size === 0) setImmediate(() => seen.clear());
-    const made = attest(peer);
-    seen.set(peer, made);
-    return made;
+  const seen = new Map<Peer | string, Promise<Attestation>>();
+  return async (peer) => {
+    const process = peer.kind === 'unix' ? `${peer.pid} ${peer.uid} ${peer.gid}` : peer;
+    const known = seen.get(process);
+    if (known === undefined) {
+      if (seen.size === 0) setImmediate(() => seen.clear());
+      const made = attest(peer);
+      seen.set(process, made);
+      return made;
+    }
+    const shared = await known;
+    // INVARIANT: asked after that. Whoever is alive now has had the pid all along, so that it was this one that was seen.
+    if (!peer.isAlive()) throw new MeshError('attestation_failed', 'the caller has ended');
+    return shared;
   };
 }
 

@@ -3,7 +3,7 @@ import type { WatchCredentials, WorkloadCredentials } from '../identity/credenti
 import type { Attestation } from '../identity/evidence.ts';
 import type { Node } from '../wire/core.ts';
 import type { FindResource, Resource } from './resource.ts';
-import { isBannedName, secretOf, secretTypeUrl, type SecretFormat } from './secret.ts';
+import { isBannedName, offeredNames, secretOf, secretTypeUrl, type SecretFormat } from './secret.ts';
 
 /** What a caller may have of one kind of resource now. */
 export type Offer = {
@@ -66,7 +66,10 @@ function offerOf(credentials: WorkloadCredentials, format: SecretFormat): Offer 
 /** Makes each secret once for one state of the credentials, however often the reducer asks. */
 function remember(credentials: WorkloadCredentials, format: SecretFormat): FindResource {
   const made = new Map<string, Resource>();
+  const names = offeredNames(credentials);
   return (name) => {
+    // Whatever a client invents, and however often, costs next to nothing.
+    if (!names.has(name)) return undefined;
     const known = made.get(name) ?? secretOf(credentials, name, format);
     // Only what there is: a client may go on inventing names.
     if (known !== undefined) made.set(name, known);

@@ -2,6 +2,7 @@ import {
   excessOf,
   type FindResource,
   lookUp,
+  type NonceOf,
   type Resource,
   type SentResponse,
   type StreamEffect,
@@ -18,7 +19,7 @@ export type StreamRequest = {
 };
 
 export type StreamState = {
-  readonly noncePrefix: string;
+  readonly nonceOf: NonceOf;
   readonly phase: 'new' | 'open';
   /** What the client asks for, in its order, without duplicates. */
   readonly names: readonly string[];
@@ -35,13 +36,10 @@ export type StreamState = {
   readonly owed: boolean;
 };
 
-/**
- * A stream before its first request.
- * @param noncePrefix unguessable, so that a client can only name responses it was sent
- */
-export function openStream(noncePrefix: string): StreamState {
+/** A stream before its first request. */
+export function openStream(nonceOf: NonceOf): StreamState {
   return {
-    noncePrefix,
+    nonceOf,
     phase: 'new',
     names: [],
     find: undefined,
@@ -134,7 +132,7 @@ function offer(state: StreamState, before: readonly StreamEffect[]): ReturnType<
     return [told, effects];
   }
   const responses = state.responses + 1;
-  const response = { nonce: `${state.noncePrefix}-${responses}`, version, resources, removed: [] };
+  const response = { nonce: state.nonceOf(responses), version, resources, removed: [] };
   effects.push({ kind: 'send', response });
   return [{ ...told, responses, sent: response, awaiting: true, refused: undefined, owed: false }, effects];
 }

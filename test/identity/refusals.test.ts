@@ -96,6 +96,14 @@ test('invented names do not flood the record', async () => {
   expect(recorded.reduce((sum, { count }) => sum + count, 0)).toBe(10_001);
 });
 
+test('who has shown a certificate hides nothing of those who have shown others', () => {
+  const shown = (certificate: string) => ({ pid: 0, uid: 0, gid: 0, certificate });
+  for (let i = 0; i < 100; i++) refusals.add(refusal({ caller: shown('aa'), resource: `name-${i}` }));
+  refusals.add(refusal({ caller: shown('bb'), resource: 'theirs' }));
+  expect(recorded.filter(({ resource }) => resource.startsWith('name-'))).toHaveLength(32);
+  expect(recorded.map(({ resource }) => resource)).toContain('theirs');
+});
+
 test('nor do ten thousand users', async () => {
   for (let uid = 0; uid < 10_000; uid++) refusals.add(refusal({ caller: { pid: 1, uid, gid: 1 } }));
   await endWindow();

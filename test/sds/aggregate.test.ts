@@ -113,6 +113,7 @@ describe('a stream of many kinds', () => {
   test('what a client invents is not kept without end', () => {
     const events = Array.from({ length: 1_000 }, (_, i) => asks(`type-${i}`, []));
     expect(run(events, true)).toHaveLength(16);
+    expect(run([asks('x'.repeat(257), []), asks(type, ['a'])], true)).toEqual(['opened S']);
   });
 });
 
@@ -137,7 +138,7 @@ describe('a stream of one kind', () => {
 });
 
 test('what was given is told for each kind', () => {
-  const rules = { typeUrls: [type, other], isAggregated: true, noncePrefix: 'n' };
+  const rules = { typeUrls: [type, other], isAggregated: true, nonceOf };
   let state = openAggregate<ReturnType<typeof worldForm.protocol.open>>();
   for (const event of [asks(type, ['a']), has(type, { a: 1 })]) {
     [state] = nextAggregate(worldForm.protocol, rules, state, event);
@@ -146,9 +147,13 @@ test('what was given is told for each kind', () => {
   expect(givenOf(worldForm.protocol, state, other)).toEqual([]);
 });
 
+function nonceOf(kind: number, response: number): string {
+  return `n${kind === 0 ? '' : `.${kind}`}-${response}`;
+}
+
 function run(events: readonly Event[], isAggregated: boolean): readonly string[] {
   const typeUrls = isAggregated ? [type, other] : [type];
-  const rules = { typeUrls, isAggregated, noncePrefix: 'n' };
+  const rules = { typeUrls, isAggregated, nonceOf };
   let state = openAggregate<ReturnType<typeof worldForm.protocol.open>>();
   const told: string[] = [];
   for (const event of events) {

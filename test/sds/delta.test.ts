@@ -273,6 +273,11 @@ describe('every arrow of the protocol', () => {
     ['257 to give up are not', [says({ unsub: names(maxNames + 1) })], ['fail resource_names_exceeded']],
     ['a name of 2,048 bytes is allowed', [says({ sub: ['x'.repeat(maxNameBytes)] })], []],
     ['2,049 are not', [says({ sub: ['x'.repeat(maxNameBytes + 1)] })], ['fail resource_names_exceeded']],
+    [
+      'nor are more than 64 KiB of names in two requests',
+      [says({ sub: names(32, maxNameBytes) }), says({ sub: ['y'] })],
+      ['fail resource_names_exceeded'],
+    ],
     ['nor to give up', [says({ unsub: ['é'.repeat(1_025)] })], ['fail resource_names_exceeded']],
     [
       'an unanswered response does no harm',
@@ -301,7 +306,10 @@ describe('every arrow of the protocol', () => {
 
   test('a resource under another name than was asked for is our fault, and is not sent', () => {
     const find: FindResource = () => resource('b', '1');
-    const [open] = nextDelta(openDelta('n'), says({ sub: ['a'] }));
+    const [open] = nextDelta(
+      openDelta((count) => `n-${count}`),
+      says({ sub: ['a'] }),
+    );
     expect(() => nextDelta(open, { kind: 'resources', find })).toThrow(
       expect.objectContaining({ code: 'internal' }),
     );
@@ -341,7 +349,7 @@ test('whatever is said, a client that acknowledges all ends with all it may have
   );
   fc.assert(
     fc.property(fc.array(move, { maxLength: 30 }), content, (moves, last) => {
-      let state = openDelta('n');
+      let state = openDelta((count) => `n-${count}`);
       const effects: string[] = [];
       const step = (event: Event): void => {
         const [after, caused] = nextDelta(state, event);
@@ -368,7 +376,7 @@ test('whatever is said, a client that acknowledges all ends with all it may have
 });
 
 function run(events: readonly Event[]): { state: DeltaState; effects: readonly string[] } {
-  let state = openDelta('n');
+  let state = openDelta((count) => `n-${count}`);
   const effects: string[] = [];
   for (const event of events) {
     const [after, caused] = nextDelta(state, event);
@@ -378,6 +386,15 @@ function run(events: readonly Event[]): { state: DeltaState; effects: readonly s
   return { state, effects };
 }
 
-function names(count: number): readonly string[] {
-  return Array.from({ length: count }, (_, i) => `name-${i}`);
+test('a request that says nothing, in five bytes, costs no look at any name', () => {
+  let looks = 0;
+  let [state] = nextDelta(openDelta(String), { kind: 'resources', find: () => void (looks += 1) });
+  [state] = nextDelta(state, says({ sub: ['a'] }));
+  const before = looks;
+  for (const event of [says({}), nack('stale')]) expect(nextDelta(state, event)).toEqual([state, []]);
+  expect(looks).toBe(before);
+});
+
+function names(count: number, length = 0): readonly string[] {
+  return Array.from({ length: count }, (_, i) => `name-${i}`.padEnd(length, 'x'));
 }

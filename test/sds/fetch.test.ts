@@ -130,6 +130,26 @@ describe('FetchSecrets', () => {
     await until(() => source.watchers() === 0);
   });
 
+  test('gives no key that is taken away while the caller is looked at again', async () => {
+    let looks = 0;
+    let now = credentials;
+    sds = await startSds(
+      async function* () {
+        await new Promise((resolve) => setTimeout(resolve, 10));
+        yield now;
+      },
+      {
+        attest: async ({ pid, uid, gid }) => {
+          looks += 1;
+          if (looks === 2) now = { ...nothingOf(authority), banned: [web.id], isDefaultBanned: true };
+          return { selectors: [], caller: { pid, uid, gid } };
+        },
+      },
+    );
+    await expect(fetched({ resourceNames: ['default'] })).rejects.toMatchObject({ code: status.UNAVAILABLE });
+    expect(sds.pushed).toEqual([]);
+  });
+
   test('looks at the caller before and after, and refuses one that has changed', async () => {
     let looks = 0;
     sds = await startSds(

@@ -149,6 +149,20 @@ describe('streams', () => {
     expect([sds.pushed.length, sds.rejected.length, sds.log.length]).toEqual([2, 1, 1]);
   });
 
+  test('a nonce tells nothing of the next: what was not read cannot be acknowledged', async () => {
+    const source = createSource(() => credentials);
+    sds = await startSds(source.watch);
+    const stream = sds.open();
+    const nonces: string[] = [];
+    for (const names of [['default'], ['ROOTCA'], ['default', 'ROOTCA']]) {
+      const nonce = nonces.at(-1) ?? '';
+      stream.send({ resourceNames: names, responseNonce: nonce });
+      nonces.push((await stream.response()).nonce);
+    }
+    const alike = nonces.flatMap((one, at) => nonces.slice(at + 1).map((other) => commonOf(one, other)));
+    expect(Math.max(...alike)).toBeLessThan(16);
+  });
+
   test('a flood of stale requests is ignored', async () => {
     sds = await startSds(createSource(() => credentials).watch);
     const stream = sds.open();
@@ -284,11 +298,11 @@ stream.on('data', (data) => {
   if (all.length < 5 || all.length < 5 + all.readUInt32BE(1)) return;
   console.log(all.toString('base64'));
   if (handOver === undefined) return;
-  // An acknowledgement: the nonce of a first response is field 5 and has 18 characters.
-  const at = all.indexOf(Buffer.from('2a12', 'hex'));
-  const nonce = all.subarray(at + 2, at + 20);
+  // An acknowledgement: the nonce of a response is field 5 and has 32 characters.
+  const at = all.indexOf(Buffer.from('2a20', 'hex'));
+  const nonce = all.subarray(at + 2, at + 34);
   const head = Buffer.from(request, 'base64').subarray(5);
-  const message = Buffer.concat([head, Buffer.from('2a12', 'hex'), nonce]);
+  const message = Buffer.concat([head, Buffer.from('2a20', 'hex'), nonce]);
   const frame = Buffer.alloc(5);
   frame.writeUInt32BE(message.length, 1);
   stream.write(Buffer.concat([frame, message]), () => setTimeout(() => {
@@ -298,6 +312,11 @@ stream.on('data', (data) => {
 });
 process.stdin.resume().on('end', () => process.exit());
 `;
+
+/** How many characters stand in both at the same place. */
+function commonOf(one: string, other: string): number {
+  return one.split('').filter((character, at) => character === other[at]).length;
+}
 
 function requestArgs(resourceNames: string[]): string[] {
   return [framed({ ...emptyRequest, resourceNames }).toString('base64')];

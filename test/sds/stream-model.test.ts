@@ -18,7 +18,7 @@ describe('any sequence of events', () => {
   test('keeps the promises of the protocol', () => {
     fc.assert(
       fc.property(fc.array(move, { maxLength: 40 }), (moves) => {
-        let state = openStream('n');
+        let state = openStream((count) => `n-${count}`);
         // The model: what the client has said and been told.
         let asked: readonly string[] = [];
         let content = new Map<string, number>();

@@ -189,6 +189,8 @@ describe('every arrow of the protocol', () => {
     ['257 are not', [asks(names(maxNames + 1))], ['fail resource_names_exceeded']],
     ['a name of 2,048 bytes is allowed', [asks(['x'.repeat(maxNameBytes)])], []],
     ['2,049 are not', [asks(['x'.repeat(maxNameBytes + 1)])], ['fail resource_names_exceeded']],
+    ['64 KiB of names are allowed', [asks(long(32))], []],
+    ['more are not', [asks([...long(32), 'y'])], ['fail resource_names_exceeded']],
     ['bytes count, not characters', [asks(['é'.repeat(1_025)])], ['fail resource_names_exceeded']],
     [
       'an unanswered response does no harm',
@@ -212,7 +214,10 @@ describe('every arrow of the protocol', () => {
 
   test('a resource under another name than was asked for is our fault, and is not sent', () => {
     const find: FindResource = () => resource('b', '1');
-    const [open] = next(openStream('n'), asks(['a']));
+    const [open] = next(
+      openStream((count) => `n-${count}`),
+      asks(['a']),
+    );
     expect(() => next(open, { kind: 'resources', find })).toThrow(
       expect.objectContaining({ code: 'internal' }),
     );
@@ -228,7 +233,7 @@ describe('every arrow of the protocol', () => {
 });
 
 function run(events: readonly Event[]): { state: StreamState; effects: readonly string[] } {
-  let state = openStream('n');
+  let state = openStream((count) => `n-${count}`);
   const effects: string[] = [];
   for (const event of events) {
     const [after, caused] = next(state, event);
@@ -236,6 +241,11 @@ function run(events: readonly Event[]): { state: StreamState; effects: readonly 
     effects.push(...caused.map(show));
   }
   return { state, effects };
+}
+
+/** Names that are as long as they may be. */
+function long(count: number): readonly string[] {
+  return Array.from({ length: count }, (_, i) => `${i}`.padEnd(maxNameBytes, 'x'));
 }
 
 function names(count: number): readonly string[] {

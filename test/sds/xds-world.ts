@@ -7,7 +7,13 @@ import type { Attestation, UnixPeer } from '../../src/identity/evidence.ts';
 import { deltaForm, worldForm } from '../../src/sds/form.ts';
 import type { Acknowledgement } from '../../src/sds/observer.ts';
 import type { FindResource } from '../../src/sds/resource.ts';
-import { openPipe, type Pipe, type PipeCall, type PipeParts } from '../../src/sds/pipe.ts';
+import {
+  createPipeDeadlines,
+  openPipe,
+  type Pipe,
+  type PipeCall,
+  type PipeParts,
+} from '../../src/sds/pipe.ts';
 import { secretOf, secretTypeUrl } from '../../src/sds/secret.ts';
 import { createSecretSource } from '../../src/sds/source.ts';
 import type { TrustBundle } from '../../src/spiffe/bundle.ts';
@@ -117,7 +123,7 @@ export function createWorld(pool: Pool, first: Mesh): World {
     clock,
     observer: { acknowledged: (one) => void acknowledged.push(one) },
     ignored: (_, typeUrl) => void ignored.push(typeUrl),
-    limits,
+    deadlines: createPipeDeadlines(clock, limits),
   };
   const find = (name: string) => secretOf(credentials, name, { plainTrustedCa: false });
   let connections = 0;
