@@ -11,6 +11,7 @@ import { createCheckRenewing, type SvidRefusal } from './grpc/tls-svid.ts';
 import type { WatchCredentials } from './identity/credentials.ts';
 import type { MeshHolder } from './identity/current-mesh.ts';
 import type { Attestation, PresentedCertificate } from './identity/evidence.ts';
+import { createRateLimit, type RateLimits } from './identity/rate-limit.ts';
 import { createRefusals } from './identity/refusals.ts';
 import type { Log } from './log.ts';
 import type { Delivery, SdsObserver } from './sds/observer.ts';
@@ -36,6 +37,8 @@ export type SdsTcpParts = {
   readonly clock: Clock;
   readonly log: Log;
   readonly limits?: Partial<TlsGrpcLimits>;
+  /** Connections that are served, of one certificate and all that came of it. */
+  readonly connectionsOfLine?: RateLimits;
   /** How often those who are connected are judged again, in ms; a ban or a lost entry is acted on at once. */
   readonly recheckMs?: number;
 };
@@ -79,9 +82,17 @@ export async function openSdsTcpDoor(parts: SdsTcpParts): Promise<SdsTcpDoor> {
     if ('refused' in verdict) throw refuse(peer, verdict);
     return verdict.presented;
   };
+  // INVARIANT: who is given a certificate, shows that one, and so on without end, cannot outgrow the lineage, or fill
+  // the log: each line may connect only so often.
+  const takeConnection = createRateLimit<string>(parts.connectionsOfLine ?? connectionsOfLine, clock);
   const admit = (call: PeerCall): void => {
     const peer = tlsPeerOf(call);
     const presented = demand(peer);
+    if (!known.has(peer.connectionId) && !takeConnection(lineage.originOf(presented.serial))) {
+      throw new MeshError('rate_limited', 'the certificates of this line are renewed too often', {
+        fix: 'keep the connection, and wait before it is opened again',
+      });
+    }
     known.set(peer.connectionId, peer);
     enrollCertified(peer, presented, () => !('refused' in check(peer)));
   };
@@ -202,3 +213,4 @@ export const sdsTcpLimits: Partial<TlsGrpcLimits> = {
   messageBytes: 262_144,
 };
 const maxRequestBytes = 262_144;
+const connectionsOfLine: RateLimits = { burst: 1_024, perSecond: 1 / 30 };

@@ -73,11 +73,16 @@ async function serveStream(
     await handle(over.signal);
     if (!over.signal.aborted) call.end();
   } catch (error) {
-    reportInternal(error, call.getPath(), report);
+    // Who reads from a stream that was cut, for a message that is too large for example, has not failed.
+    if (!(over.signal.aborted && isCut(error))) reportInternal(error, call.getPath(), report);
     if (!over.signal.aborted) call.emit('error', grpcFailure(error));
   } finally {
     over.abort(ended);
   }
+}
+
+function isCut(error: unknown): boolean {
+  return error instanceof Error && 'code' in error && error.code === 'ERR_STREAM_PREMATURE_CLOSE';
 }
 
 function reportInternal(error: unknown, method: string, report: ReportFailure | undefined): void {

@@ -7,6 +7,7 @@ import {
   type UntypedServiceImplementation,
 } from '@grpc/grpc-js';
 import { MeshError } from '../errors.ts';
+import { createRoundRobin } from '../identity/round-robin.ts';
 import { createConnections } from './connections.ts';
 import { openPeerCredentials, type ReadPeerCredentials } from './peer-credentials.ts';
 import { bindSocket } from './socket-path.ts';
@@ -80,7 +81,7 @@ export type GrpcListener = {
  */
 export async function startGrpcListener(options: GrpcListenerOptions): Promise<GrpcListener> {
   const limits = { ...defaultGrpcLimits, ...options.limits };
-  const log: LogListener = options.log ?? (() => undefined);
+  const log = inMeasure(options.log ?? (() => undefined));
   const readPeer = await openPeerCredentials();
   const grpc = createGrpcServer(limits, options.services);
   const injector = grpc.createConnectionInjector(ServerCredentials.createInsecure());
@@ -127,6 +128,26 @@ export async function startGrpcListener(options: GrpcListenerOptions): Promise<G
   };
 }
 
+/** Whoever connects can make a line of log each time: sixty a minute are told, the others counted with the next. */
+export function inMeasure(log: LogListener): LogListener {
+  let left = linesPerMinute;
+  let sinceMs = performance.now();
+  let untold = 0;
+  return (message, detail) => {
+    const nowMs = performance.now();
+    if (nowMs - sinceMs >= 60_000) [left, sinceMs] = [linesPerMinute, nowMs];
+    if (left === 0) {
+      untold += 1;
+      return;
+    }
+    left -= 1;
+    log(message, untold === 0 ? detail : { ...detail, untold });
+    untold = 0;
+  };
+}
+
+const linesPerMinute = 60;
+
 function admit(
   socket: Socket,
   readPeer: ReadPeerCredentials,
@@ -142,17 +163,23 @@ function admit(
 }
 
 /**
- * Does the work for one thing in each turn of the event loop, and for four in 10 ms. After an outage thousands of clients
- * are back at once, and each has all its streams to open as soon as it is served: the kernel would hand over the first
- * bytes of all of them in one turn.
+ * Serves one socket in each turn of the event loop, and four in 10 ms, of one owner after the other. After an outage
+ * thousands of clients are back at once, and each has all its streams to open as soon as it is served: the kernel would
+ * hand over the first bytes of all of them in one turn.
+ * @param ownerOf asked once, when the socket comes: whoever sends many keeps nobody else waiting for all of them
  */
-export function oneInTurn<T>(work: (one: T) => void): (one: T) => void {
-  const waiting: T[] = [];
+export function oneInTurn<T extends Socket>(
+  work: (one: T) => void,
+  ownerOf: (one: T) => string = () => '',
+): (one: T) => void {
+  const waiting = createRoundRobin<T>();
   let burst = 0;
   let burstAtMs = 0;
   const next = (): void => {
-    const one = waiting.shift();
-    if (waiting.length > 0) plan();
+    let one = waiting.take();
+    // Those that have gone meanwhile take nobody's turn.
+    while (one?.destroyed === true) one = waiting.take();
+    if (waiting.size() > 0) plan();
     if (one !== undefined) work(one);
   };
   const plan = (): void => {
@@ -164,8 +191,8 @@ export function oneInTurn<T>(work: (one: T) => void): (one: T) => void {
     else setTimeout(next, burstMs);
   };
   return (one) => {
-    waiting.push(one);
-    if (waiting.length === 1) plan();
+    waiting.put(ownerOf(one), one);
+    if (waiting.size() === 1) plan();
   };
 }
 

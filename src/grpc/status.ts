@@ -23,6 +23,15 @@ export function grpcFailure(error: unknown): GrpcFailure {
   return { code: statusOf(errorKinds[shown.code]), details: headerText(shown.message), metadata };
 }
 
+/** What a client of grpc-js says of a call that had no answer, without the words that it puts around. */
+export function plainDetails(details: string): string {
+  const [, inner] =
+    /^No connection established\. Last error: (?:Error: )?(.*?)\. Resolution note: .*$/s.exec(details) ?? [];
+  if (inner !== undefined) return inner;
+  const [, seconds] = /^Deadline exceeded after ([\d.]+)s/.exec(details) ?? [];
+  return seconds === undefined ? details : `no answer within ${Math.round(Number(seconds))} s`;
+}
+
 /**
  * Text that may travel as `grpc-message`: grpc-js puts it through encodeURI, which throws on a lone surrogate, outside
  * of any handler.

@@ -13,6 +13,8 @@ export type Lineage = {
   ) => void;
   /** What was shown for it, the last first, as far back as the lineage goes. */
   readonly of: (serial: string) => Iterable<Ancestor>;
+  /** The first certificate of a line, as far back as it goes; the serial itself when it came of nothing known. */
+  readonly originOf: (serial: string) => string;
   readonly size: () => number;
 };
 
@@ -40,10 +42,11 @@ export function createLineage(capacity = 65_536): Lineage {
       if (serial === shown || lines.has(serial)) return;
       const before = lines.get(shown);
       const length = (before?.length ?? 0) + 1;
-      // A line this long is years of renewals; its oldest links are long over.
+      // Whoever serves the line bounds how fast it grows: a line this long took days, and months when nobody hurried.
       const kept = length > maxLength ? undefined : before;
       lines.set(serial, {
         ancestor: { serial: shown, spkiSha256 },
+        origin: before?.origin ?? shown,
         before: kept,
         length: kept === undefined ? 1 : length,
         until: notAfter,
@@ -54,11 +57,17 @@ export function createLineage(capacity = 65_536): Lineage {
       for (let link: Link | undefined = lines.get(serial); link !== undefined; link = link.before)
         yield link.ancestor;
     },
+    originOf: (serial) => lines.get(serial)?.origin ?? serial,
     size: () => lines.size,
   };
 }
 
-type Link = { readonly ancestor: Ancestor; readonly before: Link | undefined; readonly length: number };
+type Link = {
+  readonly ancestor: Ancestor;
+  readonly origin: string;
+  readonly before: Link | undefined;
+  readonly length: number;
+};
 
 const sweepMs = 60_000;
-const maxLength = 4_096;
+const maxLength = 16_384;

@@ -11,6 +11,7 @@ import {
   defaultGrpcLimits,
   type GrpcLimits,
   type GrpcService,
+  inMeasure,
   type LogListener,
   oneInTurn,
 } from './listener.ts';
@@ -70,7 +71,7 @@ export type TlsGrpcListener = {
  */
 export async function startTlsGrpcListener(options: TlsGrpcListenerOptions): Promise<TlsGrpcListener> {
   const limits = { ...defaultTlsGrpcLimits, ...options.limits };
-  const log: LogListener = options.log ?? (() => undefined);
+  const log = inMeasure(options.log ?? (() => undefined));
   const grpc = createGrpcServer({ ...limits, connectionsPerUid: 0 }, options.services);
   const injector = grpc.createConnectionInjector(ServerCredentials.createInsecure());
   const connections = createTlsConnections({
@@ -81,13 +82,16 @@ export async function startTlsGrpcListener(options: TlsGrpcListenerOptions): Pro
     log('connection turned away', { error: error instanceof Error ? error.message : 'unknown' });
     socket.destroy();
   };
+  // Its name takes the place of its address.
+  const owners = new WeakMap<TLSSocket, string>();
+  const ownerOf = (socket: TLSSocket): string => owners.get(socket) ?? '';
   const serve = oneInTurn((socket: TLSSocket) => {
     try {
       if (!socket.destroyed) injector.injectConnection(socket);
     } catch (error) {
       turnAway(socket, error);
     }
-  });
+  }, ownerOf);
   const tls = createTlsServer(
     {
       ...contextOf(options.shown),
@@ -102,6 +106,7 @@ export async function startTlsGrpcListener(options: TlsGrpcListenerOptions): Pro
         if (socket.isSessionReused()) throw new MeshError('unauthenticated', 'the session was resumed');
         if (socket.alpnProtocol !== 'h2')
           throw new MeshError('message_invalid', 'the client does not offer h2');
+        owners.set(socket, addressKey(socket.remoteAddress));
         connections.name(socket);
         serve(socket);
       } catch (error) {

@@ -72,15 +72,22 @@ export function createCheckRenewing(
   },
 ): CheckRenewing {
   const check = createCheckPresented(parts);
+  // What neither it nor any before it was banned by; a line may be long, and is looked at often.
+  const clean = new WeakMap<object, BanList>();
   return (shown) => {
     const presented = check(shown);
     if ('refused' in presented) return presented;
     const now = parts.clock.now();
     const bans = parts.bans();
     if (bans.size > 0) {
-      for (const { serial, spkiSha256 } of parts.lineage(presented.serial)) {
+      const seen: object[] = [];
+      for (const ancestor of parts.lineage(presented.serial)) {
+        if (clean.get(ancestor) === bans) break;
+        const { serial, spkiSha256 } = ancestor;
         if (bans.find({ serial, spkiSha256 }, now) !== undefined) return { ...banned, presented };
+        seen.push(ancestor);
       }
+      for (const ancestor of seen) clean.set(ancestor, bans);
     }
     const entry = parts.registry().renewable(presented.id, now);
     if (entry === undefined) {

@@ -1,5 +1,8 @@
+import { Socket } from 'node:net';
 import { expect, test } from 'vitest';
 import { inFairTurns } from '../../src/grpc/fair-turns.ts';
+import { oneInTurn } from '../../src/grpc/listener.ts';
+import { until } from '../sds/harness.ts';
 
 const turn = () => new Promise((resolve) => setImmediate(resolve));
 
@@ -33,4 +36,29 @@ test('what comes while work is done waits for its own turn', async () => {
     await turn();
     expect(done).toHaveLength(count);
   }
+});
+
+test('sockets that were served or have gone keep nobody waiting who comes from elsewhere', async () => {
+  const owners = new Map<Socket, string>();
+  const served: string[] = [];
+  const serve = oneInTurn(
+    (socket: Socket) => served.push(owners.get(socket) ?? ''),
+    (socket) => owners.get(socket) ?? '',
+  );
+  const come = (owner: string, isGone: boolean): void => {
+    const socket = new Socket();
+    owners.set(socket, owner);
+    if (isGone) socket.destroy();
+    serve(socket);
+  };
+  for (let i = 0; i < 100; i++) come('a', i % 2 === 0);
+  come('b', false);
+  come('c', true);
+  await until(() => served.length === 51);
+  expect(served.indexOf('b')).toBeLessThanOrEqual(1);
+  expect(served.filter((owner) => owner === 'a')).toHaveLength(50);
+  expect(served).not.toContain('c');
+  // It begins again after a rest.
+  come('d', false);
+  await until(() => served.at(-1) === 'd');
 });

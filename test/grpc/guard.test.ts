@@ -6,7 +6,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { type ErrorKind, errorKinds, MeshError } from '../../src/errors.ts';
 import { guardStream, guardUnary } from '../../src/grpc/guard.ts';
 import { type GrpcListener, startGrpcListener } from '../../src/grpc/listener.ts';
-import { grpcFailure, statusOf } from '../../src/grpc/status.ts';
+import { grpcFailure, plainDetails, statusOf } from '../../src/grpc/status.ts';
 import type { DiscoveryRequest, DiscoveryResponse } from '../../src/wire/discovery.ts';
 import { SecretDiscoveryServiceClient, SecretDiscoveryServiceService } from '../../src/wire/sds.ts';
 
@@ -172,6 +172,25 @@ describe('guards', () => {
     await gone.promise;
   });
 
+  test('a message over the limit of the listener is the fault of its sender, and not reported as ours', async () => {
+    serve = async (call) => {
+      for await (const _ of call) call.write(response);
+    };
+    const ended = new Promise((resolve) => {
+      const call = client.streamSecrets();
+      call
+        .on('error', () => undefined)
+        .on('data', () => undefined)
+        .on('status', resolve)
+        .write({ ...request, versionInfo: 'x'.repeat(1_100_000) });
+    });
+    expect(await ended).toMatchObject({ code: status.RESOURCE_EXHAUSTED });
+    // What comes next finds the stream before it dealt with.
+    handle = () => response;
+    await fetch();
+    expect(reported).toEqual([]);
+  });
+
   test.each([
     [900, undefined],
     [1_100, status.INTERNAL],
@@ -222,3 +241,14 @@ const response: DiscoveryResponse = {
   controlPlane: undefined,
   resourceErrors: [],
 };
+
+test.each([
+  [
+    'No connection established. Last error: Error: connect ECONNREFUSED 127.0.0.1:7444. Resolution note: ',
+    'connect ECONNREFUSED 127.0.0.1:7444',
+  ],
+  ['Deadline exceeded after 5.001s,name resolution: 0.012s,LB pick: 0.036s', 'no answer within 5 s'],
+  ['the node is banned', 'the node is banned'],
+])('%s is said as: %s', (details, plain) => {
+  expect(plainDetails(details)).toBe(plain);
+});

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { disconnect, peerOf } from '../../src/grpc/connections.ts';
 import { guardStream, guardUnary } from '../../src/grpc/guard.ts';
-import { type GrpcLimits, type GrpcListener, startGrpcListener } from '../../src/grpc/listener.ts';
+import { type GrpcLimits, type GrpcListener, inMeasure, startGrpcListener } from '../../src/grpc/listener.ts';
 import type { UnixPeer } from '../../src/identity/evidence.ts';
 import type { DiscoveryRequest, DiscoveryResponse } from '../../src/wire/discovery.ts';
 import { SecretDiscoveryServiceClient, SecretDiscoveryServiceService } from '../../src/wire/sds.ts';
@@ -333,6 +333,14 @@ function closes(socket: Socket): Promise<boolean> {
     setTimeout(resolve, 30_000, false).unref();
   });
 }
+
+test('whoever connects cannot fill the log: what is not told is counted', () => {
+  const told: unknown[] = [];
+  const log = inMeasure((_, detail) => told.push(detail));
+  for (let i = 0; i < 1_000; i++) log('handshake failed', { i });
+  expect(told).toHaveLength(60);
+  expect(told.at(-1)).toEqual({ i: 59 });
+});
 
 async function until(done: () => boolean | Promise<boolean>): Promise<void> {
   for (let i = 0; i < 2_000; i++) {

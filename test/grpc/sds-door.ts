@@ -43,7 +43,7 @@ export async function startDoor(
   scope: Scope,
   ours: TestAuthority,
   entries: readonly EntryInput[],
-  options: Partial<Pick<SdsTcpParts, 'limits' | 'recheckMs' | 'observer'>> = {},
+  options: Partial<Pick<SdsTcpParts, 'limits' | 'recheckMs' | 'observer' | 'connectionsOfLine'>> = {},
 ): Promise<RunningDoor> {
   const { trustDomain, authority } = ours;
   let movedMs = 0;

@@ -13,6 +13,7 @@ test('a certificate knows what was shown for it, the last first', () => {
   expect([...lineage.of('c')]).toEqual([shown('b'), shown('a')]);
   expect([...lineage.of('b')]).toEqual([shown('a')]);
   expect([...lineage.of('a')]).toEqual([]);
+  expect(['a', 'b', 'c', 'x'].map(lineage.originOf)).toEqual(['a', 'a', 'a', 'x']);
 });
 
 test('what led to a live one is known after it has expired itself', () => {

@@ -247,6 +247,17 @@ test('a ban of one certificate reaches all that came of it, and no other line', 
   expect(shownOf(await door.fetch(other, ['default'])).id).toBe(`URI:${own}`);
 });
 
+test('a line cannot be made so long that it is forgotten where it began: it may connect only so often', async () => {
+  const door = await startDoor(scope, ours, webOnly, { connectionsOfLine: { burst: 4, perSecond: 1e-6 } });
+  const other = await makeShown(ours, '/web', start);
+  let shown: OddShown = web;
+  for (let i = 0; i < 4; i++) shown = shownOf(await door.fetch(shown, ['default']));
+  for (const late of [shown, web])
+    await expect(door.fetch(late, ['default'])).rejects.toMatchObject({ code: 8 });
+  // Another line of the same identity is another matter.
+  expect(shownOf(await door.fetch(other, ['default'])).id).toBe(`URI:${own}`);
+});
+
 test('a ban of a later one leaves what it came from', async () => {
   const door = await startDoor(scope, ours, webOnly);
   const second = shownOf(await door.fetch(web, ['default']));
