@@ -8,6 +8,8 @@ import { redactLine } from '../src/log-redaction.ts';
 const key = generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey;
 const rsa = generateKeyPairSync('rsa', { modulusLength: 2_048 }).privateKey;
 const edwards = generateKeyPairSync('ed25519').privateKey;
+const large = generateKeyPairSync('ec', { namedCurve: 'P-521' }).privateKey;
+const jwk = JSON.stringify(key.export({ format: 'jwk' }));
 const pkcs8 = key.export({ format: 'der', type: 'pkcs8' });
 const jwt = `eyJhbGciOiJFUzI1NiJ9.${Buffer.from('{"sub":"spiffe://mesh.test/a"}').toString('base64url')}.c2lnbmF0dXJl`;
 const hex = (bytes: number): string => randomBytes(bytes).toString('hex');
@@ -32,6 +34,28 @@ const byPattern: readonly Secret[] = [
     rsa.export({ format: 'der', type: 'pkcs8' }).toString('base64').slice(40, 90),
   ],
   ['a key in hex', pkcs8.toString('hex'), pkcs8.toString('hex').slice(60, 120)],
+  ...[pemOf(rsa, 'pkcs1'), pemOf(large, 'pkcs8'), pemOf(large, 'sec1')].map((pem): Secret => {
+    const lines = pem.split('\n').slice(1, -2);
+    return ['the lines of a key', lines.join('\n'), lines[1] ?? ''];
+  }),
+  [
+    'a key in base64url',
+    rsa.export({ format: 'der', type: 'pkcs8' }).toString('base64url'),
+    rsa.export({ format: 'der', type: 'pkcs8' }).toString('base64url').slice(-40),
+  ],
+  [
+    'PEM in base64',
+    Buffer.from(pemOf(rsa, 'pkcs8')).toString('base64'),
+    Buffer.from(pemOf(rsa, 'pkcs8')).toString('base64').slice(90, 130),
+  ],
+  ['PEM in a URL', encodeURIComponent(pemOf(rsa, 'pkcs1')), encodeURIComponent(bodyOf(pemOf(rsa, 'pkcs1')))],
+  [
+    'a key as a dump',
+    pkcs8.toString('hex').replaceAll(/..(?=.)/g, '$&:'),
+    pkcs8.toString('hex', 40, 48).replaceAll(/..(?=.)/g, '$&:'),
+  ],
+  ['a key in decimal', JSON.stringify([...pkcs8]), [...pkcs8.subarray(40, 50)].join(',')],
+  ['a JWK', jwk, key.export({ format: 'jwk' }).d ?? ''],
   ['a join token', `cst1.${join}.${hex(32)}`, join],
   ['an admin token', `ctk_0123456789abcdef_${admin}`, admin],
   ['a JWT', jwt, jwt.split('.')[1] ?? ''],
@@ -41,6 +65,10 @@ const byPattern: readonly Secret[] = [
   ['a cookie', 'set-cookie: a=sesame; path=/', 'sesame'],
   ['a passphrase', 'passphrase=sesame', 'sesame'],
   ['a password in a URL', 'https://me:sesame@example.org/', 'sesame'],
+  ['a password with a sign', 'https://me:open@sesame@example.org/', 'sesame'],
+  ['a variable', 'MY_OWN_JOIN_TOKEN=sesame', 'sesame'],
+  ['an argument', 'run --join-token sesame', 'sesame'],
+  ['an element', '<password>sesame</password>', 'sesame'],
   ['a secret with a name', '{"clientSecret": "sesame street"}', 'sesame'],
 ];
 const byName: readonly Secret[] = [
@@ -52,6 +80,9 @@ const byName: readonly Secret[] = [
     'cookie',
     'set-cookie',
     'apiKey',
+    'clientSecret',
+    'privateKeyPem',
+    'jwtSvid',
     'credentials',
   ],
 ].map((name) => [name, name, 'sesame'] as const);
@@ -109,11 +140,24 @@ test.each<[string, unknown]>([
   ['a buffer', pkcs8],
   ['bytes', new Uint8Array(pkcs8)],
   ['bytes in a list', [...pkcs8]],
+  ['few bytes', pkcs8.subarray(0, 12)],
   ['bytes in an object', { key: { der: new Uint8Array(pkcs8) } }],
 ])('bytes are not told: %s', (_, bytes) => {
   const text = written((log) => log.info({ bytes }, 'said'));
   expect(text).toContain('said');
   expect(text).not.toMatch(/48,\s*129|"0":48/);
+});
+
+test.each<[string, unknown]>([
+  ['raw headers', ['Authorization', 'Token sesame', 'Host', 'a', 'Cookie', 'b=sesame']],
+  ['a header with a name', [{ name: 'authorization', value: 'sesame' }]],
+  ['a header with a key', [{ key: 'cookie', rawValue: 'sesame' }]],
+  ['a symmetric key', { kty: 'oct', k: 'sesame' }],
+  ['a key line by line', ['-----BEGIN PRIVATE KEY-----', 'sesame', '-----END PRIVATE KEY-----']],
+])('what its neighbour tells to be secret is not told: %s', (_, detail) => {
+  const text = written((log) => log.info({ detail }, 'said'));
+  expect(text).toContain('said');
+  expect(text).not.toContain('sesame');
 });
 
 test.each([
