@@ -135,6 +135,12 @@ export function loadConfig(sources: ConfigSources): Config {
       fix: 'set both or neither: a token for any audience would be believed',
     });
   }
+  // Whoever may change an entry would be any person: no JWT-SVID is an ID token.
+  if (config.oidcIssuer !== null && config.oidcIssuer === config.jwtIssuer) {
+    throw new MeshError('config_invalid', 'oidcIssuer is the jwtIssuer of this server itself', {
+      fix: 'name another issuer; a workload administers with its certificate and a grant to its SPIFFE ID',
+    });
+  }
   return config;
 }
 

@@ -85,6 +85,7 @@ function portsOf(parts: AdminDoorParts): Omit<AdminPorts, 'access'> {
     recordEvents: store.recordEvents,
     trace: traceRequest,
     queryAudit: store.queryAudit,
+    namedCertificates: store.namedCertificates,
     findToken: store.findToken,
     listTokens: store.listTokens,
     createToken: (token, event) => store.createToken(token, [event]),

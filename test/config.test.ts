@@ -81,6 +81,19 @@ test.each<[string, string, ErrorCode, string]>([
   if (place !== '') expect(caught).toMatchObject({ place: { file: path } });
 });
 
+test.each<[string, object]>([
+  ['one without an audience', { oidcIssuer: 'https://login.test' }],
+  ['an audience without one', { oidcAudience: 'countersign' }],
+  [
+    'our own tokens',
+    { oidcIssuer: 'https://shop.test', oidcAudience: 'countersign', jwtIssuer: 'https://shop.test' },
+  ],
+])('refuses as issuer of ID tokens %s', (_, flags) => {
+  expect(() => loadConfig({ ...nothing, flags: { ...flags } })).toThrow(
+    expect.objectContaining({ code: 'config_invalid' }),
+  );
+});
+
 test.each<[string, string]>([
   ['COUNTERSIGN_LEAF_TTL_SECONDS', '1e3'],
   ['COUNTERSIGN_LEAF_TTL_SECONDS', '86401'],

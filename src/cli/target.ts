@@ -1,6 +1,7 @@
 import { statSync } from 'node:fs';
 import { request as httpRequest } from 'node:http';
 import { request as httpsRequest, type RequestOptions } from 'node:https';
+import { checkServerIdentity, type PeerCertificate } from 'node:tls';
 import { loadConfig } from '../config.ts';
 import { MeshError, quote } from '../errors.ts';
 import type { GlobalOptions } from './global-options.ts';
@@ -71,6 +72,7 @@ function tlsTarget(options: GlobalOptions, { environment }: ClientSurroundings):
       minVersion: 'TLSv1.3',
       // Whatever NODE_TLS_REJECT_UNAUTHORIZED says: a token goes to nobody who is not verified.
       rejectUnauthorized: true,
+      checkServerIdentity: checkIdentity,
       agent: false,
       ...(caFile === undefined ? {} : { ca: readText(caFile, caFile) }),
       ...credential.tls,
@@ -78,6 +80,16 @@ function tlsTarget(options: GlobalOptions, { environment }: ClientSurroundings):
     headers: credential.headers,
     connect: httpsRequest,
   };
+}
+
+/**
+ * A certificate of the mesh must be the server's own besides: any workload may have been given the name, and would be
+ * shown the token.
+ */
+function checkIdentity(host: string, certificate: PeerCertificate): Error | undefined {
+  const [, path] = /URI:spiffe:\/\/[^/,"]*([^,"]*)/.exec(certificate.subjectaltname ?? '') ?? [];
+  if (path === undefined || path === serverPath) return checkServerIdentity(host, certificate);
+  return new Error('a workload answers there, not the server');
 }
 
 type Credential = {
@@ -131,3 +143,6 @@ function readSecret(file: string, what: 'token' | 'key'): string {
   }
   return text;
 }
+
+/** The path of the server's SPIFFE ID. */
+const serverPath = '/countersign/server';

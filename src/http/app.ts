@@ -61,10 +61,12 @@ export async function createAdminApp(ports: AdminPorts, door: Door): Promise<Fas
     serverFactory: (handler) => createServer(door, handler),
     bodyLimit: maxBodyBytes,
     exposeHeadRoutes: false,
-    // A SPIFFE ID of 2,048 bytes, each escaped.
-    routerOptions: { maxParamLength: 6_144 },
+    // No header is longer, so none is too long for the router, which would answer by itself.
+    routerOptions: { maxParamLength: serverLimits.maxHeaderSize },
+    // The router would answer what it cannot decode before anybody is known; so it is sent where nothing is.
+    rewriteUrl: ({ url = '' }) => (isDecodable(url) ? url : '/'),
     clientErrorHandler: (error, socket) => answerUnread(error, socket),
-    // A URL that cannot be decoded never reaches the hooks, so it is answered before anybody is known.
+    // What the router refuses all the same never reaches the hooks.
     frameworkErrors: (error, _request, reply: FastifyReply) => {
       void reply
         .headers(everyAnswer)
@@ -173,6 +175,15 @@ export async function createAdminApp(ports: AdminPorts, door: Door): Promise<Fas
 
 type AttemptRest = Pick<Attempt, 'action' | 'actor' | 'code' | 'detail'>;
 
+function isDecodable(url: string): boolean {
+  try {
+    decodeURIComponent(url.split('?', 1)[0] ?? '');
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 /** Undefined for a path that is no route. */
 function accessOfRequest({ method, routeOptions: { url } }: FastifyRequest): RouteAccess | undefined {
   return url === undefined ? undefined : accessOf(method, url);
@@ -200,6 +211,8 @@ function createServer(door: Door, handler: RequestListener): Server {
     // Read while the connection is sure to be open.
     else certificateShown(socket);
   });
+  // An expectation that nobody knows is passed over: Node would answer 417 before anybody is known.
+  server.on('checkExpectation', handler);
   if (door.kind === 'unix') server.maxConnections = maxConnections;
   else limitConnections(server, { total: maxConnections, perAddress: connectionsPerAddress });
   server.maxRequestsPerSocket = 10_000;

@@ -3,6 +3,7 @@ import { z } from 'zod';
 import type { CallContext } from '../authz/context.ts';
 import type { Explanation } from '../authz/explain.ts';
 import { quote } from '../errors.ts';
+import { covers, scopeOf } from '../identity/access.ts';
 import { SpiffeId, type TrustDomain } from '../spiffe/id.ts';
 import { callContextBody, readCallContext } from './call-context.ts';
 import { callerOf } from './caller.ts';
@@ -37,14 +38,16 @@ export function addAuthzRoutes(
   { checkAuthz }: AuthzPorts,
   trustDomain: TrustDomain,
 ): void {
+  const namespaceIn = (id: SpiffeId) => (id.memberOf(trustDomain) ? namespaceOf(id) : undefined);
   addRoute(app, 'POST /v1/authz/check', async (request) => {
     const body = parseInput(checkBody, request.body, 'body_invalid');
     const destination = SpiffeId.parseWorkload(body.destination);
     // What answers are the policies of the destination, and those of the root namespace that bind it.
-    const namespace = destination.memberOf(trustDomain) ? namespaceOf(destination) : undefined;
+    const namespace = namespaceIn(destination);
     demandNamespace(callerOf(request), 'authz:explain', namespace, `a call to ${quote(destination.text)}`);
-    return checkAuthz({
-      source: body.source === null ? null : SpiffeId.parseWorkload(body.source),
+    const source = body.source === null ? null : SpiffeId.parseWorkload(body.source);
+    const explanation = checkAuthz({
+      source,
       destination,
       method: body.method,
       path: body.path,
@@ -52,6 +55,11 @@ export function addAuthzRoutes(
       port: body.port ?? 0,
       context: readCallContext(body.context),
     });
+    if (explanation.reason !== 'banned') return explanation;
+    // Why somebody is banned is for those who may read that ban.
+    const scope = scopeOf(callerOf(request).grants, 'bans:read');
+    const mayRead = [source, destination].every((id) => id === null || covers(scope, namespaceIn(id)));
+    return mayRead ? explanation : { ...explanation, why: 'the caller or the destination is banned' };
   });
 }
 

@@ -6,6 +6,7 @@ import type { Administration, DescribedBan } from '../identity/administration.ts
 import { quote } from '../errors.ts';
 import { scopeOf } from '../identity/access.ts';
 import { type Ban, type BanKind, type BanTarget, isInForce, parseBanTarget } from '../identity/ban.ts';
+import type { namedBy, NamedCertificates } from '../identity/revoked.ts';
 import { SpiffeId, type TrustDomain } from '../spiffe/id.ts';
 import { callerOf } from './caller.ts';
 import { parseInput } from './input.ts';
@@ -18,6 +19,8 @@ export type BanPorts = {
   readonly administration: Administration;
   readonly clock: Clock;
   readonly isAdministrator: IsAdministrator;
+  /** The certificates of a serial or key that are valid. */
+  readonly namedCertificates: (names: ReturnType<typeof namedBy>, now: Date) => Promise<NamedCertificates>;
 };
 
 /** A ban as JSON; times are RFC 3339. */
@@ -39,13 +42,19 @@ export type BanView = {
 /** Bans: made, listed and lifted. */
 export function addBanRoutes(
   app: FastifyInstance,
-  { administration, clock, isAdministrator }: BanPorts,
+  { administration, clock, isAdministrator, namedCertificates }: BanPorts,
   trustDomain: TrustDomain,
 ): void {
   const demand = (request: FastifyRequest, target: BanTarget) => {
     const what = `the ban of the ${target.kind} ${quote(target.value)}`;
     const namespace = namespaceOfBan(target, trustDomain);
     demandNamespace(callerOf(request), 'bans:write', namespace, what);
+  };
+  const ownersOf = async ({ kind, value }: BanTarget): Promise<readonly SpiffeId[]> => {
+    if (kind === 'spiffe-id') return [SpiffeId.parse(value)];
+    const [serials, keys] = kind === 'serial' ? [[value], []] : [[], [value]];
+    const { certificates } = await namedCertificates({ spiffeIds: [], serials, keys }, clock.now());
+    return certificates.map(({ spiffeId }) => SpiffeId.parse(spiffeId));
   };
   addRoute(app, 'GET /v1/bans', async (request) => {
     const { revision } = administration.current();
@@ -66,8 +75,9 @@ export function addBanRoutes(
     const target = parseBanTarget(kind, value);
     demand(request, target);
     // Whoever was banned as an administrator is let in again by an administrator.
-    if (target.kind === 'spiffe-id' && isAdministrator(SpiffeId.parse(target.value))) {
-      const what = `lifting the ban of the administrator ${quote(target.value)}`;
+    const owner = (await ownersOf(target)).find(isAdministrator);
+    if (owner !== undefined) {
+      const what = `lifting the ban of the administrator ${quote(owner.text)}`;
       demandNamespace(callerOf(request), 'grants:write', undefined, what);
     }
     const ban = await administration.unban(kind, value, callerOf(request).actor);

@@ -14,7 +14,7 @@ import type { RouteAccess } from './roles.ts';
  * A change has an event of its own besides, in one transaction with it.
  */
 export type CallLog = {
-  /** A call that is answered only once this resolves. Rejects when it could not be recorded. */
+  /** A call that is answered only once this resolves. Rejects when it could not be recorded, or only among many. */
   readonly demand: (attempt: Attempt) => Promise<void>;
   /** A call that is answered in any case. */
   readonly note: (attempt: Attempt, access: RouteAccess | undefined) => Promise<void>;
@@ -31,7 +31,8 @@ export function openCallLog(parts: {
   const seldom = openAttemptLog({ ...parts, repeats: 'within an hour' });
   let reportedMs: number | undefined;
   return {
-    demand: often.note,
+    // Which question it was is all that the record is for.
+    demand: (attempt) => often.note(attempt, attempt.action === 'audit_read'),
     note: async (attempt, access) => {
       const isRead = attempt.action === 'called' && attempt.code === '' && ordinaryReads.has(access ?? '');
       try {

@@ -91,9 +91,10 @@ export function addNodeRoutes(
       fix: 'countersign node list shows all nodes',
     });
   });
-  addRoute<{ name: string }>(app, 'POST /v1/nodes/:name/evict', async (request) =>
-    viewOf(await nodes.registry.evict(request.params.name, callerOf(request).actor), clock.now()),
-  );
+  addRoute<{ name: string }>(app, 'POST /v1/nodes/:name/evict', async (request) => {
+    parseInput(evictBody, request.body, 'body_invalid');
+    return viewOf(await nodes.registry.evict(request.params.name, callerOf(request).actor), clock.now());
+  });
   addRoute(app, 'GET /v1/join-tokens', async (request) => {
     const query = parseInput(pageQuery, request.query, 'query_invalid');
     const tokens = await nodes.listJoinTokens();
@@ -141,6 +142,8 @@ function stateOf(node: AttestedNode, now: Date): NodeView['state'] {
   return node.serials.length === 0 ? 'joining' : node.notAfter <= now ? 'expired' : 'attested';
 }
 
+/** The body that evicts a node: there is nothing to say. */
+export const evictBody = z.strictObject({});
 /** The body that makes a join token. */
 export const tokenBody = z.strictObject({
   node: z.string().max(4_096),

@@ -70,7 +70,7 @@ export const banDocs = {
       summary: 'a page of the audit log; the reading is itself recorded',
       query: auditQuery,
       answers: { 200: json(auditPageSchema) },
-      codes: ['audit_query_invalid', 'audit_cursor_invalid', ...spiffeIdCodes],
+      codes: ['audit_query_invalid', 'audit_cursor_invalid', 'rate_limited', ...spiffeIdCodes],
     },
   },
 } as const satisfies RouteDocs;

@@ -2,7 +2,7 @@ import { z } from 'zod';
 import { attestationMethods } from '../identity/node.ts';
 import type { NodeAlias } from '../identity/node-alias.ts';
 import type { NodeAliasReport } from './node-alias-routes.ts';
-import { type JoinTokenView, type NodeView, tokenBody as joinTokenBody } from './node-routes.ts';
+import { evictBody, type JoinTokenView, type NodeView, tokenBody as joinTokenBody } from './node-routes.ts';
 import {
   count,
   json,
@@ -66,6 +66,7 @@ export const nodeDocs = {
   schemas: {
     Node: nodeSchema,
     NodePage: nodePageSchema,
+    Evict: evictBody,
     JoinToken: joinTokenSchema,
     JoinTokenPage: joinTokenPageSchema,
     JoinTokenWish: joinTokenBody,
@@ -88,6 +89,7 @@ export const nodeDocs = {
     },
     'POST /v1/nodes/:name/evict': {
       summary: 'refuses every certificate of a node from now on; it may attest again',
+      body: evictBody,
       answers: { 200: json(nodeSchema) },
       codes: ['node_not_found', 'body_invalid', 'body_too_large', 'media_type_unsupported'],
     },

@@ -91,6 +91,10 @@ function refuseEdit(
         if (isAdministrator(entry.spiffeId) && lacks('grants:write', undefined)) {
           return lacking('grants:write', undefined, `${what}, whose SPIFFE ID is an administrator's,`);
         }
+        // Whoever is taken for this server is shown the tokens of administrators.
+        if (entry === edit.after && entry.dnsNames.includes(ownName) && lacks('grants:write', undefined)) {
+          return lacking('grants:write', undefined, `the DNS name ${quote(ownName)} of ${what}`);
+        }
         const name = foreignName(entry, scopeOf(caller.grants, 'entries:write'), namespace);
         if (entry === edit.after && name !== undefined) {
           return lacking('entries:write', undefined, `the DNS name ${quote(name)} of ${what}`);
@@ -102,10 +106,15 @@ function refuseEdit(
       return lacks('policies:write', edit.namespace)
         ? lacking('policies:write', edit.namespace, `the policy ${quote(`${edit.namespace}/${edit.name}`)}`)
         : undefined;
-    case 'node-alias':
-      return lacks('nodes:write', undefined)
-        ? lacking('nodes:write', undefined, `the node alias ${quote(edit.name)}`)
+    case 'node-alias': {
+      const what = `the node alias ${quote(edit.name)}`;
+      if (lacks('nodes:write', undefined)) return lacking('nodes:write', undefined, what);
+      // It says on which nodes an administrator may be.
+      const owned = edit.entries.find(({ spiffeId }) => isAdministrator(spiffeId));
+      return owned !== undefined && lacks('grants:write', undefined)
+        ? lacking('grants:write', undefined, `${what}, which ${quote(owned.id)} of an administrator names,`)
         : undefined;
+    }
     case 'grant':
       return lacks('grants:write', undefined)
         ? lacking('grants:write', undefined, `the grant ${quote(edit.name)}`)
@@ -144,5 +153,7 @@ function fixOf({ fix }: MeshError): { readonly fix?: string } {
   return fix === undefined ? {} : { fix };
 }
 
+/** What the admin API is called in its own certificate. */
+export const ownName = 'localhost';
 const narrowed = new WeakMap<ReadonlyMap<string, unknown>, Map<string, ReadonlyMap<string, unknown>>>();
 const maxNarrowed = 16;

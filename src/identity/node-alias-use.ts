@@ -1,4 +1,5 @@
 import { MeshError, quote } from '../errors.ts';
+import type { RegistrationEntry } from './entry.ts';
 import type { LocateField } from './entry-parse.ts';
 import type { Mesh } from './mesh.ts';
 import { aliasInNodes, type NodeAlias } from './node-alias.ts';
@@ -29,9 +30,16 @@ export function demandAliases(
 }
 
 /** The ids of the entries that name an alias, in their order. */
-export function entriesOfAlias({ entries }: Mesh, name: string): readonly string[] {
+export function entriesOfAlias(mesh: Mesh, name: string): readonly string[] {
+  return namingAlias(mesh, name)
+    .map(({ id }) => id)
+    .sort();
+}
+
+/** The entries that name an alias. */
+export function namingAlias({ entries }: Mesh, name: string): readonly RegistrationEntry[] {
   const wanted = aliasInNodes(name);
-  return [...entries.values()].flatMap(({ id, nodes = [] }) => (nodes.includes(wanted) ? id : [])).sort();
+  return [...entries.values()].filter(({ nodes = [] }) => nodes.includes(wanted));
 }
 
 const prefix = aliasInNodes('');

@@ -10,7 +10,13 @@ export type Edit =
       readonly after: RegistrationEntry | undefined;
     }
   | { readonly kind: 'policy'; readonly namespace: string; readonly name: string }
-  | { readonly kind: 'node-alias' | 'grant'; readonly name: string };
+  /** `entries` are those that name it. */
+  | {
+      readonly kind: 'node-alias';
+      readonly name: string;
+      readonly entries: readonly RegistrationEntry[];
+    }
+  | { readonly kind: 'grant'; readonly name: string };
 
 /**
  * What whoever edits may touch. It is asked when the edit is worked out, on the state that it would change, and so cannot

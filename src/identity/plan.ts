@@ -13,7 +13,7 @@ import { entryKind, readEntryDocument } from './entry-document.ts';
 import { formatEntry, type LocateField, parseEntry, sameEntry } from './entry-parse.ts';
 import type { MeshChange, PolicyDocument } from './mesh.ts';
 import { aliasEvent, aliasKind, type NodeAlias, readAliasDocument, sameAlias } from './node-alias.ts';
-import { demandAliases } from './node-alias-use.ts';
+import { demandAliases, namingAlias } from './node-alias-use.ts';
 import type { Permit } from './permit.ts';
 
 /** One file of YAML documents, as read by whoever calls. */
@@ -118,7 +118,8 @@ export function* planInSteps(
       if (action !== 'unchanged') putPolicies.push({ document: stored, policy });
     } else if (document.kind === aliasKind) {
       const alias = readAliasDocument(document, revision);
-      permit?.demand({ kind: 'node-alias', name: alias.name }, document.root.place);
+      const entries = namingAlias(current.mesh, alias.name);
+      permit?.demand({ kind: 'node-alias', name: alias.name, entries }, document.root.place);
       refuseSecond(seen, `node alias ${alias.name}`, document.root.place);
       const before = current.mesh.aliases?.get(alias.name);
       const action = before === undefined ? 'created' : sameAlias(before, alias) ? 'unchanged' : 'updated';

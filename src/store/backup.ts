@@ -56,15 +56,19 @@ export function backUp(db: SqliteDatabase.Database, dataDir: string, schema: num
   }
 }
 
-/** Removes all backups but the last two. @returns those removed */
-export function pruneBackups(dataDir: string): readonly string[] {
+/**
+ * Removes all backups but the one just made and the last of the others.
+ * @param made never removed: where the clock was put back its name is not the last
+ * @returns those removed
+ */
+export function pruneBackups(dataDir: string, made: string): readonly string[] {
   const names = readdirSync(dataDir)
     .flatMap((name) => {
       const stamp = backupName.exec(name)?.[1];
-      return stamp === undefined ? [] : [{ name, stamp }];
+      return stamp === undefined || join(dataDir, name) === made ? [] : [{ name, stamp }];
     })
     .sort((a, b) => (a.stamp < b.stamp ? -1 : 1));
-  const old = names.slice(0, -keptBackups).map(({ name }) => join(dataDir, name));
+  const old = names.slice(0, -keptBesides).map(({ name }) => join(dataDir, name));
   for (const path of old) rmSync(path);
   return old;
 }
@@ -118,7 +122,7 @@ function failed(dataDir: string, why: string, cause: unknown): MeshError {
   );
 }
 
-const keptBackups = 2;
+const keptBesides = 1;
 const spareBytes = 4_194_304;
 const backupName = /^countersign\.db\.schema-[0-9]+\.([0-9TZ-]+)\.backup$/;
-const partialName = /^countersign\.db\.schema-[0-9]+\.[0-9TZ-]+\.backup\.partial$/;
+const partialName = /^countersign\.db\.schema-[0-9]+\.[0-9TZ-]+\.backup\.partial(?:-journal)?$/;

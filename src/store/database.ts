@@ -38,7 +38,8 @@ export function openForWriting(
       inTransaction(db, () => migrate(db));
       // The database and its WAL have their names now.
       syncDirectory(dataDir);
-      if (backup !== null) onMigrated({ from, to: schemaVersion, backup, removed: pruneBackups(dataDir) });
+      if (backup !== null)
+        onMigrated({ from, to: schemaVersion, backup, removed: pruneBackups(dataDir, backup) });
       return db;
     } catch (error) {
       db.close();

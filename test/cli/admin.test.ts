@@ -122,3 +122,16 @@ test('a key that others can read is not used, not through a link either', async 
   expect([code, err]).toEqual([77, expect.stringContaining('error[file_permissions]')]);
   expect(err).not.toContain('a secret');
 });
+
+test('a workload that was given the name of the server is shown no token', async () => {
+  const own = await harness.issueServerCertificate();
+  const posing = await harness.issueServerCertificate('spiffe://example.org/ns/shop/sa/web');
+  const status = () => runCli([...tls, '--token-file', join(dir, 'admin.token'), 'status']);
+  harness.tls.renew(posing.certificate, posing.privateKey);
+  expect(await status()).toMatchObject({
+    code: 69,
+    err: expect.stringContaining('a workload answers there'),
+  });
+  harness.tls.renew(own.certificate, own.privateKey);
+  expect((await status()).code).toBe(0);
+});

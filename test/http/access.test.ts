@@ -267,19 +267,29 @@ test.each([
   ['/v1/nothing', 401],
   ['/metrics', 401],
   ['/v1/entries/..%2f..%2fhealthz', 401],
-  ['/%ff', 404],
+  ['/%ff', 401],
+  ['/v1/entries/%zz', 401],
+  [`/v1/entries/${'a'.repeat(7_000)}`, 401],
 ])('without a token %s answers %i', async (path, status) => {
   expect((await harness.overTls({ path }, null)).status).toBe(status);
 });
 
-test('an unknown route is 404 to whoever has some role, and recorded', async () => {
-  harness.clock.move(61_000);
-  expect((await harness.overTls({ path: '/v1/nothing' }, 'shopViewer')).json.code).toBe('route_not_found');
-  expect(await lastAdminEvent()).toMatchObject({
-    action: 'called',
-    route: '(none)',
-    code: 'route_not_found',
-  });
+test.each(['/v1/nothing', '/%ff', '/v1/entries/%zz'])(
+  '%s is 404 to whoever has some role, and recorded',
+  async (path) => {
+    harness.clock.move(61_000);
+    expect((await harness.overTls({ path }, 'shopViewer')).json.code).toBe('route_not_found');
+    expect(await lastAdminEvent()).toMatchObject({
+      action: 'called',
+      route: '(none)',
+      code: 'route_not_found',
+    });
+  },
+);
+
+test('an unknown expectation is not answered before somebody is known', async () => {
+  const head = 'GET /v1/status HTTP/1.1\r\nhost: localhost\r\nexpect: much\r\nconnection: close\r\n\r\n';
+  expect(await harness.rawTls(head)).toMatch(/^HTTP\/1\.1 401 /);
 });
 
 test('every route has a permission, and every permission a route', () => {

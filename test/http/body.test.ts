@@ -135,7 +135,7 @@ test.each([
   ['DELETE', '/v1/policies/__proto__/x', 'policy_not_found'],
   ['DELETE', '/v1/tokens/0123456789abcdef', 'token_not_found'],
   ['DELETE', '/v1/tokens/__proto__', 'token_not_found'],
-  ['GET', `/v1/entries/${'a'.repeat(7_000)}`, 'route_not_found'],
+  ['GET', `/v1/entries/${'a'.repeat(7_000)}`, 'entry_not_found'],
   ['PUT', '/v1/entries/web', 'route_not_found'],
   ['GET', '/v1/entries/', 'entry_not_found'],
 ])('%s %s is not there', async (method, path, code) => {

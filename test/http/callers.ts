@@ -39,14 +39,17 @@ export async function clientCertificate(
 /** The SPIFFE ID that the harness is configured to take for an administrator's. */
 export const configuredAdmin = 'spiffe://example.org/ns/ops/sa/admin';
 
-/** A certificate for the name `localhost`. */
-export async function serverCertificate(authority: TestAuthority['authority']) {
+/** A certificate for the name `localhost`, of the server or of whoever has been given that name. */
+export async function serverCertificate(
+  authority: TestAuthority['authority'],
+  owner = 'spiffe://example.org/countersign/server',
+) {
   const { publicKey, privateKey } = generateKeyPairSync('ec', {
     namedCurve: 'P-256',
     publicKeyEncoding: { type: 'spki', format: 'der' },
     privateKeyEncoding: { type: 'pkcs8', format: 'der' },
   });
-  const id = SpiffeId.parseWorkload('spiffe://example.org/test/server');
+  const id = SpiffeId.parseWorkload(owner);
   const issued = await authority.sign(
     authority.prepare({ id, publicKey, dnsNames: ['localhost'], ttlSeconds: 3_600 }, new Date()),
   );

@@ -133,6 +133,35 @@ describe('attempts', () => {
     expect((events.at(-1) as Attempt).detail).toContain('8999 more within a minute');
   });
 
+  test('however many knock, whoever is somebody is recorded by name', async () => {
+    const clock = handClock(new Date(0));
+    const events: AuditEvent[] = [];
+    const record = async (batch: readonly AuditEvent[]) => batch.map((event) => events.push(event));
+    const log = openAttemptLog({ record, clock, report: () => undefined, repeats: 'within a minute' });
+    const actor = { kind: 'token', tokenId: 'aa', role: 'auditor' } as const;
+    const question = (i: number): Attempt => ({
+      ...knock('b'),
+      action: 'audit_read',
+      actor,
+      code: '',
+      detail: `serial=${i}`,
+    });
+    for (let i = 0; i < 2_000; i++) await log.note(knock(`${i}`));
+    for (let i = 0; i < 250; i++) await log.note(question(i), true);
+    expect(events.slice(-250).map((event) => (event as Attempt).detail)).toContain('serial=249');
+    // What would only be counted is not answered.
+    await expect(log.note(question(250), true)).rejects.toMatchObject({ code: 'rate_limited' });
+    await log.note(question(3), true);
+    await log.note({ ...question(250), action: 'called' });
+    expect(events.at(-1)).toMatchObject({ action: 'called', actor, route: '(many)' });
+    const other = { ...actor, tokenId: 'bb' };
+    await log.note({ ...question(250), actor: other }, true);
+    expect(events.at(-1)).toMatchObject({ actor: other, detail: 'serial=250' });
+    clock.move(60_000);
+    await log.close();
+    expect(events.length).toBeLessThan(1_260);
+  });
+
   test('a repeat beside an event that could not be recorded is not recorded either', async () => {
     const record = () => Promise.reject(new MeshError('store_unavailable', 'the store is gone'));
     const clock = handClock(new Date(0));

@@ -1,12 +1,18 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { issuance } from '../audit/events.ts';
 import { entry, grant, id } from './documents.ts';
-import { clientCertificate, type TokenName } from './callers.ts';
+import { clientCertificate, configuredAdmin, type TokenName } from './callers.ts';
 import { type Harness, startHarness } from './harness.ts';
 
 let harness: Harness;
 beforeAll(async () => {
   harness = await startHarness();
   await apply('admin', entry('web'));
+  const given = { time: harness.clock.now(), notAfter: new Date(harness.clock.now().getTime() + 3_600_000) };
+  await harness.store.recordEvents([
+    issuance({ ...given, serial: '41', spiffeId: configuredAdmin, spkiSha256: 'aa'.repeat(32) }),
+    issuance({ ...given, serial: '42', spiffeId: id('till'), spkiSha256: 'bb'.repeat(32) }),
+  ]);
 });
 afterAll(() => harness.close());
 
@@ -15,9 +21,14 @@ const ask = (by: TokenName, method: string, path: string, body?: unknown) =>
 const apply = (by: TokenName, text: string) =>
   ask(by, 'POST', '/v1/apply', { files: [{ file: '0.yaml', text }] });
 const ban = (kind: string, value: string) => ({ kind, value, reason: 'x' });
+const alias = (name: string, node: string) =>
+  `apiVersion: countersign.dev/v1\nkind: NodeAlias\nmetadata: { name: ${name} }\nspec: { selectors: ["join_token:${node}"] }\n`;
+const bound = (spiffeId: string) =>
+  entry('bound', 'shop', ', nodes: ["alias:edge"]').replace(id('bound'), spiffeId);
+const posing = { id: 'posing', spiffeId: id('posing'), selectors: ['unix:uid:1000'] };
 
 describe('the entry of an administrator', () => {
-  const owner = 'spiffe://example.org/ns/ops/sa/admin';
+  const owner = configuredAdmin;
   const wish = { id: 'boss', spiffeId: owner, selectors: ['unix:uid:0'] };
 
   test.each<[TokenName, string, string, unknown, number]>([
@@ -30,6 +41,39 @@ describe('the entry of an administrator', () => {
     ['operator', 'DELETE', `/v1/bans/spiffe-id/${encodeURIComponent(owner)}`, undefined, 403],
     ['admin', 'DELETE', `/v1/bans/spiffe-id/${encodeURIComponent(owner)}`, undefined, 200],
   ])('%s: %s %s', async (by, method, path, sent, status) => {
+    expect((await ask(by, method, path, sent)).status).toBe(status);
+  });
+
+  test.each<[TokenName, string, string, number]>([
+    ['operator', 'serial', '41', 403],
+    ['operator', 'key', 'aa'.repeat(32), 403],
+    ['admin', 'serial', '41', 200],
+    ['admin', 'key', 'aa'.repeat(32), 200],
+    ['operator', 'serial', '42', 200],
+  ])('has its certificates banned for good: %s lifts %s %s', async (by, kind, value, status) => {
+    await ask('operator', 'POST', '/v1/bans', ban(kind, value));
+    expect((await ask(by, 'DELETE', `/v1/bans/${kind}/${value}`)).status).toBe(status);
+  });
+
+  test.each<[string, TokenName, string, number]>([
+    ['makes an alias', 'operator', alias('edge', 'web-1'), 200],
+    ['ties an administrator to it', 'admin', bound(owner), 200],
+    ['says which nodes are meant', 'operator', alias('edge', 'web-2'), 403],
+    ['says it with another alias', 'operator', `${alias('rim', 'a')}---\n${alias('edge', 'web-2')}`, 403],
+    ['says it of another alias', 'operator', alias('rim', 'web-2'), 200],
+    ['says which nodes are meant', 'admin', alias('edge', 'web-2'), 200],
+  ])('%s: %s', async (_, by, text, status) => {
+    expect((await apply(by, text)).status).toBe(status);
+  });
+
+  test.each<[TokenName, string, string, object, number]>([
+    ['operator', 'POST', '/v1/entries', { ...posing, dnsNames: ['localhost'] }, 403],
+    ['operator', 'PATCH', '/v1/entries/web', { dnsNames: ['web', 'localhost'] }, 403],
+    ['operator', 'POST', '/v1/entries', { ...posing, dnsNames: ['db.localhost'] }, 201],
+    ['admin', 'PATCH', '/v1/entries/posing', { dnsNames: ['localhost'] }, 200],
+    ['operator', 'PATCH', '/v1/entries/posing', { selectors: ['unix:uid:0'] }, 403],
+    ['operator', 'PATCH', '/v1/entries/posing', { dnsNames: [] }, 200],
+  ])('nor is the name of the server: %s %s %s %j', async (by, method, path, sent, status) => {
     expect((await ask(by, method, path, sent)).status).toBe(status);
   });
 

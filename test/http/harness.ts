@@ -9,6 +9,7 @@ import { connect as connectTls } from 'node:tls';
 import type { FastifyInstance } from 'fastify';
 import type { AuditEventType } from '../../src/audit/event.ts';
 import { parseAuditQuery } from '../../src/audit/question.ts';
+import { denyDecision } from '../../src/authz/decide.ts';
 import { explainCall } from '../../src/authz/judge.ts';
 import { type RevocationList, signRevocationList } from '../../src/ca/crl.ts';
 import { makeIssuer } from '../ca/crl-issuer.ts';
@@ -23,6 +24,7 @@ import { createAdministration } from '../../src/identity/administration.ts';
 import { createCertificateJudge } from '../../src/grpc/tls-certificate.ts';
 import { indexGrants } from '../../src/identity/admin-grant.ts';
 import type { VerifyIdToken } from '../../src/identity/id-token.ts';
+import { findStandingDenial } from '../../src/identity/standing-denial.ts';
 import { compileStoredMesh, createMeshHolder } from '../../src/identity/current-mesh.ts';
 import { bundlePem } from '../../src/spiffe/bundle.ts';
 import { TrustDomain } from '../../src/spiffe/id.ts';
@@ -72,7 +74,7 @@ export type Harness = {
   readonly tokens: Readonly<Record<TokenName, string>>;
   /** The authority whose certificates clients show; swapped, those of the one before count no longer. */
   readonly clients: { current: TestAuthority };
-  readonly issueServerCertificate: () => Promise<{ certificate: string; privateKey: string }>;
+  readonly issueServerCertificate: (owner?: string) => Promise<{ certificate: string; privateKey: string }>;
   readonly overUnix: (ask: Ask) => Promise<Answer>;
   readonly overTls: (ask: Ask, role?: TokenName | null) => Promise<Answer>;
   /** Shows a certificate, or none, and no token of its own. */
@@ -174,11 +176,17 @@ export async function startHarness(
     },
     recordEvents: store.recordEvents,
     queryAudit: store.queryAudit,
+    namedCertificates: store.namedCertificates,
     findToken: store.findToken,
     listTokens: store.listTokens,
     createToken: (token, event) => store.createToken(token, [event]),
     revokeToken: (id, event) => store.revokeToken(id, [event]),
-    checkAuthz: ({ host, ...call }) => explainCall(holder.current().snapshot, { ...call, authority: host }),
+    checkAuthz: ({ host, ...call }) => {
+      const { snapshot, bans } = holder.current();
+      const banned = findStandingDenial(bans, { id: call.source }, call.destination, clock.now());
+      const standing = banned === undefined ? undefined : denyDecision('banned', banned, snapshot.revision);
+      return explainCall(snapshot, { ...call, authority: host }, standing);
+    },
     status: async () => statusReport(clock.now(), trustDomain.name),
     readiness: () => ({ ready: true, causes: [], warnings: [], conditions: [] }),
     metricsText: () => '# nothing\n',
@@ -203,7 +211,7 @@ export async function startHarness(
   };
   const tokens = await seedTokens(store, clock.now());
   const unix = await listenUnix(await createAdminApp(ports, await openUnixDoor([])), join(dir, 'admin.sock'));
-  const issueServerCertificate = () => serverCertificate(authority);
+  const issueServerCertificate = (owner?: string) => serverCertificate(authority, owner);
   const tlsApp = await createAdminApp(ports, {
     kind: 'tls',
     ...(await issueServerCertificate()),

@@ -118,6 +118,17 @@ describe('what is elsewhere is not there, and what the caller names is refused',
   });
 });
 
+test.each<[TokenName, string]>([
+  ['shopViewer', 'the caller or the destination is banned'],
+  ['policy-author', 'the caller or the destination is banned'],
+  ['viewer', 'the caller is banned: x'],
+])('authz/check tells %s of the ban of a caller elsewhere: %s', async (by, why) => {
+  await ask('operator', 'POST', '/v1/bans', ban('spiffe-id', id('ledger', 'bank')));
+  const sent = { ...call('shop'), source: id('ledger', 'bank'), destination: id('till') };
+  const { json } = await ask(by, 'POST', '/v1/authz/check', sent);
+  expect([json.verdict, json.reason, json.why]).toEqual(['deny', 'banned', why]);
+});
+
 describe('apply', () => {
   const revision = () => harness.ports.administration.current().revision;
   test.each<[string, TokenName, readonly string[], object | null]>([

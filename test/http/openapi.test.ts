@@ -57,6 +57,8 @@ describe('the document', () => {
       if (operation === undefined) throw new Error(`${name} is not in the document`);
       const inPath = (operation.parameters ?? []).filter((one) => one.in === 'path').map((one) => one.name);
       expect(inPath).toEqual([...pattern.matchAll(/:([a-z]+)/gi)].map(([, parameter]) => parameter));
+      // Without one a client of the document would send none, which is 415.
+      expect(operation.requestBody !== undefined).toBe(['POST', 'PATCH'].includes(method));
       const isPublic = routeAccess.get(name) === 'public';
       expect(operation.security).toEqual(isPublic ? [] : undefined);
       expect(operation['x-countersign-permission']).toBe(isPublic ? undefined : routeAccess.get(name));
@@ -138,6 +140,7 @@ describe('the check that every answer in these tests goes through', () => {
 
 type Operation = {
   readonly summary: string;
+  readonly requestBody?: object;
   readonly security?: readonly unknown[];
   readonly 'x-countersign-permission'?: string;
   readonly parameters?: readonly { readonly name: string; readonly in: string }[];

@@ -1,4 +1,4 @@
-import { symlinkSync, writeFileSync } from 'node:fs';
+import { statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { randomBytes } from 'node:crypto';
@@ -40,6 +40,13 @@ test('what is missing of a path is made, and the first that had to be made is na
   expect(makeDirectory(join(dir, 'a', 'b', 'c'), 0o700)).toBe(join(dir, 'a'));
   expect(makeDirectory(join(dir, 'a', 'b'), 0o700)).toBeUndefined();
   expect(makeDirectory(join(dir, 'a', '..', 'd'), 0o700)).toBe(join(dir, 'd'));
+});
+
+test('a private directory is private, and those above it can be entered: sockets stand beside it', () => {
+  const dir = newDirectory();
+  ensurePrivateDirectory(join(dir, 'a', 'b'));
+  const modes = [join(dir, 'a'), join(dir, 'a', 'b')].map((path) => statSync(path).mode & 0o777);
+  expect(modes).toEqual([0o755 & ~process.umask(), 0o700]);
 });
 
 function withFile(dir: string): string {

@@ -124,11 +124,24 @@ describe.each(schemas)('data of schema %i', (schema) => {
   });
 });
 
+test('the copy that was just made is kept, whatever the clock said when others were', () => {
+  const { dataDir } = layOut(7);
+  const name = (year: number) => `countersign.db.schema-6.${year}-01-01T00-00-00-000Z.backup`;
+  for (const year of [2030, 2031]) writeFileSync(join(dataDir, name(year)), '');
+  openForWriting(dataDir, noon).close();
+  expect(backupsOf(dataDir).sort()).toEqual([
+    name(2031),
+    'countersign.db.schema-7.2026-01-31T12-00-00-000Z.backup',
+  ]);
+});
+
 test('the last two copies are kept, and what made way is told', () => {
   const { dataDir } = layOut(7);
   const name = (day: number) => `countersign.db.schema-6.2025-01-0${day}T00-00-00-000Z.backup`;
   for (const day of [1, 2, 3]) writeFileSync(join(dataDir, name(day)), '');
-  writeFileSync(join(dataDir, `${name(4)}.partial`), 'of a start that was cut off');
+  for (const end of ['', '-journal']) {
+    writeFileSync(join(dataDir, `${name(4)}.partial${end}`), 'of a start that was cut off');
+  }
   writeFileSync(join(dataDir, 'mine.backup'), '');
   let removed: readonly string[] = [];
   openForWriting(dataDir, noon, (migration) => {
