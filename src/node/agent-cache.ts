@@ -6,6 +6,7 @@ import type { NodeView } from '../identity/view.ts';
 import { SpiffeId, type TrustDomain } from '../spiffe/id.ts';
 import { View } from '../wire/node.ts';
 import type { NodeIdentity } from './node-client.ts';
+import type { KeyPair } from './node-identity.ts';
 import { viewFromWire, viewToWire } from './view-wire.ts';
 
 /** What an agent needs to serve without its server. */
@@ -30,12 +31,7 @@ export type CacheBinding = {
 
 /** Seals a state: AES-256-GCM under a key of this machine, the header as associated data. */
 export function sealState(state: AgentState, binding: CacheBinding, randomBytes: RandomBytes): Uint8Array {
-  const header = headerOf(binding.trustDomain);
-  const nonce = randomBytes(nonceBytes);
-  const cipher = createCipheriv('aes-256-gcm', sealingKey(binding), nonce);
-  cipher.setAAD(header);
-  const sealed = Buffer.concat([cipher.update(encodeState(state)), cipher.final()]);
-  return Buffer.concat([header, nonce, cipher.getAuthTag(), sealed]);
+  return seal(headerOf(binding.trustDomain), encodeState(state), sealingKey(binding), randomBytes);
 }
 
 /**
@@ -50,23 +46,44 @@ export function openState(bytes: Uint8Array, binding: CacheBinding): AgentState 
     throw invalid('is damaged');
   if (magic !== currentMagic) throw invalid(`is of another version, ${quote(magic)}`);
   if (name !== binding.trustDomain.name) throw invalid(`is of the trust domain ${quote(name)}`);
-  const [nonceEnd, tagEnd] = [end + 1 + nonceBytes, end + 1 + nonceBytes + tagBytes];
-  if (bytes.length <= tagEnd) throw invalid('is damaged');
-  const decipher = createDecipheriv('aes-256-gcm', sealingKey(binding), bytes.subarray(end + 1, nonceEnd), {
-    authTagLength: tagBytes,
-  });
-  decipher.setAAD(header);
-  decipher.setAuthTag(bytes.subarray(nonceEnd, tagEnd));
-  let opened: Buffer;
-  try {
-    opened = Buffer.concat([decipher.update(bytes.subarray(tagEnd)), decipher.final()]);
-  } catch (cause) {
-    throw invalid('is of another machine, or damaged', cause);
-  }
+  const opened = open(header, bytes, sealingKey(binding));
   try {
     return decodeState(opened);
   } catch (cause) {
     throw invalid('cannot be read', cause);
+  }
+}
+
+/**
+ * Seals the key that evidence is shown with.
+ * @param digest of the evidence, lower-case hex
+ */
+export function sealShownKey(
+  digest: string,
+  { publicKey, privateKey }: KeyPair,
+  binding: GenerationBinding,
+  randomBytes: RandomBytes,
+): Uint8Array {
+  const plain = Buffer.from(JSON.stringify([text(publicKey), text(privateKey)]));
+  return seal(shownHeader(digest), plain, shownKey(binding), randomBytes);
+}
+
+/** @returns undefined when it is for other evidence, or of elsewhere, or damaged: another one is made then */
+export function openShownKey(
+  digest: string,
+  bytes: Uint8Array,
+  binding: GenerationBinding,
+): KeyPair | undefined {
+  const header = shownHeader(digest);
+  if (!header.equals(bytes.subarray(0, header.length))) return undefined;
+  try {
+    const [publicKey, privateKey] = JSON.parse(open(header, bytes, shownKey(binding)).toString()) as [
+      string,
+      string,
+    ];
+    return { publicKey: data(publicKey), privateKey: data(privateKey) };
+  } catch {
+    return undefined;
   }
 }
 
@@ -101,6 +118,31 @@ type StoredSvid = {
       ? readonly string[]
       : string;
 };
+
+function seal(header: Buffer, plain: Uint8Array, key: Uint8Array, randomBytes: RandomBytes): Buffer {
+  const nonce = randomBytes(nonceBytes);
+  const cipher = createCipheriv('aes-256-gcm', key, nonce);
+  cipher.setAAD(header);
+  const sealed = Buffer.concat([cipher.update(plain), cipher.final()]);
+  return Buffer.concat([header, nonce, cipher.getAuthTag(), sealed]);
+}
+
+/** @throws MeshError `agent_cache_invalid` */
+function open(header: Buffer, bytes: Uint8Array, key: Uint8Array): Buffer {
+  const nonceEnd = header.length + nonceBytes;
+  const tagEnd = nonceEnd + tagBytes;
+  if (bytes.length <= tagEnd) throw invalid('is damaged');
+  const decipher = createDecipheriv('aes-256-gcm', key, bytes.subarray(header.length, nonceEnd), {
+    authTagLength: tagBytes,
+  });
+  decipher.setAAD(header);
+  decipher.setAuthTag(bytes.subarray(nonceEnd, tagEnd));
+  try {
+    return Buffer.concat([decipher.update(bytes.subarray(tagEnd)), decipher.final()]);
+  } catch (cause) {
+    throw invalid('is of another machine, or damaged', cause);
+  }
+}
 
 function encodeState({ identity, view, freshAt, svids, generation }: AgentState): Buffer {
   return Buffer.from(
@@ -157,6 +199,14 @@ function sealingKey({ machineId, key, trustDomain }: CacheBinding): Uint8Array {
 function proofOf(text: string, { machineId, key }: GenerationBinding): string {
   const own = new Uint8Array(hkdfSync('sha256', key, machineId, 'countersign agent cache generation', 32));
   return createHmac('sha256', own).update(text).digest('hex');
+}
+
+function shownKey({ machineId, key }: GenerationBinding): Uint8Array {
+  return new Uint8Array(hkdfSync('sha256', key, machineId, 'countersign agent shown key', 32));
+}
+
+function shownHeader(digest: string): Buffer {
+  return Buffer.from(`countersign-agent-shown-1 ${digest}\n`, 'latin1');
 }
 
 function headerOf(trustDomain: TrustDomain): Buffer {

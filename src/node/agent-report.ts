@@ -52,7 +52,10 @@ export function createAgentReporter(parts: {
       try {
         const own = parts.client();
         const report = { notes: [], agent: agentReportToWire(parts.read()) };
-        await ask((metadata, options, done) => own.reportCoverage(report, metadata, options, done));
+        await ask(
+          (metadata, options, done) => own.reportCoverage(report, metadata, options, done),
+          stop.signal,
+        );
       } catch {
         // It is for people, and the next one follows.
       }

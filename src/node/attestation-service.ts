@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import type { ServerDuplexStream } from '@grpc/grpc-js';
+import { addressKey } from '../grpc/address-key.ts';
 import { asBuffer } from '../grpc/as-buffer.ts';
 import type { LossEvent, NodeEvent } from '../audit/event.ts';
 import type { PublicKey } from '../ca/public-key.ts';
@@ -37,7 +38,7 @@ import { bundleToWire } from './view-wire.ts';
 export type IssueNodeCertificate = (node: AttestedNode, publicKey: PublicKey) => Promise<IssuedX509>;
 
 export type AttestationLimits = {
-  /** Attempts of one address. */
+  /** Attempts of one address: an IPv4 address, or an IPv6 network of 64 bits. */
   readonly perAddress: RateLimits;
   /** Attempts under way at once, of all and of one address: one that says nothing takes its place to the end. */
   readonly atOnce: number;
@@ -99,14 +100,15 @@ export function createAttestationService(options: AttestationOptions): GrpcServi
   const attest = guardStream<AttestRequest, AttestResponse>(
     async (call, ended) => {
       const peer = tlsPeerOf(call);
+      const address = addressKey(peer.remoteAddress);
       if (stop.signal.aborted) throw new MeshError('shutting_down', 'the server is shutting down');
-      const ofAddress = runningOf.get(peer.remoteAddress) ?? 0;
+      const ofAddress = runningOf.get(address) ?? 0;
       const isFull = running >= limits.atOnce || ofAddress >= limits.atOncePerAddress;
-      if (isFull || !takeToken(peer.remoteAddress)) {
+      if (isFull || !takeToken(address)) {
         throw new MeshError('rate_limited', 'too many nodes ask to be attested', { fix: 'try again later' });
       }
       running += 1;
-      runningOf.set(peer.remoteAddress, ofAddress + 1);
+      runningOf.set(address, ofAddress + 1);
       const late = new AbortController();
       const signal = AbortSignal.any([ended, stop.signal, late.signal]);
       void clock.sleep(limits.withinMs, ended).then(() => late.abort('late'));
@@ -118,9 +120,9 @@ export function createAttestationService(options: AttestationOptions): GrpcServi
         throw error;
       } finally {
         running -= 1;
-        const left = (runningOf.get(peer.remoteAddress) ?? 1) - 1;
-        if (left > 0) runningOf.set(peer.remoteAddress, left);
-        else runningOf.delete(peer.remoteAddress);
+        const left = (runningOf.get(address) ?? 1) - 1;
+        if (left > 0) runningOf.set(address, left);
+        else runningOf.delete(address);
       }
     },
     { report },

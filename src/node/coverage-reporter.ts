@@ -31,7 +31,10 @@ export function createCoverageReporter(client: () => NodeClient, clock: Clock): 
         try {
           const own = client();
           const report = { notes: batch.map(([, note]) => noteToWire(note)), agent: undefined };
-          await ask((metadata, options, done) => own.reportCoverage(report, metadata, options, done));
+          await ask(
+            (metadata, options, done) => own.reportCoverage(report, metadata, options, done),
+            stop.signal,
+          );
           settle(batch);
         } catch (error) {
           if (stop.signal.aborted) return;

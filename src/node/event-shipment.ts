@@ -48,7 +48,7 @@ export function readShipment(shipper: Shipper, batch: EventBatch): Shipment {
     );
   }
   const events = [
-    ...losses.map((loss) => lossOf(shipper.node, loss)),
+    ...losses.map((loss) => lossOf(shipper, loss)),
     ...decisions.map((decision) => decisionOf(shipper, decision)),
     ...refusals.map((refusal) => refusalOf(shipper.node, refusal)),
   ];
@@ -91,16 +91,18 @@ export function callerToWire({ pid, uid, gid, certificate = '' }: DecisionEvent[
   return { pid: BigInt(pid), uid: BigInt(uid), gid: BigInt(gid), certificate };
 }
 
-function lossOf(node: string, { count, fromMs, toMs, cause, what }: Loss): LossEvent {
+/** Times of the future are told as now: that something was lost is on record even when a clock was wrong. */
+function lossOf({ node, now }: Shipper, { count, fromMs, toMs, cause, what }: Loss): LossEvent {
+  const [from, to] = [fromMs, toMs].map((ms) => (dateOf(ms) > now ? now : dateOf(ms))) as [Date, Date];
   if (what !== '' && what !== 'decision' && what !== 'refusal')
     throw invalid('has a loss of nothing we know');
   return {
     type: 'loss',
-    time: dateOf(toMs),
+    time: to,
     what: what === '' ? 'decision' : what,
     count: integerOf(count, 'a count'),
-    from: dateOf(fromMs),
-    to: dateOf(toMs),
+    from,
+    to,
     cause: `node ${node}: ${cause}`,
   };
 }

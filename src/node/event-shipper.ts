@@ -4,7 +4,7 @@ import { MeshError } from '../errors.ts';
 import { createTurns } from '../identity/turns.ts';
 import { EventBatch, type EventsAccepted, type NodeClient } from '../wire/node.ts';
 import { writeShipment } from './event-shipment.ts';
-import { failureOf } from './node-client.ts';
+import { cancelOn, failureOf } from './node-client.ts';
 
 /** Takes decisions, refusals and losses to the server's log. */
 export type EventShipper = {
@@ -22,6 +22,8 @@ export type EventShipper = {
   readonly refused: () => number;
   /** Ships what is in hand, once. */
   readonly flush: () => Promise<void>;
+  /** Ends the call under way and every one to come: for an end that does not wait for a server that says nothing. */
+  readonly giveUp: () => void;
   /** Ships what is in hand, once, and gives up. @throws MeshError `server_unreachable`; what is in hand is lost then */
   readonly close: () => Promise<void>;
 };
@@ -35,6 +37,7 @@ export function createEventShipper(parts: {
 }): EventShipper {
   const { epoch, withinMs = 10_000, clock = systemClock } = parts;
   const stop = new AbortController();
+  const over = new AbortController();
   let isRetrying = false;
   const inTurn = createTurns(1);
   let sequence = 1;
@@ -49,7 +52,7 @@ export function createEventShipper(parts: {
       const [first, ...rest] = inHand;
       if (first === undefined) return;
       try {
-        await ship(parts.client(), { epoch, sequence, events: first }, withinMs);
+        await ship(parts.client(), { epoch, sequence, events: first }, withinMs, over.signal);
         [inHand, sequence] = [rest, sequence + 1];
       } catch (error) {
         if (!(error instanceof MeshError) || !isFinal(error)) throw error;
@@ -101,6 +104,7 @@ export function createEventShipper(parts: {
     inHand: () => inHand.reduce((sum, { length }) => sum + length, 0),
     refused: () => refused,
     flush: () => inTurn(flush),
+    giveUp: () => over.abort('given up'),
     close: () => {
       stop.abort('closed');
       return inTurn(flush);
@@ -112,9 +116,12 @@ function ship(
   client: NodeClient,
   batch: Parameters<typeof writeShipment>[0],
   withinMs: number,
+  signal: AbortSignal,
 ): Promise<void> {
-  return new Promise((resolve, reject) => {
+  let forget = (): void => undefined;
+  return new Promise<void>((resolve, reject) => {
     const call = client.shipEvents({ deadline: Date.now() + withinMs } as never);
+    forget = cancelOn(signal, call);
     call.on('data', ({ epoch, sequence }: EventsAccepted) => {
       if (epoch === batch.epoch && sequence === BigInt(batch.sequence)) resolve();
       call.end();
@@ -122,7 +129,7 @@ function ship(
     call.on('error', (error) => reject(failureOf(error)));
     call.on('end', () => reject(new MeshError('server_unreachable', 'the server did not take the events')));
     call.write(writeShipment(batch));
-  });
+  }).finally(() => forget());
 }
 
 /** Whether the same batch would be refused again. */

@@ -5,8 +5,8 @@ import type { NodeRegistry } from './node-registry.ts';
 export const rememberedDays = 30;
 
 /**
- * Forgets nodes that have not been seen for a month, once at the start and then every hour: machines come and go, and the
- * list of them would only grow. One that comes back attests as if it were new; that it was banned is kept elsewhere.
+ * Forgets nodes that have not been seen for a month, every hour: machines come and go, and the list of them would only
+ * grow. One that comes back attests as if it were new; that it was banned is kept elsewhere.
  */
 export function keepForgetting(
   registry: Pick<NodeRegistry, 'forget'>,
@@ -15,13 +15,18 @@ export function keepForgetting(
 ): { readonly close: () => Promise<void> } {
   const stop = new AbortController();
   const run = async (): Promise<void> => {
-    while (!stop.signal.aborted) {
+    for (;;) {
+      const lastMs = clock.now().getTime();
+      await clock.sleep(everyMs, stop.signal);
+      if (stop.signal.aborted) return;
+      // INVARIANT: over at two looks. A node that came by a join token could not come back by itself, so a clock that
+      // jumps ahead, or is wrong when a machine starts, and is put right within the hour must not make us forget it.
+      const overMs = Math.min(lastMs, clock.now().getTime());
       try {
-        await registry.forget(new Date(clock.now().getTime() - rememberedDays * 86_400_000));
+        await registry.forget(new Date(overMs - rememberedDays * 86_400_000));
       } catch (error) {
         onError(error);
       }
-      await clock.sleep(everyMs, stop.signal);
     }
   };
   const running = run();

@@ -78,7 +78,10 @@ export function parseJwks(text: string): ReadonlyMap<string, PublishedKey> {
     const secret = secretMember(jwk);
     if (secret !== undefined) throw new Error(`the JWKS has a secret key: it has ${secret}`);
     const [keyId, use, alg] = [jwk.get('kid'), jwk.get('use'), jwk.get('alg')];
-    if (typeof keyId !== 'string' || !isKeyId(keyId) || (use !== undefined && use !== 'sig')) continue;
+    const operations = jwk.get('key_ops') ?? ['verify'];
+    const isForUs =
+      (use === undefined || use === 'sig') && Array.isArray(operations) && operations.includes('verify');
+    if (typeof keyId !== 'string' || !isKeyId(keyId) || !isForUs) continue;
     const read = readPublicJwk(jwk);
     if (!('key' in read)) continue;
     if (keys.has(keyId)) throw new Error('the JWKS has two keys of one name');

@@ -100,7 +100,9 @@ async function review(
   const reviewed = await ask({ method: 'POST', path, body }, [200, 201]);
   const status = membersOf(reviewed?.get('status'));
   if (status === undefined) throw new Error('the API server sent no review');
-  if (status.get('authenticated') !== true) return { refused: 'k8s_token_rejected' };
+  // INVARIANT: a token that was not checked to the end does not count, whatever else is said of it.
+  const failure = status.get('error') ?? '';
+  if (status.get('authenticated') !== true || failure !== '') return { refused: 'k8s_token_rejected' };
   // INVARIANT: an API server that knows nothing of audiences leaves them out, and has then not looked.
   const audiences = status.get('audiences');
   if (!Array.isArray(audiences) || !audiences.includes(audience)) return { refused: 'k8s_token_audience' };

@@ -78,7 +78,8 @@ export function readProjectedToken(text: string, audience: string, now: Date): P
   const issuer = claims.get('iss');
   if (issuer === legacyIssuer) return { refused: 'k8s_token_legacy' };
   if (typeof issuer !== 'string') return { refused: 'k8s_token_issuer' };
-  if (!audiences.includes(audience)) return { refused: 'k8s_token_audience' };
+  // INVARIANT: for us alone. One that is for others, too, may come from any of them, and opens their doors from here.
+  if (audiences.length !== 1 || audiences[0] !== audience) return { refused: 'k8s_token_audience' };
   const nowMs = now.getTime();
   if (!(nowMs < expiresAt.getTime())) return { refused: 'k8s_token_expired' };
   const latestMs = nowMs + clockLeewaySeconds * 1_000;

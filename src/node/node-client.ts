@@ -11,7 +11,7 @@ import {
   type ServiceError,
 } from '@grpc/grpc-js';
 import { type ErrorCode, errorKinds, MeshError } from '../errors.ts';
-import { codeMetadataKey, statusOf } from '../grpc/status.ts';
+import { codeMetadataKey, plainDetails, statusOf } from '../grpc/status.ts';
 import type { TrustDomain } from '../spiffe/id.ts';
 import { encodePem } from '../spiffe/pem.ts';
 import {
@@ -86,17 +86,21 @@ export function openNodeChannel(options: ChannelOptions, identity: NodeIdentity)
 /**
  * Attests this machine: shows the evidence, answers a challenge, and is given a certificate.
  * @param key for the certificate, SPKI and PKCS #8, DER
+ * @param signal ends it before its time
  * @throws MeshError `server_unreachable`, or what the server refuses with
  */
 export async function attestNode(
   options: ChannelOptions,
   evidence: Evidence,
   key: { readonly publicKey: Uint8Array; readonly privateKey: Uint8Array },
+  signal?: AbortSignal,
 ): Promise<NodeCertificate> {
   const { ssl, destroy } = sslOf(options, null);
   const client = new AttestationClient(targetOf(options), ssl, channelOptions);
+  let forget = (): void => undefined;
   try {
     const call = client.attest({ deadline: Date.now() + callMs } as never) as Conversation;
+    forget = cancelOn(signal, call);
     const csr = Buffer.from(makeCertificateRequest(key.publicKey, key.privateKey));
     call.write({ step: { $case: 'evidence', evidence: { csr, kind: kindOf(evidence) } } });
     for await (const { step } of call as AsyncIterable<AttestResponse>) {
@@ -114,6 +118,7 @@ export async function attestNode(
   } catch (error) {
     throw failureOf(error);
   } finally {
+    forget();
     client.close();
     destroy();
   }
@@ -134,7 +139,7 @@ export async function* watchView(
   signal.addEventListener('abort', cancel, { once: true });
   // A channel waits for ever for a peer that takes the connection and says nothing.
   const connecting = setTimeout(() => {
-    if (client.getChannel().getConnectivityState(false) !== connectivityState.READY) cancel();
+    if (!isConnected(client)) cancel();
   }, connectMs);
   const waiting = setTimeout(cancel, firstViewMs);
   try {
@@ -153,21 +158,35 @@ export async function* watchView(
   }
 }
 
-/** A unary call with a deadline; failures as MeshErrors. @throws MeshError */
-export function ask<Response>(call: UnaryCall<Response>): Promise<Response> {
+/**
+ * A unary call with a deadline; failures as MeshErrors.
+ * @param signal ends it before its time: whoever stops does not wait for a server that says nothing
+ * @throws MeshError
+ */
+export function ask<Response>(call: UnaryCall<Response>, signal?: AbortSignal): Promise<Response> {
   return new Promise((resolve, reject) => {
-    call(new Metadata(), { deadline: Date.now() + callMs }, (error, response) => {
+    const made = call(new Metadata(), { deadline: Date.now() + callMs }, (error, response) => {
+      forget();
       if (error === null) resolve(response);
       else reject(failureOf(error));
     });
+    const forget = cancelOn(signal, made);
   });
+}
+
+/** Cancels a call, now or when the signal aborts. @returns what forgets the call when it is over */
+export function cancelOn(signal: AbortSignal | undefined, call: { readonly cancel: () => void }): () => void {
+  const cancel = () => call.cancel();
+  if (signal?.aborted === true) cancel();
+  signal?.addEventListener('abort', cancel, { once: true });
+  return () => signal?.removeEventListener('abort', cancel);
 }
 
 type UnaryCall<Response> = (
   metadata: Metadata,
   options: Partial<CallOptions>,
   done: (error: ServiceError | null, response: Response) => void,
-) => unknown;
+) => { readonly cancel: () => void };
 
 /** A failed call as an error of ours: the code that the server gave, if it gave one. */
 export function failureOf(error: unknown): MeshError {
@@ -176,12 +195,28 @@ export function failureOf(error: unknown): MeshError {
   const [own] = metadata?.get(codeMetadataKey) ?? [];
   const known = typeof own === 'string' && Object.hasOwn(errorKinds, own) ? (own as ErrorCode) : undefined;
   if (known !== undefined && code === statusOf(errorKinds[known])) {
-    return new MeshError(known, details ?? 'the server refused', { cause: error });
+    return new MeshError(known, details ?? 'the server refused', {
+      ...(/join token/.test(details ?? '') ? { fix: joinFix } : {}),
+      cause: error,
+    });
   }
-  return new MeshError('server_unreachable', `the server cannot be reached: ${details ?? 'unknown'}`, {
-    fix: 'check its address, and that it runs',
+  const reason = plainDetails(details ?? 'unknown');
+  return new MeshError('server_unreachable', `the server cannot be reached: ${reason}`, {
+    fix: /certificate/i.test(reason)
+      ? 'check that it is the server, and both clocks; where every root was replaced meanwhile, the node has to join anew'
+      : 'check its address, that it runs, and the network between',
     cause: error,
   });
+}
+
+/** Whether a connection stands, and calls may be under way on it. */
+export function isConnected(client: NodeClient): boolean {
+  return client.getChannel().getConnectivityState(false) === connectivityState.READY;
+}
+
+/** Whether the last attempt to connect came to nothing, so that calls fail at once. */
+export function hasFailed(client: NodeClient): boolean {
+  return client.getChannel().getConnectivityState(false) === connectivityState.TRANSIENT_FAILURE;
 }
 
 type Conversation = ClientDuplexStream<AttestRequest, AttestResponse>;
@@ -260,7 +295,8 @@ const channelOptions = {
   'grpc.keepalive_time_ms': 10_000,
   'grpc.keepalive_timeout_ms': 5_000,
   'grpc.keepalive_permit_without_calls': 1,
-  'grpc.initial_reconnect_backoff_ms': 250,
+  // Whoever opens channels decides when it is tried again: a channel that did by itself, too, would hammer on the server.
+  'grpc.initial_reconnect_backoff_ms': 10_000,
   'grpc.max_reconnect_backoff_ms': 10_000,
   'grpc.max_receive_message_length': 67_108_864,
   'grpc.enable_retries': 0,
@@ -270,3 +306,5 @@ const channelOptions = {
   // Another certificate makes another channel, and the connection of the old one goes with it.
   'grpc.use_local_subchannel_pool': 1,
 };
+
+const joinFix = 'make another one on the server: countersign node token create';

@@ -1,8 +1,11 @@
 import { createHash } from 'node:crypto';
+import { readPublicKey } from '../ca/public-key.ts';
 import type { Clock } from '../clock.ts';
 import { type ErrorCode, MeshError, publicError } from '../errors.ts';
 import type { GenerateKeyPair } from '../identity/keeper.ts';
 import { createLatch, createNotice, latchOrSleep } from '../identity/notice.ts';
+import type { OutgoingIssuer } from '../identity/view.ts';
+import { readCertificate } from '../spiffe/certificate.ts';
 import { checkX509SvidLeaf } from '../spiffe/svid.ts';
 import type { Evidence, NodeIdentity } from './node-client.ts';
 
@@ -16,6 +19,8 @@ export type IdentityKeeper = {
   readonly refused: (identity: NodeIdentity) => void;
   /** The server has taken this identity. */
   readonly taken: (identity: NodeIdentity) => void;
+  /** Told of the CAs that are on their way out: a certificate of one of them is renewed while it still counts. */
+  readonly leave: (issuers: readonly OutgoingIssuer[]) => void;
   /** What stands in the way of a certificate that counts; null when nothing does. */
   readonly trouble: () => Trouble | null;
   /** Calls back when there is another identity. */
@@ -24,7 +29,15 @@ export type IdentityKeeper = {
   readonly run: () => Promise<void>;
 };
 
-type KeyPair = Awaited<ReturnType<GenerateKeyPair>>;
+export type KeyPair = Awaited<ReturnType<GenerateKeyPair>>;
+
+/** Where the key that a join token is shown with outlasts the process: with it the token may be shown again. */
+export type ShownKeys = {
+  /** @param digest of the evidence, lower-case hex */
+  readonly load: (digest: string) => KeyPair | undefined;
+  /** @throws MeshError `store_unavailable`; then nothing is shown */
+  readonly save: (digest: string, key: KeyPair) => void;
+};
 
 export type IdentityParts = {
   /** Of an earlier process, even when it has expired; null makes the start wait for a first one. */
@@ -39,6 +52,8 @@ export type IdentityParts = {
   /** @throws MeshError what the server refuses it with */
   readonly renew: (identity: NodeIdentity, key: KeyPair) => Promise<NodeIdentity>;
   readonly generateKeyPair: GenerateKeyPair;
+  /** Without it a process that ends before its certificate is kept has used its join token up. */
+  readonly shownKeys?: ShownKeys | undefined;
   readonly clock: Clock;
   /** 0 to 1, evenly spread. */
   readonly random: () => number;
@@ -62,6 +77,8 @@ export async function keepIdentity(parts: IdentityParts): Promise<IdentityKeeper
   let attestedAt = Number.NEGATIVE_INFINITY;
   let attestations = 0;
   let identity = parts.kept ?? (await attest(undefined));
+  let half = halfLife(identity);
+  let leaving: { readonly held: NodeIdentity; readonly urgent: boolean } | undefined;
 
   function fail(error: unknown): void {
     trouble = troubleOf(error);
@@ -85,7 +102,7 @@ export async function keepIdentity(parts: IdentityParts): Promise<IdentityKeeper
         if (digest === spent) throw nothingNew();
         // The same key for the same evidence: an answer that was lost on its way is asked for again, not another one.
         if (key === undefined || keyIsFor !== digest)
-          [key, keyIsFor] = [await parts.generateKeyPair(), digest];
+          [key, keyIsFor] = [await keyFor(digest, isJoinToken), digest];
         const made = await parts.attest(evidence, key);
         [attestedAt, trouble, refused] = [clock.now().getTime(), null, undefined];
         if (isJoinToken) spent = digest;
@@ -104,6 +121,16 @@ export async function keepIdentity(parts: IdentityParts): Promise<IdentityKeeper
     if (held === undefined)
       throw new MeshError('shutting_down', 'the agent is stopped before it was attested');
     return held;
+  }
+
+  async function keyFor(digest: string, isJoinToken: boolean): Promise<KeyPair> {
+    if (!isJoinToken || parts.shownKeys === undefined) return parts.generateKeyPair();
+    const known = parts.shownKeys.load(digest);
+    if (known !== undefined) return known;
+    const made = await parts.generateKeyPair();
+    // INVARIANT: durable before the token is shown with it.
+    parts.shownKeys.save(digest, made);
+    return made;
   }
 
   /** New evidence is used soon, however long the wait is for the old one. */
@@ -140,7 +167,6 @@ export async function keepIdentity(parts: IdentityParts): Promise<IdentityKeeper
 
   async function run(): Promise<void> {
     let failures = 0;
-    let half = halfLife(identity);
     while (!signal.aborted) {
       const held = identity;
       try {
@@ -185,6 +211,18 @@ export async function keepIdentity(parts: IdentityParts): Promise<IdentityKeeper
       [refused, trouble] = [undefined, null];
       latch.raise();
     },
+    leave: (issuers) => {
+      const issuer = issuers.find(({ keyId }) => keyId === issuerOf(identity));
+      if (issuer === undefined) return;
+      const { urgent } = issuer;
+      // What was planned before stays planned as it is.
+      if (leaving?.held === identity && (leaving.urgent || !urgent)) return;
+      leaving = { held: identity, urgent };
+      const nowMs = clock.now().getTime();
+      const left = datesOf(identity).notAfter - nowMs;
+      half = Math.min(half, nowMs + random() * Math.min(left / 4, urgent ? urgentMs : gentleMs));
+      latch.raise();
+    },
     trouble: () => trouble,
     onChange: notice.subscribe,
     run,
@@ -215,6 +253,16 @@ function isLive(identity: NodeIdentity, now: Date): boolean {
 function datesOf({ certificates }: NodeIdentity): { readonly notBefore: number; readonly notAfter: number } {
   const { notBefore, notAfter } = checkX509SvidLeaf(certificates[0] ?? new Uint8Array(0));
   return { notBefore: notBefore.getTime(), notAfter: notAfter.getTime() };
+}
+
+/** Key id of the CA that signed it, which comes with it; undefined when there is none that we can read. */
+function issuerOf({ certificates: [, issuer] }: NodeIdentity): string | undefined {
+  if (issuer === undefined) return undefined;
+  try {
+    return Buffer.from(readPublicKey(readCertificate(issuer).spki).keyId).toString('hex');
+  } catch {
+    return undefined;
+  }
 }
 
 function isCode(error: unknown, code: ErrorCode): boolean {
@@ -259,6 +307,9 @@ const longestBackOffMs = 10_000;
 const longestSleepMs = 60_000;
 // How soon a file that was replaced is looked at.
 const pollMs = 2_000;
+// A fleet does not ask at once.
+const urgentMs = 60_000;
+const gentleMs = 3_600_000;
 const longestRefusedMs = 300_000;
 const firstTurnMs = 1_000;
 // A certificate that counted for so long was not pushed out by a rival.

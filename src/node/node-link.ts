@@ -13,12 +13,14 @@ import {
   type ChannelOptions,
   defaultLinkTimes,
   type Evidence,
+  hasFailed,
+  isConnected,
   type LinkTimes,
   type NodeIdentity,
   openNodeChannel,
   watchView,
 } from './node-client.ts';
-import { backOff, keepIdentity, mayPass, type Trouble, troubleOf } from './node-identity.ts';
+import { backOff, keepIdentity, mayPass, type ShownKeys, type Trouble, troubleOf } from './node-identity.ts';
 import type { ServerAddress, ServerTrust } from './server-trust.ts';
 import { bundleFromWire, deltaFromWire, viewFromWire } from './view-wire.ts';
 
@@ -43,12 +45,13 @@ export type NodeLink = {
 export type NodeLinkParts = {
   readonly server: ServerAddress;
   /** Whom to believe at the first start, worked out when the server answers; it is asked again after what may pass. */
-  readonly learnTrust: () => ServerTrust | Promise<ServerTrust>;
+  readonly learnTrust: (signal: AbortSignal) => ServerTrust | Promise<ServerTrust>;
   /** What the machine can show now; null when it can only go on from what it has. Asked anew at each attempt. */
   readonly evidence: () => Evidence | null | Promise<Evidence | null>;
   /** What an earlier process has kept. */
   readonly kept: { readonly identity: NodeIdentity; readonly view: NodeView; readonly freshAt: Date } | null;
   readonly generateKeyPair: GenerateKeyPair;
+  readonly shownKeys?: ShownKeys | undefined;
   /** Whether a view can be used here. @throws MeshError; then the one before it stays */
   readonly accept: (view: NodeView) => void;
   readonly agentVersion: string;
@@ -82,12 +85,14 @@ export async function openNodeLink(parts: NodeLinkParts): Promise<NodeLink> {
   const identities = await keepIdentity({
     ...parts,
     kept: kept?.identity ?? null,
-    attest: async (evidence, key) => take(await attestNode(channelOf(), evidence, key), key.privateKey),
+    attest: async (evidence, key) =>
+      take(await attestNode(channelOf(), evidence, key, signal), key.privateKey),
     renew: async (_, key) => {
       const csr = Buffer.from(makeCertificateRequest(key.publicKey, key.privateKey));
       const own = currentLine().client;
-      const answer = await ask<NodeCertificate>((metadata, options, done) =>
-        own.renew({ csr }, metadata, options, done),
+      const answer = await ask<NodeCertificate>(
+        (metadata, options, done) => own.renew({ csr }, metadata, options, done),
+        signal,
       );
       return take(answer, key.privateKey);
     },
@@ -97,6 +102,8 @@ export async function openNodeLink(parts: NodeLinkParts): Promise<NodeLink> {
   let view: NodeView | undefined = kept?.view;
   let freshAt = kept?.freshAt ?? clock.now();
   let isWatching = false;
+  let highest = view?.mesh.revision ?? 0;
+  let setBack: Trouble | null = null;
   let since = freshAt;
   let reconnect = new AbortController();
   const first = Promise.withResolvers<void>();
@@ -105,8 +112,9 @@ export async function openNodeLink(parts: NodeLinkParts): Promise<NodeLink> {
   async function learn(): Promise<ServerTrust> {
     for (let attempt = 1; ; attempt += 1) {
       try {
-        return await parts.learnTrust();
+        return await parts.learnTrust(signal);
       } catch (error) {
+        if (signal.aborted) throw stopped();
         if (!mayPass(error)) throw error;
         complain('the server cannot be reached yet', error);
         await clock.sleep(backOff(attempt, parts.random), signal);
@@ -120,11 +128,13 @@ export async function openNodeLink(parts: NodeLinkParts): Promise<NodeLink> {
     return (line ??= { identity, client: openNodeChannel(channelOf(), identity) });
   }
 
-  /** The next one has the roots and the certificate of now, and no back-off of its own; calls on this one may end. */
+  /** The next one has the roots and the certificate of now; calls on this one may end, if it ever came up. */
   function leaveLine(): void {
     const left = line;
     line = undefined;
-    if (left !== undefined) void clock.sleep(lingerMs, stop.signal).then(() => left.client.close());
+    if (left === undefined) return;
+    const lingers = isConnected(left.client) ? lingerMs : 0;
+    void clock.sleep(lingers, stop.signal).then(() => left.client.close());
   }
 
   function channelOf(): ChannelOptions {
@@ -151,12 +161,28 @@ export async function openNodeLink(parts: NodeLinkParts): Promise<NodeLink> {
       throw new MeshError('view_invalid', 'the view is of another trust domain');
     }
     parts.accept(next);
+    noteSetBack(next);
     if (!isWatching) since = clock.now();
     view = next;
     roots = next.bundle.x509Authorities;
+    identities.leave(next.outgoing);
     [freshAt, isWatching, trouble] = [clock.now(), true, null];
     first.resolve();
     notice.announce();
+  }
+
+  /** The server's word counts, and whoever runs it may have put an old state back; but it is said, for it takes bans away. */
+  function noteSetBack({ mesh: { revision } }: NodeView): void {
+    if (revision >= highest) [highest, setBack] = [revision, null];
+    if (revision >= (view?.mesh.revision ?? 0)) return;
+    setBack = troubleOf(
+      new MeshError(
+        'view_set_back',
+        `the server has gone back from revision ${highest} of the mesh to ${revision}: what was changed between them, policies and bans too, is undone`,
+        { fix: 'apply it again if the server was restored from a backup; find out why if it was not' },
+      ),
+    );
+    parts.log('error', 'the server has gone back', setBack);
   }
 
   async function watch(): Promise<void> {
@@ -164,6 +190,8 @@ export async function openNodeLink(parts: NodeLinkParts): Promise<NodeLink> {
     while (!signal.aborted) {
       reconnect = new AbortController();
       const cut = AbortSignal.any([signal, reconnect.signal]);
+      // Somebody else's call may have found nobody there a while ago: it is time to look again.
+      if (line !== undefined && hasFailed(line.client)) leaveLine();
       const { client, identity } = currentLine();
       let isRefused = false;
       try {
@@ -214,7 +242,7 @@ export async function openNodeLink(parts: NodeLinkParts): Promise<NodeLink> {
     freshAt: () => (isWatching ? clock.now() : freshAt),
     isWatching: () => isWatching,
     since: () => since,
-    trouble: () => identities.trouble() ?? trouble,
+    trouble: () => identities.trouble() ?? trouble ?? setBack,
     onChange: notice.subscribe,
     close,
   };

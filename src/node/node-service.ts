@@ -1,3 +1,4 @@
+import type { ServerDuplexStream } from '@grpc/grpc-js';
 import { asBuffer } from '../grpc/as-buffer.ts';
 import type { PublicKey } from '../ca/public-key.ts';
 import type { Clock } from '../clock.ts';
@@ -10,11 +11,10 @@ import type { Breathe } from '../identity/breath.ts';
 import type { IssuedX509, IssueX509 } from '../identity/issuer.ts';
 import type { MintJwt } from '../identity/jwt-svid.ts';
 import type { AttestedNode } from '../identity/node.ts';
+import { createAdmission } from '../identity/admission.ts';
 import { createRateLimit, type RateLimits } from '../identity/rate-limit.ts';
 import { createTurns } from '../identity/turns.ts';
-import { parseSelector } from '../identity/selector.ts';
-import { mayRenewOverNetwork, type RegistrationEntry } from '../identity/entry.ts';
-import type { Attestation } from '../identity/evidence.ts';
+import type { RegistrationEntry } from '../identity/entry.ts';
 import type { TrustBundle } from '../spiffe/bundle.ts';
 import {
   type CoverageAccepted,
@@ -35,10 +35,12 @@ import {
 import { agentReportFromWire } from './agent-report.ts';
 import type { IssueNodeCertificate } from './attestation-service.ts';
 import { type CoverageNote, noteFromWire } from './coverage-wire.ts';
-import { callerOf, readShipment, type StoreShipment } from './event-shipment.ts';
+import { readShipment, type StoreShipment } from './event-shipment.ts';
 import { type CheckPeer, demandNode, type NodePeer } from './node-check.ts';
+import { attestationOf, presentedAttestation } from './reported-evidence.ts';
 import type { NodePresences } from './node-presence.ts';
 import type { NodeRegistry } from './node-registry.ts';
+import { createHolds } from './holds.ts';
 import { createOwnIdentities } from './own-identities.ts';
 import { createViewStreams, type ViewPort, type ViewStreamLimits } from './view-stream.ts';
 import { bundleToWire } from './view-wire.ts';
@@ -47,8 +49,10 @@ import { integerOf } from './wire-values.ts';
 export type NodeServiceLimits = ViewStreamLimits & {
   /** Certificates that one node may ask for. */
   readonly perNode: RateLimits;
-  /** Items worked on at once, of all nodes. */
+  /** Items worked on at once, of all nodes; those that wait for it are taken from one node after the other. */
   readonly atOnce: number;
+  /** Streams that one node may hold open, of its view and of events together: each is woken by every change. */
+  readonly streamsPerNode: number;
   /** Batches of events that one node may ship, 250 decisions each. */
   readonly shipmentsPerNode: RateLimits;
   /** Batches being stored at once, of all nodes: certificates are recorded through the same queue. */
@@ -60,6 +64,8 @@ export type NodeServiceLimits = ViewStreamLimits & {
 export const defaultNodeServiceLimits: NodeServiceLimits = {
   perNode: { burst: 4_000, perSecond: 200 },
   atOnce: 64,
+  // An agent has one of each, and for a moment those of a connection that is dead and not yet known to be.
+  streamsPerNode: 16,
   shipmentsPerNode: { burst: 400, perSecond: 40 },
   shipmentsAtOnce: 32,
   reportsPerNode: { burst: 256, perSecond: 20 },
@@ -107,7 +113,8 @@ export function createNodeService(options: NodeServiceOptions): GrpcService {
   const { check, clock, report = () => undefined } = options;
   const limits = { ...defaultNodeServiceLimits, ...options.limits };
   const takeToken = createRateLimit<string>(limits.perNode, clock);
-  const turns = createTurns(limits.atOnce);
+  const admit = createAdmission({ atOnce: limits.atOnce, ...waitingItems });
+  const hold = createHolds(limits.streamsPerNode);
   const takeShipment = createRateLimit<string>(limits.shipmentsPerNode, clock);
   const takeReport = createRateLimit<string>(limits.reportsPerNode, clock);
   const shipmentTurns = createTurns(limits.shipmentsAtOnce);
@@ -144,29 +151,25 @@ export function createNodeService(options: NodeServiceOptions): GrpcService {
     item: { readonly entryId: string; readonly entryRevision: bigint },
   ) => entryOf(demandNode(check(peer)), item.entryId, item.entryRevision);
 
-  const sign = async (peer: NodePeer, item: SignX509Item): Promise<SignX509Result> => {
+  /** One node after the other, whatever each asks for; for one that has gone nothing is made. */
+  const inTurn = async <T>({ node }: NodePeer, signal: AbortSignal, work: () => Promise<T>): Promise<T> => {
+    const leave = await admit(node.name, signal);
+    try {
+      if (signal.aborted) throw new MeshError('server_busy', 'the node has given up waiting');
+      return await work();
+    } finally {
+      leave();
+    }
+  };
+
+  const sign = async (peer: NodePeer, item: SignX509Item, signal: AbortSignal): Promise<SignX509Result> => {
     try {
       if (!takeToken(peer.node.name)) {
         throw new MeshError('rate_limited', 'the node asks for too many certificates', {
           fix: 'wait a while',
         });
       }
-      const entry = entryOf(peer, item.entryId, item.entryRevision);
-      const attestation =
-        item.presented.length === 0
-          ? attestationOf(peer, entry, item)
-          : presentedAttestation(options.checkPresented, peer, entry, item);
-      const publicKey = await options.readCsr(item.csr);
-      const ttlSeconds = integerOf(item.ttlSeconds, 'a lifetime');
-      const issued = await options.issue({
-        entry,
-        publicKey,
-        attestation,
-        ...(ttlSeconds === 0 ? {} : { ttlSeconds }),
-      });
-      demandStill(peer, item);
-      const { certificates, issuerKeyId } = issued;
-      return { kind: { $case: 'signed', signed: { certificates: certificates.map(asBuffer), issuerKeyId } } };
+      return await inTurn(peer, signal, () => signItem(peer, item));
     } catch (error) {
       const { code, message } = publicError(error);
       if (code === 'internal' || code === 'lint_failed') report(error, 'SignX509');
@@ -174,13 +177,33 @@ export function createNodeService(options: NodeServiceOptions): GrpcService {
     }
   };
 
+  const signItem = async (peer: NodePeer, item: SignX509Item): Promise<SignX509Result> => {
+    const entry = entryOf(peer, item.entryId, item.entryRevision);
+    const attestation =
+      item.presented.length === 0
+        ? attestationOf(peer, entry, item)
+        : presentedAttestation(options.checkPresented, peer, entry, item);
+    const publicKey = await options.readCsr(item.csr);
+    const ttlSeconds = integerOf(item.ttlSeconds, 'a lifetime');
+    const issued = await options.issue({
+      entry,
+      publicKey,
+      attestation,
+      ...(ttlSeconds === 0 ? {} : { ttlSeconds }),
+    });
+    demandStill(peer, item);
+    const { certificates, issuerKeyId } = issued;
+    return { kind: { $case: 'signed', signed: { certificates: certificates.map(asBuffer), issuerKeyId } } };
+  };
+
   const renew = guardUnary<RenewRequest, NodeCertificate>(
-    async (call) => {
+    async (call, signal) => {
       const peer = judge(tlsPeerOf(call));
       if (!takeToken(peer.node.name))
         throw new MeshError('rate_limited', 'the node asks for too many certificates');
-      const publicKey = await options.readCsr(call.request.csr);
-      const issued = await options.issueNode(peer.node, publicKey);
+      const issued = await inTurn(peer, signal, async () =>
+        options.issueNode(peer.node, await options.readCsr(call.request.csr)),
+      );
       const { serial, notAfter, certificates } = issued;
       const sourceAddress = peer.peer.remoteAddress;
       // INVARIANT: durable before it is handed out; it is refused when the node was evicted meanwhile.
@@ -201,44 +224,49 @@ export function createNodeService(options: NodeServiceOptions): GrpcService {
     async (call, ended) => {
       const peer = tlsPeerOf(call);
       const { node } = judge(peer);
-      const present = options.presences?.opened(node.name, call.request.agentVersion);
-      await serveView({
-        call,
-        judge: () => judge(peer).node,
-        cut: () => disconnectTls(peer),
-        ...(present === undefined ? {} : { sent: present.sent }),
-        signal: AbortSignal.any([ended, stop.signal]),
-      }).finally(present?.closed);
+      await hold(node.name, () => {
+        const present = options.presences?.opened(node.name, call.request.agentVersion);
+        return serveView({
+          call,
+          judge: () => judge(peer).node,
+          cut: () => disconnectTls(peer),
+          ...(present === undefined ? {} : { sent: present.sent }),
+          signal: AbortSignal.any([ended, stop.signal]),
+        }).finally(present?.closed);
+      });
       if (stop.signal.aborted) throw new MeshError('shutting_down', 'the server is shutting down');
     },
     { report },
   );
 
   const signX509 = guardUnary<SignX509Batch, SignX509Results>(
-    async (call) => {
+    async (call, signal) => {
       const peer = judge(tlsPeerOf(call));
       const { items } = call.request;
       if (items.length > maxItems)
         throw new MeshError('message_too_large', `a batch has at most ${maxItems} items`);
-      return { results: await Promise.all(items.map((item) => turns(() => sign(peer, item)))) };
+      return { results: await Promise.all(items.map((item) => sign(peer, item, signal))) };
     },
     { report },
   );
 
   const signJwt = guardUnary<SignJwtRequest, SignJwtResponse>(
-    async (call) => {
+    async (call, signal) => {
       const peer = judge(tlsPeerOf(call));
       if (!takeToken(peer.node.name))
         throw new MeshError('rate_limited', 'the node asks for too many tokens');
       const { request } = call;
       const entry = entryOf(peer, request.entryId, request.entryRevision);
       const ttlSeconds = integerOf(request.ttlSeconds, 'a lifetime');
-      const svid = await options.mintJwt({
-        entry,
-        audiences: request.audiences,
-        attestation: attestationOf(peer, entry, request),
-        ...(ttlSeconds === 0 ? {} : { ttlSeconds }),
-      });
+      const attestation = attestationOf(peer, entry, request);
+      const svid = await inTurn(peer, signal, () =>
+        options.mintJwt({
+          entry,
+          audiences: request.audiences,
+          attestation,
+          ...(ttlSeconds === 0 ? {} : { ttlSeconds }),
+        }),
+      );
       demandStill(peer, request);
       return {
         token: svid.token,
@@ -269,28 +297,43 @@ export function createNodeService(options: NodeServiceOptions): GrpcService {
     { report },
   );
 
+  /** INVARIANT: whoever counts no longer holds nothing open: it would count against the node that comes in its place. */
+  const cutOnceRefused = async (peer: TlsPeer, signal: AbortSignal): Promise<void> => {
+    while (!signal.aborted) {
+      await clock.sleep(limits.recheckMs, signal);
+      if (!signal.aborted && 'refused' in check(peer)) disconnectTls(peer);
+    }
+  };
+  const takeBatches = async (
+    call: ServerDuplexStream<EventBatch, EventsAccepted>,
+    peer: TlsPeer,
+    signal: AbortSignal,
+  ): Promise<void> => {
+    // Else a throw within would destroy the call, and the node would never learn why.
+    const batches = call.iterator({ destroyOnReturn: false }) as AsyncIterable<EventBatch>;
+    for await (const batch of batches) {
+      const { node } = judge(peer);
+      const shipper = { node: node.name, isOwn: ownOf(node), now: clock.now() };
+      const shipment = readShipment(shipper, batch);
+      // INVARIANT: one at a time, or a node could fill the queue that everybody's events wait in.
+      if (shipping.has(node.name) || !takeShipment(node.name))
+        throw new MeshError('rate_limited', 'the node ships too many events', { fix: 'wait a while' });
+      shipping.add(node.name);
+      try {
+        await shipmentTurns(() => options.storeShipment(shipment));
+      } finally {
+        shipping.delete(node.name);
+      }
+      if (signal.aborted) return;
+      call.write({ epoch: shipment.epoch, sequence: BigInt(shipment.sequence) });
+    }
+  };
   const shipEvents = guardStream<EventBatch, EventsAccepted>(
     async (call, signal) => {
       const peer = tlsPeerOf(call);
-      judge(peer);
-      // Else a throw within would destroy the call, and the node would never learn why.
-      const batches = call.iterator({ destroyOnReturn: false }) as AsyncIterable<EventBatch>;
-      for await (const batch of batches) {
-        const { node } = judge(peer);
-        const shipper = { node: node.name, isOwn: ownOf(node), now: clock.now() };
-        const shipment = readShipment(shipper, batch);
-        // INVARIANT: one at a time, or a node could fill the queue that everybody's events wait in.
-        if (shipping.has(node.name) || !takeShipment(node.name))
-          throw new MeshError('rate_limited', 'the node ships too many events', { fix: 'wait a while' });
-        shipping.add(node.name);
-        try {
-          await shipmentTurns(() => options.storeShipment(shipment));
-        } finally {
-          shipping.delete(node.name);
-        }
-        if (signal.aborted) return;
-        call.write({ epoch: shipment.epoch, sequence: BigInt(shipment.sequence) });
-      }
+      const { name } = judge(peer).node;
+      cutOnceRefused(peer, signal).catch((error: unknown) => report(error, 'ShipEvents'));
+      await hold(name, () => takeBatches(call, peer, signal));
     },
     { report },
   );
@@ -308,47 +351,7 @@ const definitionOfBytes = {
   watchView: { ...Definition.watchView, responseSerialize: (bytes: Buffer): Buffer => bytes },
 } as const;
 
-type Reported = Pick<SignX509Item, 'selectors' | 'caller'>;
-
-/** What the agent was shown by somebody whose process nobody has seen; proven again here. */
-function presentedAttestation(
-  check: CheckPresented | undefined,
-  { node }: NodePeer,
-  entry: RegistrationEntry,
-  { presented: certificates, caller }: SignX509Item,
-): Attestation {
-  const presented = check?.({ certificates });
-  if (presented === undefined) throw new MeshError('certificate_unusable', 'certificates are not renewed so');
-  if ('refused' in presented) throw new MeshError(presented.code, presented.refused);
-  if (!presented.id.equals(entry.spiffeId) || !mayRenewOverNetwork(entry)) {
-    throw new MeshError(
-      'identity_none',
-      'the entry does not let this certificate be renewed over the network',
-    );
-  }
-  const { pid, uid, gid } = callerOf(node.name, caller);
-  return {
-    selectors: [],
-    presented,
-    caller: { pid, uid, gid, node: node.name, certificate: presented.serial },
-  };
-}
-
-/** What the agent attested. It is trusted for its own entries, and still it has to have seen what the entry asks for. */
-function attestationOf({ node }: NodePeer, entry: RegistrationEntry, reported: Reported): Attestation {
-  if (reported.selectors.length > maxReported) {
-    throw new MeshError('message_too_large', `a caller has at most ${maxReported} selectors`);
-  }
-  const seen = new Set(reported.selectors);
-  if (entry.selectors.some(({ text }) => !seen.has(text))) {
-    throw new MeshError('identity_none', 'the caller does not have the selectors of the entry');
-  }
-  return {
-    selectors: [...seen].sort().map(parseSelector),
-    caller: callerOf(node.name, reported.caller),
-  };
-}
-
 const maxItems = 128;
+// As many as a node may ask for at once, of more nodes than a listener holds.
+const waitingItems = { waiting: 1_048_576, waitingPerOwner: 8_192 };
 const maxNotes = 512;
-const maxReported = 256;

@@ -43,10 +43,16 @@ export type ServerTrust = {
 /**
  * Learns the root and the trust domain of a server from the server itself, and believes the root only if it has the
  * digest that the operator gave: nothing is trusted for having come first. Nothing is sent to the server.
+ * @param signal ends it before its time
  * @throws MeshError `server_unreachable`, `server_untrusted`
  */
-export async function learnServer(at: ServerAddress, rootSha256: string, now: Date): Promise<ServerTrust> {
-  const shown = await fetchChain(at);
+export async function learnServer(
+  at: ServerAddress,
+  rootSha256: string,
+  now: Date,
+  signal?: AbortSignal,
+): Promise<ServerTrust> {
+  const shown = await fetchChain(at, signal);
   const root = shown.find((der) => createHash('sha256').update(der).digest('hex') === rootSha256);
   if (root === undefined) throw untrusted(at, 'its certificate does not lead to the root that was given');
   const chain = shown.slice(0, shown.indexOf(root));
@@ -85,7 +91,10 @@ export function rootsPem(roots: readonly Uint8Array[]): string {
   return roots.map((der) => encodePem('CERTIFICATE', der)).join('');
 }
 
-function fetchChain({ host, port }: ServerAddress): Promise<readonly Uint8Array[]> {
+function fetchChain(
+  { host, port }: ServerAddress,
+  signal: AbortSignal | undefined,
+): Promise<readonly Uint8Array[]> {
   return new Promise((resolve, reject) => {
     const socket = connect({
       host,
@@ -96,6 +105,10 @@ function fetchChain({ host, port }: ServerAddress): Promise<readonly Uint8Array[
       rejectUnauthorized: false,
       timeout: connectMs,
     });
+    const end = () => socket.destroy(new Error('stopped'));
+    if (signal?.aborted === true) end();
+    signal?.addEventListener('abort', end, { once: true });
+    socket.once('close', () => signal?.removeEventListener('abort', end));
     const fail = (cause: Error): void => {
       socket.destroy();
       reject(

@@ -1,3 +1,4 @@
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { startAuthority } from '../harness/authority.ts';
@@ -51,6 +52,39 @@ test('bans are made, listed with reason, author and end, and lifted', async () =
   expect(logged.out).toMatch(/ban lifted serial 40ab by uid [0-9]+: leaked/);
 });
 
+test('a node is banned by its name, before it is there, and the ban is lifted', async () => {
+  const node = 'spiffe://mesh.test/countersign/node/web-1';
+  const made = await cli('node', 'ban', 'web-1', '--reason', 'stolen');
+  expect(made.out).toBe(
+    `banned the node web-1 (${node}) until it is lifted; certificates of its workloads are banned by their own IDs\n`,
+  );
+  expect((await json('ban', 'list')).items).toMatchObject([
+    { kind: 'spiffe-id', value: node, reason: 'stolen' },
+  ]);
+  expect((await cli('node', 'unban', 'web-1')).out).toBe(`lifted the ban of the node web-1 (${node})\n`);
+  expect((await json('ban', 'list')).items).toEqual([]);
+});
+
+test('a node alias is shown with what names it, and deleted when nothing does', async () => {
+  const file = join(directory, 'edge.yaml');
+  const alias = { kind: 'NodeAlias', metadata: { name: 'edge' }, spec: { selectors: ['join_token:web-1'] } };
+  const spec = { spiffeId: web, selectors: ['unix:uid:1'], nodes: ['alias:edge'] };
+  const named = { kind: 'RegistrationEntry', metadata: { name: 'web' }, spec };
+  const documents = [alias, named].map((one) => JSON.stringify({ apiVersion: 'countersign.dev/v1', ...one }));
+  writeFileSync(file, documents.join('\n---\n'));
+  expect((await cli('apply', '-f', file)).code).toBe(0);
+  expect((await cli('node', 'alias', 'list')).out).toMatch(
+    /^NAME +REVISION +SELECTORS\nedge +[0-9]+ +join_token:web-1\n$/,
+  );
+  expect((await cli('node', 'alias', 'show', 'edge')).out).toMatch(/\nnodes +none\nentries +web\n/);
+  const refused = await cli('node', 'alias', 'delete', 'edge');
+  expect([refused.code, refused.out]).toEqual([2, '']);
+  expect(refused.err).toContain('error[node_alias_in_use]');
+  expect((await cli('entry', 'delete', 'web')).code).toBe(0);
+  expect((await cli('node', 'alias', 'delete', 'edge')).out).toBe('deleted edge\n');
+  expect(await json('node', 'alias', 'list')).toMatchObject({ items: [] });
+});
+
 test.each([
   [['ban'], 64, 'usage'],
   [['ban', 'serial', '40ab'], 64, 'usage'],
@@ -62,6 +96,10 @@ test.each([
   [['ban', 'list', '--limit', '0'], 64, 'usage'],
   [['unban', 'serial', '40ab'], 2, 'ban_not_found'],
   [['unban', 'serial'], 64, 'usage'],
+  [['node', 'ban', 'web-1'], 64, 'usage'],
+  [['node', 'ban', '../up', '--reason', 'y'], 2, 'node_name_invalid'],
+  [['node', 'unban', 'web-1'], 2, 'ban_not_found'],
+  [['node', 'alias', 'show', 'edge'], 2, 'node_alias_not_found'],
 ])('%j exits %i with %s', async (args, code, error) => {
   const outcome = await cli(...args);
   expect([outcome.code, outcome.out]).toEqual([code, '']);

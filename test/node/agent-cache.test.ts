@@ -1,18 +1,32 @@
 import { randomBytes } from 'node:crypto';
-import { beforeAll, expect, test } from 'vitest';
-import { staleSnapshot } from '../../src/agent-staleness.ts';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { openAgentCache } from '../../src/agent-cache.ts';
+import { isStale, staleSnapshot } from '../../src/agent-staleness.ts';
+import { deniesAt } from '../../src/agent-status.ts';
 import { decide } from '../../src/authz/decide.ts';
 import { untold } from '../../src/authz/context.ts';
 import type { AuthzRequest } from '../../src/authz/decision.ts';
 import { banKey, parseBan } from '../../src/identity/ban.ts';
 import { parseEntry } from '../../src/identity/entry-parse.ts';
-import { type AgentState, type CacheBinding, openState, sealState } from '../../src/node/agent-cache.ts';
+import {
+  type AgentState,
+  type CacheBinding,
+  openShownKey,
+  openState,
+  sealShownKey,
+  sealState,
+} from '../../src/node/agent-cache.ts';
 import { backOff } from '../../src/node/node-identity.ts';
 import { viewFromWire, viewToWire } from '../../src/node/view-wire.ts';
 import { SpiffeId, TrustDomain } from '../../src/spiffe/id.ts';
 import { View } from '../../src/wire/node.ts';
 import { makeTestAuthority } from '../ca/test-authority.ts';
+import { createScope } from '../harness/scope.ts';
+import { makeTempDir } from '../harness/temp.ts';
 import { makeNodeCertificate } from './node-certificates.ts';
+
+const scope = createScope();
+afterAll(() => scope.close());
 
 const now = new Date('2026-01-01T00:00:00.000Z');
 const trustDomain = TrustDomain.parse('mesh.test');
@@ -133,6 +147,31 @@ test('every flipped byte is noticed', () => {
   }
 });
 
+test.each<[string, string, Partial<CacheBinding>, (bytes: Uint8Array) => Uint8Array, boolean]>([
+  ['here', 'ab', {}, (bytes) => bytes, true],
+  ['for another token', 'cd', {}, (bytes) => bytes, false],
+  ['on another machine', 'ab', { machineId: 'another machine' }, (bytes) => bytes, false],
+  ['cut', 'ab', {}, (bytes) => bytes.subarray(0, 40), false],
+  ['gone', 'ab', {}, () => new Uint8Array(0), false],
+])('the key that a token was shown with, %s', (_, digest, other, spoil, opens) => {
+  const key = { publicKey: Uint8Array.of(1, 2), privateKey: Uint8Array.of(3) };
+  const sealed = sealShownKey('ab', key, binding, (size) => new Uint8Array(randomBytes(size)));
+  expect(openShownKey(digest, spoil(sealed), { ...binding, ...other })).toEqual(opens ? key : undefined);
+});
+
+test('of a token that was shown the key is kept until the certificate for it is', async () => {
+  const dir = makeTempDir(scope);
+  const random = (size: number) => new Uint8Array(randomBytes(size));
+  const key = { publicKey: Uint8Array.of(1, 2), privateKey: Uint8Array.of(3) };
+  openAgentCache(dir, random).shownKeys.save('ab', key);
+  const cache = openAgentCache(dir, random);
+  expect(cache.shownKeys.load('ab')).toEqual(key);
+  cache.save(state);
+  expect(openAgentCache(dir, random).shownKeys.load('ab')).toEqual(key);
+  cache.save({ ...state, identity: { ...state.identity, privateKey: key.privateKey } });
+  expect(openAgentCache(dir, random).shownKeys.load('ab')).toBeUndefined();
+});
+
 test.each<[string, Partial<AuthzRequest>]>([
   ['a call', {}],
   ['a TCP connection', { protocol: 'tcp', method: '', host: '', path: '' }],
@@ -155,6 +194,21 @@ test.each<[string, Partial<AuthzRequest>]>([
     revision: 9,
     rule: expect.stringContaining('countersign-stale-policy') as string,
   });
+});
+
+const day = 86_400_000;
+test.each<[string, number, boolean, number]>([
+  ['just now', 0, false, day],
+  ['for a day less a second', -day + 1_000, false, 1_000],
+  ['for a day', -day, false, 0],
+  ['for longer than a day', -day - 1, true, -1],
+  ['in an hour, by a clock that was put back', 3_600_000, false, day + 3_600_000],
+  ['in two days, by a clock that was put back', 2 * day, true, 0],
+])('when calls are denied is told as it is: policy was confirmed %s', (_, atMs, stale, deniesInMs) => {
+  const freshAt = new Date(now.getTime() + atMs);
+  const settings = { ...state.view.settings, maxStalenessSeconds: 86_400 };
+  expect(isStale(freshAt, now, settings)).toBe(stale);
+  expect(deniesAt(freshAt, now, settings).getTime() - now.getTime()).toBe(deniesInMs);
 });
 
 test.each([

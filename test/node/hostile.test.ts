@@ -1,24 +1,31 @@
+import { PassThrough } from 'node:stream';
 import { setTimeout } from 'node:timers/promises';
-import { credentials } from '@grpc/grpc-js';
+import { credentials, type ServiceError } from '@grpc/grpc-js';
 import { beforeAll, afterEach, expect, test } from 'vitest';
 import { isStale } from '../../src/agent-staleness.ts';
 import type { AuditEvent, DecisionEvent } from '../../src/audit/event.ts';
 import { systemClock } from '../../src/clock.ts';
 import { createDecisionLog } from '../../src/ext-authz/decision-log.ts';
 import type { GrpcService } from '../../src/grpc/listener.ts';
-import type { TlsPeer } from '../../src/grpc/tls-connections.ts';
+import { createTlsConnections, type TlsPeer } from '../../src/grpc/tls-connections.ts';
 import { startTlsGrpcListener } from '../../src/grpc/tls-listener.ts';
 import { type AttestationOptions, createAttestationService } from '../../src/node/attestation-service.ts';
-import type { Shipment } from '../../src/node/event-shipment.ts';
+import { type Shipment, writeShipment } from '../../src/node/event-shipment.ts';
 import { createEventShipper } from '../../src/node/event-shipper.ts';
 import { type CoverageNote, noteToWire } from '../../src/node/coverage-wire.ts';
-import { ask, openNodeChannel } from '../../src/node/node-client.ts';
+import { ask, failureOf, openNodeChannel, watchView } from '../../src/node/node-client.ts';
 import { createNodeService, type NodeServiceOptions } from '../../src/node/node-service.ts';
 import { bundlePem } from '../../src/spiffe/bundle.ts';
 import { SpiffeId } from '../../src/spiffe/id.ts';
-import { AttestationClient, type NodeClient } from '../../src/wire/node.ts';
+import {
+  AttestationClient,
+  type NodeClient,
+  type SignX509Item,
+  type SignX509Results,
+} from '../../src/wire/node.ts';
 import { decision } from '../audit/events.ts';
 import { makeTestAuthority, type TestAuthority } from '../ca/test-authority.ts';
+import { eventually } from '../harness/eventually.ts';
 import { createScope } from '../harness/scope.ts';
 import { attestedNode, makeNodeCertificate, makeShown, type Shown } from './node-certificates.ts';
 
@@ -81,6 +88,107 @@ test('a node has one batch at a time in the queue that everybody writes through'
   expect(stored).toHaveLength(1);
 });
 
+/** Certificates are made one at a time, when the gate is open. */
+async function serveSlowly() {
+  const gate = Promise.withResolvers<void>();
+  const made: string[] = [];
+  const served = await serve({
+    more: {
+      limits: { atOnce: 1 },
+      readCsr: () => ({}) as never,
+      issue: async ({ attestation }) => {
+        made.push(attestation.caller.node ?? '');
+        await gate.promise;
+        return { certificates: [], issuerKeyId: '' } as never;
+      },
+    },
+  });
+  return { ...served, gate, made };
+}
+
+function itemsOf(count: number): SignX509Item[] {
+  const caller = { pid: 1n, uid: 1n, gid: 1n, certificate: '' };
+  const csr = Buffer.from('request');
+  const item = {
+    entryId: 'one',
+    entryRevision: 1n,
+    csr,
+    ttlSeconds: 0n,
+    selectors: [],
+    caller,
+    presented: [],
+  };
+  return Array.from({ length: count }, () => item);
+}
+
+async function sign(by: NodeClient, count: number): Promise<readonly (string | undefined)[]> {
+  const items = itemsOf(count);
+  const { results } = await ask<SignX509Results>((metadata, options, done) =>
+    by.signX509({ items }, metadata, options, done),
+  );
+  return results.map(({ kind }) => kind?.$case);
+}
+
+test('a node that asks for much keeps others waiting for no more than its turn', async () => {
+  const { client, other, judged, gate, made } = await serveSlowly();
+  const many = sign(client, 4);
+  await eventually('the first to be worked on', () => made.length === 1);
+  const one = sign(other, 1);
+  await eventually('the other to be heard', () => judged.includes('web-2'));
+  gate.resolve();
+  expect((await Promise.all([many, one])).flat()).toEqual(Array.from({ length: 5 }, () => 'signed'));
+  expect(made).toEqual(['web-1', 'web-1', 'web-2', 'web-1', 'web-1']);
+});
+
+test('for a node that has given up nothing is made any more', async () => {
+  const { client, gate, made } = await serveSlowly();
+  const gone = new Promise((resolve) => {
+    const call = client.signX509({ items: itemsOf(4) }, resolve);
+    void eventually('the first to be worked on', () => made.length === 1).then(() => call.cancel());
+  });
+  expect(await gone).toMatchObject({ code: 1 });
+  // What comes after it on the connection is heard after it.
+  await report(client, note);
+  gate.resolve();
+  expect(await sign(client, 1)).toEqual(['signed']);
+  expect(made).toHaveLength(2);
+});
+
+test('a node holds so many streams open and no more: each costs us a look at every change', async () => {
+  const { client, other } = await serve({ more: { limits: { streamsPerNode: 2 } } });
+  const batch = writeShipment({ epoch, sequence: 1, events: [] });
+  const open = (by: NodeClient): Promise<{ readonly said: string; readonly cancel: () => void }> =>
+    new Promise((resolve) => {
+      const call = by.shipEvents();
+      const cancel = () => call.cancel();
+      call.on('data', () => resolve({ said: 'taken', cancel }));
+      call.on('error', (error) => resolve({ said: failureOf(error).code, cancel }));
+      call.write(batch);
+    });
+  const first = await open(client);
+  const second = await open(client);
+  expect([first.said, second.said, (await open(client)).said]).toEqual(['taken', 'taken', 'stream_limit']);
+  const updates = watchView(client, 'test', new AbortController().signal);
+  await expect(updates.next()).rejects.toMatchObject({ code: 'stream_limit' });
+  expect((await open(other)).said).toBe('taken');
+  first.cancel();
+  await eventually('a place to be free', async () => (await open(client)).said === 'taken');
+});
+
+test('a node that was refused meanwhile holds no silent stream open', async () => {
+  let isRefused = false;
+  const node = attestedNode('web-1', [web], start);
+  const check = (peer: TlsPeer) => (isRefused ? { refused: 'evicted' } : { node, peer }) as never;
+  const { client } = await serve({ more: { check, limits: { recheckMs: 10 } } });
+  const call = client.shipEvents();
+  const failed = new Promise<ServiceError>((resolve) => call.on('error', resolve as (e: Error) => void));
+  const taken = new Promise((resolve) => call.on('data', resolve));
+  call.write(writeShipment({ epoch, sequence: 1, events: [] }));
+  await taken;
+  isRefused = true;
+  expect((await failed).code).toBe(14);
+});
+
 const leaf = {
   kind: 'svid' as const,
   spiffeId: 'spiffe://mesh.test/ns/a/sa/one',
@@ -121,6 +229,36 @@ test('an address that begins attestations and says nothing does not take the pla
   };
   expect(await Promise.all([begin(), begin()])).toEqual(['waits', 'waits']);
   expect(await begin()).toContain('too many nodes ask to be attested');
+});
+
+test('all addresses of an IPv6 network are one: a single host has them', async () => {
+  const service = createAttestationService({
+    clock: systemClock,
+    recordRefusal: () => undefined,
+    limits: { atOncePerAddress: 2 },
+  } as unknown as AttestationOptions);
+  const connections = createTlsConnections({ total: 8, perAddress: 8 });
+  const begin = (remoteAddress: string): { readonly said: string[] } => {
+    const socket = Object.assign(new PassThrough(), { remoteAddress, getPeerCertificate: () => ({}) });
+    const { connectionId } = connections.name(socket as never);
+    const said: string[] = [];
+    const call = Object.assign(new PassThrough({ objectMode: true }), {
+      getPeer: () => connectionId,
+      getPath: () => '',
+    });
+    call.on('error', (error: unknown) => said.push((error as ServiceError).details));
+    scope.defer(() => void call.destroy());
+    service.implementation['attest']!(call as never, undefined as never);
+    return { said };
+  };
+  const calls = ['2001:db8::1', '2001:db8::2', '2001:db8::3', '2001:db8:0:1::1'].map(begin);
+  await eventually('one to be refused', () => calls.some(({ said }) => said.length > 0));
+  expect(calls.map(({ said }) => said)).toEqual([
+    [],
+    [],
+    [expect.stringContaining('too many nodes ask to be attested')],
+    [],
+  ]);
 });
 
 test('attempts that anybody can make do not fill the log: the rest are counted', async () => {
@@ -194,13 +332,27 @@ async function listen(service: GrpcService) {
   return { listener };
 }
 
-async function serve({ beforeStored = () => Promise.resolve() } = {}) {
+async function serve({
+  beforeStored = () => Promise.resolve(),
+  more = {},
+}: {
+  readonly beforeStored?: () => Promise<void>;
+  readonly more?: Partial<NodeServiceOptions>;
+} = {}) {
   const stored: AuditEvent[] = [];
   const noted: CoverageNote[] = [];
-  const node = attestedNode('web-1', [web], start);
-  const entries = new Map([['one', { spiffeId: SpiffeId.parseWorkload(leaf.spiffeId) }]]);
+  const judged: string[] = [];
+  const spiffeId = SpiffeId.parseWorkload(leaf.spiffeId);
+  const entries = new Map([['one', { spiffeId, revision: 1, selectors: [] }]]);
+  const connections: string[] = [];
   const service = createNodeService({
-    check: (peer: TlsPeer) => ({ node, peer }) as never,
+    // Whoever came first is web-1, the next web-2.
+    check: (peer: TlsPeer) => {
+      if (!connections.includes(peer.connectionId)) connections.push(peer.connectionId);
+      const node = attestedNode(`web-${connections.indexOf(peer.connectionId) + 1}`, [web], start);
+      judged.push(node.name);
+      return { node, peer } as never;
+    },
     view: { current: () => ({ mesh: { entries } }) as never, onChange: () => () => undefined },
     cover: (notes: readonly CoverageNote[]) => void noted.push(...notes),
     storeShipment: async ({ events }: Shipment) => {
@@ -209,19 +361,23 @@ async function serve({ beforeStored = () => Promise.resolve() } = {}) {
       return true;
     },
     clock: systemClock,
+    ...more,
   } as unknown as NodeServiceOptions);
   const { listener } = await listen(service);
-  const client = openNodeChannel(
-    {
-      server: { host: '127.0.0.1', port: listener.port },
-      roots: ours.authority.bundle.x509Authorities,
-      trustDomain: ours.trustDomain,
-    },
-    {
-      certificates: web.certificates,
-      privateKey: new Uint8Array(web.key.export({ type: 'pkcs8', format: 'der' })),
-    },
-  );
-  scope.defer(() => client.close());
-  return { client, stored, noted };
+  const connect = (): NodeClient => {
+    const client = openNodeChannel(
+      {
+        server: { host: '127.0.0.1', port: listener.port },
+        roots: ours.authority.bundle.x509Authorities,
+        trustDomain: ours.trustDomain,
+      },
+      {
+        certificates: web.certificates,
+        privateKey: new Uint8Array(web.key.export({ type: 'pkcs8', format: 'der' })),
+      },
+    );
+    scope.defer(() => client.close());
+    return client;
+  };
+  return { client: connect(), other: connect(), stored, noted, judged };
 }

@@ -1,7 +1,12 @@
 import { beforeAll, beforeEach, afterEach, expect, test } from 'vitest';
 import { type ErrorCode, MeshError } from '../../src/errors.ts';
 import type { Evidence, NodeIdentity } from '../../src/node/node-client.ts';
-import { type IdentityKeeper, keepIdentity } from '../../src/node/node-identity.ts';
+import {
+  type IdentityKeeper,
+  keepIdentity,
+  type KeyPair,
+  type ShownKeys,
+} from '../../src/node/node-identity.ts';
 import { makeTestAuthority } from '../ca/test-authority.ts';
 import { type ManualClock, manualClock, settle } from '../harness/manual-clock.ts';
 import { makeNodeCertificate } from './node-certificates.ts';
@@ -15,6 +20,7 @@ const machine: Evidence = {
 
 /** Made before, since a manual clock does not wait for threads: each is valid for an hour from its moment. */
 let made: readonly { readonly atMs: number; readonly certificates: readonly Uint8Array[] }[];
+let ours: Awaited<ReturnType<typeof makeTestAuthority>>;
 let clock: ManualClock;
 let stop: AbortController;
 let evidence: Evidence | null;
@@ -26,7 +32,7 @@ let complaints: string[];
 let running: Promise<void>;
 
 beforeAll(async () => {
-  const ours = await makeTestAuthority(new Date('2025-12-31T00:00:00Z'), {}, 'mesh.test');
+  ours = await makeTestAuthority(new Date('2025-12-31T00:00:00Z'), {}, 'mesh.test');
   const startMs = manualClock().now().getTime();
   const minutes = [...Array.from({ length: 12 }, (_, at) => at * 10), ...hoursUpTo(64).map((at) => at * 60)];
   made = await Promise.all(
@@ -68,8 +74,9 @@ async function answer(what: Evidence | 'renewal', key: unknown): Promise<NodeIde
   return certificate();
 }
 
-async function open(kept: NodeIdentity | null): Promise<IdentityKeeper> {
+async function open(kept: NodeIdentity | null, shownKeys?: ShownKeys): Promise<IdentityKeeper> {
   const keeper = await keepIdentity({
+    shownKeys,
     kept,
     evidence: () => evidence,
     attest: answer,
@@ -94,6 +101,51 @@ test.each<ErrorCode>(['node_evidence_invalid', 'identity_banned', 'server_untrus
     expect(shown).toHaveLength(1);
   },
 );
+
+test('a join token is shown with the very key that an earlier process has shown it with', async () => {
+  const book = new Map<string, KeyPair>();
+  const shownKeys: ShownKeys = {
+    load: (digest) => book.get(digest),
+    save: (digest, key) => void book.set(digest, key),
+  };
+  [evidence, answers] = [token('a'), ['csr_invalid', 'yes']];
+  await expect(open(null, shownKeys)).rejects.toMatchObject({ code: 'csr_invalid' });
+  await open(null, shownKeys);
+  expect(new Set(keys).size).toBe(1);
+  expect(book.size).toBe(1);
+});
+
+test('a join token is not shown while its key cannot be kept', async () => {
+  let isFull = true;
+  const save = () => {
+    if (isFull) throw new MeshError('store_unavailable', 'the disk is full');
+  };
+  evidence = token('a');
+  const opening = open(null, { load: () => undefined, save });
+  await settle();
+  expect(shown).toEqual([]);
+  isFull = false;
+  await clock.advance(20_000);
+  await opening;
+  expect(shown).toHaveLength(1);
+});
+
+test.each([
+  { what: 'is replaced at once', issuer: { urgent: true }, withinMs: 60_000, renewals: 1 },
+  { what: 'is replaced in time', issuer: { urgent: false }, withinMs: 15 * 60_000, renewals: 1 },
+  { what: 'is replaced in time', issuer: { urgent: false }, withinMs: 60_000, renewals: 0 },
+  { what: 'is another', issuer: { urgent: true, keyId: 'ab' }, withinMs: 15 * 60_000, renewals: 0 },
+])('when a CA $what a node has renewed $renewals times within $withinMs ms', async (row) => {
+  const held = certificate();
+  const keeper = await open(held);
+  const keyId = Buffer.from(ours.intermediate.key.publicKey.keyId).toString('hex');
+  const outgoing = [{ keyId, ...row.issuer }];
+  keeper.leave(outgoing);
+  // Told again with every change of the view.
+  keeper.leave(outgoing);
+  await clock.advance(row.withinMs);
+  expect(shown).toHaveLength(row.renewals);
+});
 
 test('a first start with nothing to show ends', async () => {
   await expect(open(null)).rejects.toMatchObject({ code: 'node_evidence_invalid' });

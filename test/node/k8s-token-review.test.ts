@@ -110,6 +110,11 @@ const extra = (member: string, value: unknown) =>
 test.each<[string, string, () => void]>([
   ['it is not authenticated', 'k8s_token_rejected', () => review({ authenticated: false })],
   ['authenticated is no truth', 'k8s_token_rejected', () => review({ authenticated: 'true' })],
+  [
+    'it is authenticated, and could not be checked',
+    'k8s_token_rejected',
+    () => review({ error: 'the webhook timed out' }),
+  ],
   ['it is not said whether it is authenticated', 'k8s_token_rejected', () => (api.answers.review = {})],
   ['no audiences were looked at', 'k8s_token_audience', () => review({ audiences: undefined })],
   ['audiences are null', 'k8s_token_audience', () => review({ audiences: null })],
@@ -214,6 +219,11 @@ test.each<[string, string, () => string]>([
     'one for the API server',
     'k8s_token_audience',
     () => tokenOf({ aud: ['https://kubernetes.default.svc'] }),
+  ],
+  [
+    'one for us that opens the API server, too',
+    'k8s_token_audience',
+    () => tokenOf({ aud: ['countersign', 'https://kubernetes.default.svc'] }),
   ],
   ['one of a Secret', 'k8s_token_legacy', () => signToken(key, legacyClaims)],
   ['one that never ends', 'k8s_token_malformed', () => tokenOf({ exp: undefined })],

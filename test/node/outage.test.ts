@@ -1,14 +1,20 @@
 import { X509Certificate } from 'node:crypto';
-import { mkdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { type AddressInfo, createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { credentials, Metadata, type ServiceError, status } from '@grpc/grpc-js';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
 import { openAgentCache } from '../../src/agent-cache.ts';
 import type { MeshError } from '../../src/errors.ts';
+import { ask, attestNode, type ChannelOptions, openNodeChannel } from '../../src/node/node-client.ts';
+import { learnServer } from '../../src/node/server-trust.ts';
+import { generateP256 } from '../../src/up-key-pair.ts';
 import { randomBytes } from '../../src/up-random.ts';
+import type { NodeClient } from '../../src/wire/node.ts';
 import { SpiffeWorkloadAPIClient } from '../../src/wire/workload.ts';
 import { makeTestAuthority } from '../ca/test-authority.ts';
 import { checkBytes } from '../ext-authz/check-input.ts';
+import { launchAgent } from '../harness/agent.ts';
 import { sendCheck } from '../harness/check-client.ts';
 import { eventually } from '../harness/eventually.ts';
 import { startFaultProxy } from '../harness/fault-proxy.ts';
@@ -23,7 +29,7 @@ import {
 } from '../harness/node-mesh.ts';
 import { createScope } from '../harness/scope.ts';
 import { fetchKeyPair } from '../harness/sds-client.ts';
-import { makeTempDir } from '../harness/temp.ts';
+import { freePorts, makeTempDir } from '../harness/temp.ts';
 import { makeNodeCertificate } from './node-certificates.ts';
 
 const whole = createScope();
@@ -37,8 +43,10 @@ afterEach(async () => {
 const me = 'spiffe://mesh.test/ns/test/sa/me';
 let server: ServerHere;
 let names = 0;
+let authority: Awaited<ReturnType<typeof makeTestAuthority>>;
 
 beforeAll(async () => {
+  authority = await makeTestAuthority(new Date(), {}, 'mesh.test');
   server = await startServerHere(whole, makeTempDir(whole));
   await server.apply(entry(me, '/', { selectors: [`unix:uid:${process.getuid?.() ?? 0}`], nodes: ['*'] }));
 });
@@ -101,6 +109,97 @@ test.each<[string, (token: string) => string, string]>([
   });
   await expect(agent.started).rejects.toMatchObject({ code });
 });
+
+test.each<[string, (at: ChannelOptions, stop: AbortSignal) => Promise<unknown>]>([
+  ['whom to believe', (at, stop) => learnServer(at.server, 'ab'.repeat(32), new Date(), stop)],
+  [
+    'to be let in',
+    async (at, stop) => attestNode(at, { kind: 'join_token', secret: '' }, await generateP256(), stop),
+  ],
+  [
+    'for a certificate',
+    async (at, stop) => {
+      const client = await openChannel(at);
+      return ask((metadata, options, done) => client.signX509({ items: [] }, metadata, options, done), stop);
+    },
+  ],
+])('who asks a server that says nothing %s and is stopped does not wait', async (_, question) => {
+  const taken = Promise.withResolvers<void>();
+  const at = await startListener((socket) => {
+    scope.defer(() => socket.destroy());
+    taken.resolve();
+  });
+  const stop = new AbortController();
+  const asked = question(at, stop.signal);
+  asked.catch(() => undefined);
+  await taken.promise;
+  const startedAt = performance.now();
+  stop.abort();
+  await expect(asked).rejects.toMatchObject({ code: 'server_unreachable' });
+  // By themselves they give up after ten seconds and more.
+  expect(performance.now() - startedAt).toBeLessThan(8_000);
+});
+
+test('a channel whose server hangs up fails at once, and does not try again by itself', async () => {
+  let attempts = 0;
+  const client = await openChannel(
+    await startListener((socket) => {
+      attempts += 1;
+      socket.destroy();
+    }),
+  );
+  const call = () =>
+    ask((metadata, options, done) => client.signX509({ items: [] }, metadata, options, done));
+  await expect(call()).rejects.toMatchObject({ code: 'server_unreachable' });
+  await new Promise((resolve) => setTimeout(resolve, 1_500));
+  await expect(call()).rejects.toMatchObject({ code: 'server_unreachable' });
+  expect(attempts).toBe(1);
+});
+
+test('the command that is stopped while it waits ends with 0', async () => {
+  const at = place();
+  const [port] = (await freePorts(1)) as [number];
+  const joinToken = await server.token(at.name);
+  const child = launchAgent(scope, { directory: at.directory, port, joinToken });
+  await eventually('it to wait', () => child.output().includes('cannot be reached yet'));
+  expect(await child.stop(30_000)).toBe(0);
+  expect(child.output()).not.toContain('error[');
+});
+
+test('a second agent on the same data is refused, and what a killed one left half done is gone', async () => {
+  const { directory, ...agent } = await join_();
+  const halfDone = join(agent.cacheDir, `.cache.sealed.${'ab'.repeat(8)}.tmp`);
+  writeFileSync(halfDone, 'half');
+  const flags = { workloadSocket: join(directory, 'w2.sock'), adminSocket: join(directory, 'a2.sock') };
+  const second = startAgentHere(scope, { directory, port: server.port, flags });
+  await expect(second.started).rejects.toMatchObject({ code: 'directory_in_use' });
+  expect(existsSync(halfDone)).toBe(true);
+  await stopKept(agent);
+  const again = startAgentHere(scope, { directory, port: server.port });
+  await again.started;
+  expect(existsSync(halfDone)).toBe(false);
+});
+
+test('a server that was restored from a backup is believed, and that it went back is said', async () => {
+  const [dir, backup] = [makeTempDir(scope), makeTempDir(scope)];
+  const own = await startServerHere(scope, dir);
+  const at = place();
+  const agent = startAgentHere(scope, { ...at, port: own.port, token: await own.token(at.name) });
+  const running = await agent.started;
+  await own.stop();
+  cpSync(join(dir, 'data'), backup, { recursive: true });
+  await own.start();
+  await own.apply(entry(`${me}-2`, '/', { selectors: ['unix:uid:7'], nodes: ['*'] }));
+  await eventually('the change', () => running.status().entries === 1, { withinMs: 60_000 });
+  await own.stop();
+  cpSync(backup, join(dir, 'data'), { recursive: true });
+  await own.start();
+  await logged(agent, 'the server has gone back');
+  await eventually('the view', () => running.status().entries === 0);
+  expect(running.status().server).toMatchObject({ connected: true, trouble: { code: 'view_set_back' } });
+  await own.apply(entry(`${me}-2`, '/', { selectors: ['unix:uid:7'], nodes: ['*'] }) + entry(`${me}-3`, '/'));
+  await eventually('the way on', () => running.status().server.trouble === null);
+}, 90_000);
 
 test('a start that is stopped while it waits ends, and frees its socket', async () => {
   const at = place();
@@ -221,6 +320,25 @@ test('a tainted CA is replaced on every agent within the minute, and what it sig
   };
   await eventually('the leaf to be replaced', replaced, { withinMs: 90_000, everyMs: 500 });
 }, 120_000);
+
+/** Something that takes connections, and how to reach it. */
+async function startListener(take: (socket: Socket) => void): Promise<ChannelOptions> {
+  const listener = createServer(take);
+  scope.defer(() => listener.close());
+  await new Promise<void>((resolve) => listener.listen(0, '127.0.0.1', resolve));
+  const { port } = listener.address() as AddressInfo;
+  const { bundle } = authority.authority;
+  const roots = bundle.x509Authorities;
+  return { server: { host: '127.0.0.1', port }, roots, trustDomain: bundle.trustDomain };
+}
+
+async function openChannel(at: ChannelOptions): Promise<NodeClient> {
+  const { certificates, key } = await makeNodeCertificate(authority, 'web-1', new Date());
+  const privateKey = new Uint8Array(key.export({ type: 'pkcs8', format: 'der' }));
+  const client = openNodeChannel(at, { certificates, privateKey });
+  scope.defer(() => client.close());
+  return client;
+}
 
 async function issuers(state: string): Promise<readonly string[]> {
   const { authorities } = (await server.admin('GET', '/v1/ca')) as {

@@ -1,4 +1,6 @@
+import { pino } from 'pino';
 import { describe, expect, test } from 'vitest';
+import { createAgentShipping } from '../../src/agent-shipping.ts';
 import type { AuditEvent, LossEvent, RefusalEvent } from '../../src/audit/event.ts';
 import { MeshError } from '../../src/errors.ts';
 import { statusOf } from '../../src/grpc/status.ts';
@@ -8,7 +10,7 @@ import { createOwnIdentities } from '../../src/node/own-identities.ts';
 import { SpiffeId } from '../../src/spiffe/id.ts';
 import { EventBatch, type NodeClient } from '../../src/wire/node.ts';
 import { caller, decision, noon } from '../audit/events.ts';
-import { manualClock } from '../harness/manual-clock.ts';
+import { manualClock, settle } from '../harness/manual-clock.ts';
 import { attestedNode } from './node-certificates.ts';
 
 const epoch = 'ab'.repeat(16);
@@ -31,6 +33,13 @@ test('an agent of before says nothing of what was lost: those were decisions', (
   const batch = travelled([loss()]);
   batch.losses[0]!.what = '';
   expect(readShipment(shipper, batch).events).toMatchObject([{ type: 'loss', what: 'decision' }]);
+});
+
+test('that a node with a clock of the future lost something is on record, as of now', () => {
+  const later = new Date(noon.getTime() + 2 * 86_400_000);
+  const lost = { ...loss(), time: later, from: noon, to: later };
+  const { events } = readShipment(shipper, travelled([lost]));
+  expect(events).toEqual([{ ...loss(), cause: 'node web-1: queue_full' }]);
 });
 
 test.each(['caller_unknown', 'destination_forged', 'engine_failed'])(
@@ -171,6 +180,22 @@ describe('the shipper', () => {
     expect(clock.sleepers()).toBe(0);
   });
 
+  test('an agent that ends does not wait for a server that says nothing', async () => {
+    const { client, fallSilent } = startServer();
+    const clock = manualClock();
+    const lines: string[] = [];
+    const log = pino({ level: 'warn' }, { write: (line) => void lines.push(line) });
+    const shipping = createAgentShipping({ client, epoch, clock, log });
+    fallSilent();
+    shipping.recordQuietly([refusal()]);
+    shipping.decisions.push(own());
+    await settle();
+    const closing = shipping.close();
+    await clock.advance(20_000);
+    await closing;
+    expect(lines.filter((line) => line.includes('lost')).length).toBeGreaterThan(0);
+  });
+
   test('decisions and refusals that come at once go one after the other', async () => {
     const { client, kept, mostAtOnce } = startServer();
     const shipping = createEventShipper({ client, epoch });
@@ -226,6 +251,7 @@ function startServer() {
   let questions = 0;
   let [atOnce, most] = [0, 0];
   let isNextLost = false;
+  let isSilent = false;
   const client = {
     shipEvents: () => {
       const listeners = new Map<string, (value: unknown) => void>();
@@ -233,7 +259,9 @@ function startServer() {
       return {
         on: (event: string, listener: (value: unknown) => void) => listeners.set(event, listener),
         end: () => undefined,
+        cancel: () => tell('error', new Error('cancelled')),
         write: (batch: EventBatch) => {
+          if (isSilent) return;
           questions += 1;
           atOnce += 1;
           most = Math.max(most, atOnce);
@@ -263,6 +291,9 @@ function startServer() {
     mostAtOnce: () => most,
     loseNext: () => {
       isNextLost = true;
+    },
+    fallSilent: () => {
+      isSilent = true;
     },
   };
 }
