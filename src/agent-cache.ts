@@ -8,15 +8,19 @@ import {
   type AgentState,
   demandLatest,
   openGeneration,
+  openShownKey,
   openState,
   sealGeneration,
+  sealShownKey,
   sealState,
 } from './node/agent-cache.ts';
+import type { KeyPair, ShownKeys } from './node/node-identity.ts';
 import { TrustDomain } from './spiffe/id.ts';
 import {
   ensureKeyEncryptionKey,
   ensurePrivateDirectory,
   readPrivateFile,
+  removeKeyFile,
   writeKeyFile,
 } from './store/key-files.ts';
 
@@ -35,6 +39,8 @@ export type AgentCache = {
   ) => AgentState | null;
   /** @throws MeshError `store_unavailable` when the disk takes no more */
   readonly save: (state: Omit<AgentState, 'generation'>) => void;
+  /** Of the join token that was shown last, until the certificate for it is in the cache. */
+  readonly shownKeys: ShownKeys;
   /** Saves a moment after it is asked to, once for many, and every minute. */
   readonly keepSaved: (
     save: () => void,
@@ -53,7 +59,19 @@ export function openAgentCache(dir: string, randomBytes: RandomBytes): AgentCach
   const readCount = (): number | null =>
     isThere(countPath) ? openGeneration(readPrivateFile(countPath), { machineId, key }) : null;
   let count: number | undefined;
+  let shown: KeyPair | undefined;
+  const shownPath = join(dir, shownName);
   return {
+    shownKeys: {
+      load: (digest) =>
+        (shown = isThere(shownPath)
+          ? openShownKey(digest, readPrivateFile(shownPath), { machineId, key })
+          : undefined),
+      save: (digest, made) => {
+        writeKeyFile(dir, shownName, sealShownKey(digest, made, { machineId, key }, randomBytes));
+        shown = made;
+      },
+    },
     load: (trustDomain, onRefused) => {
       if (!isThere(path)) return null;
       const bytes = readPrivateFile(path, maxCacheBytes);
@@ -79,6 +97,10 @@ export function openAgentCache(dir: string, randomBytes: RandomBytes): AgentCach
       writeKeyFile(dir, fileName, sealed);
       writeKeyFile(dir, countName, sealGeneration(generation, { machineId, key }));
       count = generation;
+      if (shown !== undefined && Buffer.from(shown.privateKey).equals(state.identity.privateKey)) {
+        removeKeyFile(dir, shownName);
+        shown = undefined;
+      }
     },
     keepSaved: (save, clock, onError) => {
       const latch = createLatch();
@@ -147,6 +169,7 @@ function readMachineId(): string {
 
 const fileName = 'cache.sealed';
 const countName = 'cache.count';
+const shownName = 'shown.sealed';
 const maxCacheBytes = 268_435_456;
 const gatherMs = 250;
 const everyMs = 60_000;

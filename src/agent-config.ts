@@ -97,6 +97,9 @@ export function loadAgentConfig(
   const pin = textOf('trustBundleSha256');
   if (pin !== null && !/^[0-9a-f]{64}$/i.test(pin)) refuse('trustBundleSha256', 'is not 64 hex digits');
   const bundleFile = textOf('trustBundle');
+  if (bundleFile !== null && common.trustDomain === null) {
+    refuse('trustDomain', 'is not set, and trustBundle needs it');
+  }
   const tokenFile = joinTokenFile ?? textOf('joinTokenFile');
   const joinToken = () => readJoinToken(tokenFile);
   const machine = () => readMachine(textOf('machineCertificate'), textOf('machineKey'));
@@ -139,8 +142,11 @@ function pickShared(flags: Partial<Record<AgentOption | 'dataDir', string>>) {
 
 function readServer(text: string | null): ServerAddress {
   if (text === null) return refuse('serverAddress', 'is not set');
-  const server = attempt('serverAddress', () => address(text));
-  return server ?? refuse('serverAddress', 'is off');
+  try {
+    return address(text) ?? refuse('serverAddress', 'is off');
+  } catch {
+    return refuse('serverAddress', `${quote(text)} is not host:port`);
+  }
 }
 
 /** A token that was used up may be gone: the cache goes on without it. */
@@ -199,12 +205,12 @@ function refuse(what: string, why: string): never {
 
 /** The variable of the environment that stands for an option. */
 export function environmentName(name: string): string {
-  return `COUNTERSIGN_${name.replace(/[A-Z0-9]+/g, (part) => `_${part}`).toUpperCase()}`;
+  return `COUNTERSIGN_${name.replace(/[A-Z]+/g, (part) => `_${part}`).toUpperCase()}`;
 }
 
 /** An option's name as a flag spells it. */
 export function kebab(name: string): string {
-  return name.replace(/[A-Z0-9]+/g, (part) => `-${part.toLowerCase()}`);
+  return name.replace(/[A-Z]+/g, (part) => `-${part.toLowerCase()}`);
 }
 
 const shared = [

@@ -23,16 +23,16 @@ export function createEvidenceSource(
       const join = readJoin();
       return join === null ? null : { kind: 'join_token', secret: join.secret };
     },
-    learnTrust: async () => {
+    learnTrust: async (signal) => {
       const { server, trustDomain, trustRoots } = config;
       if (trustRoots !== null && trustDomain !== null) return { roots: trustRoots, trustDomain };
       const pin = config.trustRootSha256 ?? readJoin()?.rootSha256;
       if (pin === undefined) {
         throw new MeshError('server_untrusted', 'nothing says which server to trust', {
-          fix: 'give a join token, --trust-bundle with --trust-domain, or --trust-bundle-sha256',
+          fix: 'give --join-token-file with a file that is there, --trust-bundle with --trust-domain, or --trust-bundle-sha256',
         });
       }
-      const trust = await learnServer(server, pin, clock.now());
+      const trust = await learnServer(server, pin, clock.now(), signal);
       if (trustDomain !== null && !trustDomain.equals(trust.trustDomain)) {
         throw new MeshError(
           'server_untrusted',

@@ -1,3 +1,4 @@
+import { createComplaints } from './agent-complaints.ts';
 import { createEventQueue } from './audit/event-queue.ts';
 import type { AuditEvent, RefusalEvent } from './audit/event.ts';
 import type { Clock } from './clock.ts';
@@ -14,7 +15,7 @@ export type AgentShipping = {
   readonly recordQuietly: (events: readonly AuditEvent[]) => void;
   /** Events that are not in the server's log yet, and those lost since the start. */
   readonly depth: () => { readonly queued: number; readonly lost: number };
-  /** Ships what it can, once. */
+  /** Ships what it can within a few seconds; what is lost then is said. */
   readonly close: () => Promise<void>;
 };
 
@@ -27,8 +28,12 @@ export function createAgentShipping(parts: {
 }): AgentShipping {
   const { clock, log } = parts;
   const shipper = createEventShipper(parts);
-  const onError = (error: unknown, lost: number): void =>
-    log.warn({ lost, ...publicError(error) }, 'events could not be shipped');
+  const complain = createComplaints(clock, (detail, message) => log.warn(detail, message));
+  const onError = (error: unknown, lost: number): void => {
+    const detail = { lost, ...publicError(error) };
+    if (lost > 0) log.warn(detail, 'events could not be shipped');
+    else complain(detail.code, 'events could not be shipped', detail);
+  };
   const decisions = createDecisionLog({ record: shipper.record, clock, onError });
   const refusals = createEventQueue<RefusalEvent>({
     record: shipper.record,
@@ -56,10 +61,16 @@ export function createAgentShipping(parts: {
       };
     },
     close: async () => {
+      // A server that takes connections and says nothing would hold up the end for minutes, call by call.
+      const closed = new AbortController();
+      void clock.sleep(closeMs, closed.signal).then(shipper.giveUp);
       await Promise.all([decisions.close(), refusals.close()]);
       await shipper.close().catch((error: unknown) => {
         log.error({ lost: shipper.inHand(), ...publicError(error) }, 'events were lost');
       });
+      closed.abort('closed');
     },
   };
 }
+
+const closeMs = 5_000;

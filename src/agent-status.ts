@@ -32,9 +32,11 @@ export type AgentStatusParts = {
   readonly complaint: () => AgentStatusReport['server']['trouble'];
 };
 
-/** When calls are denied if the server is away from now on. */
-export function deniesAt(freshAt: Date, { maxStalenessSeconds }: NodeView['settings']): Date {
-  return new Date(freshAt.getTime() + maxStalenessSeconds * 1_000);
+/** When calls are denied if the server is away from now on; at the latest now, when they are denied already. */
+export function deniesAt(freshAt: Date, now: Date, settings: NodeView['settings']): Date {
+  const at = new Date(freshAt.getTime() + settings.maxStalenessSeconds * 1_000);
+  // A clock that was put back: what was confirmed in the future counts for nothing.
+  return isStale(freshAt, now, settings) && at > now ? now : at;
 }
 
 /** What the agent tells of itself. */
@@ -81,7 +83,7 @@ export function agentStatus(parts: AgentStatusParts): AgentStatusReport {
   const { link } = facts;
   const view = facts.view();
   const workloads = facts.outlooks();
-  const denied = deniesAt(link.freshAt(), view.settings);
+  const denied = deniesAt(link.freshAt(), now, view.settings);
   return {
     ...common,
     trustDomain: view.bundle.trustDomain.name,

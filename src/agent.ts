@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import { randomBytes } from './up-random.ts';
 import { openAgentCache } from './agent-cache.ts';
+import { createComplaints } from './agent-complaints.ts';
 import { nodeCertificate } from './agent-certificate.ts';
 import type { AgentConfig } from './agent-config.ts';
 import { createEvidenceSource } from './agent-evidence.ts';
@@ -32,10 +33,12 @@ import type { NodeView } from './identity/view.ts';
 import type { Log } from './log.ts';
 import { createCoverageReporter } from './node/coverage-reporter.ts';
 import { createAgentReporter } from './node/agent-report.ts';
+import { mayPass } from './node/node-identity.ts';
 import { openNodeLink } from './node/node-link.ts';
 import { createRemoteSigner } from './node/remote-signer.ts';
 import { startProofThread } from './signing/thread.ts';
-import { ensurePrivateDirectory } from './store/key-files.ts';
+import { lockDirectory } from './store/directory-lock.ts';
+import { ensurePrivateDirectory, removeHalfDone } from './store/key-files.ts';
 import { traceIssuance } from './tracing.ts';
 import { createBreathe } from './up-breath.ts';
 import { generateP256 } from './up-key-pair.ts';
@@ -53,7 +56,7 @@ export type RunningAgent = {
  * Starts an agent: attests this machine, takes its view from the server, and serves SDS, the Workload API, ext_authz and
  * signing on the workload socket, with the same doors as `countersign up`. What it holds is kept sealed, and with that
  * it starts and serves while the server is away.
- * @throws MeshError `server_untrusted`, `node_evidence_invalid`, `agent_cache_invalid`, and of the parts it opens
+ * @throws MeshError `directory_in_use`, `server_untrusted`, `node_evidence_invalid`, and of the parts it opens
  */
 export async function startAgent(
   config: AgentConfig,
@@ -87,8 +90,13 @@ async function open(
   opened: (() => Promise<void> | void)[],
   closeAll: () => Promise<void>,
 ): Promise<RunningAgent> {
+  const complain = createComplaints(clock, (detail, message) => log.error(detail, message));
   ensurePrivateDirectory(config.dataDir);
-  const cache = openAgentCache(join(config.dataDir, 'cache'), randomBytes);
+  // Two with one identity and one cache would push each other out, and take each other's cache for one put back.
+  opened.push(lockDirectory(config.dataDir));
+  const cacheDir = join(config.dataDir, 'cache');
+  const cache = openAgentCache(cacheDir, randomBytes);
+  removeHalfDone(cacheDir);
   const kept = cache.load(config.trustDomain, (error) =>
     log.error(publicError(error), 'the sealed cache is refused; going on without it'),
   );
@@ -126,6 +134,7 @@ async function open(
     ...createEvidenceSource(config, clock),
     kept,
     generateKeyPair: generateP256,
+    shownKeys: cache.shownKeys,
     accept,
     agentVersion: version,
     clock,
@@ -166,7 +175,10 @@ async function open(
     random: Math.random,
     onFailure: (entry, error) => {
       instruments.issuances.add('failed');
-      log.error({ entry: entry.id, ...publicError(error) }, 'certificate could not be made');
+      const detail = publicError(error);
+      // While the server is away all of them fail for the same reason.
+      const kind = mayPass(error) ? detail.code : `${detail.code} ${entry.id}`;
+      complain(kind, 'certificate could not be made', { entry: entry.id, ...detail });
     },
   });
   opened.push(() => keeper.close());
@@ -182,9 +194,10 @@ async function open(
     const svids = [...keeper.kept().filter(isForAttested), ...spares.keep(view().mesh.entries)];
     cache.save({ identity: link.identity(), view: view(), freshAt: link.freshAt(), svids });
   };
-  const { saveSoon, close: closeSaving } = cache.keepSaved(save, clock, (error) =>
-    log.error(publicError(error), 'the sealed cache could not be written'),
-  );
+  const { saveSoon, close: closeSaving } = cache.keepSaved(save, clock, (error) => {
+    const detail = publicError(error);
+    complain(detail.code, 'the sealed cache could not be written', detail);
+  });
   opened.push(closeSaving);
   link.onChange(saveSoon);
 
@@ -200,7 +213,7 @@ async function open(
         const entry = mesh.current().registry.entry(svid.entryId);
         return entry === undefined ? [] : [[entry, svid] as const];
       }),
-      policyUntil: deniesAt(link.freshAt(), view().settings),
+      policyUntil: deniesAt(link.freshAt(), clock.now(), view().settings),
       now: clock.now(),
     });
   const sources = createSourceHealths(clock);

@@ -131,14 +131,17 @@ export function createKeeper(parts: KeeperParts): Keeper {
         slot.latch.raise();
       }
       const holder = Symbol(entry.id);
+      // Of thousands who hold it only the first and the last make a difference to it.
+      if (slot.holders.size === 0) slot.latch.raise();
       slot.holders.set(holder, { attestation, onChange });
-      slot.latch.raise();
       return {
-        svid: () => slot.svid,
+        // Whoever keeps the slot may be waiting for an issuer that says nothing.
+        svid: () =>
+          slot.svid !== undefined && slot.svid.notAfter > parts.clock.now() ? slot.svid : undefined,
         failure: () => slot.failure,
         release: () => {
           slot.holders.delete(holder);
-          slot.latch.raise();
+          if (slot.holders.size === 0) slot.latch.raise();
         },
       };
     },
@@ -250,7 +253,9 @@ async function keep(
       slot.failure = error;
       parts.onFailure(slot.entry, error);
       if (slot.svid === undefined) tell(slot);
-      await parts.clock.sleep(retryMs * (0.5 + parts.random() / 2), signal);
+      // It may end meanwhile: then those who hold it are told.
+      const left = (slot.svid?.notAfter.getTime() ?? Infinity) - parts.clock.now().getTime();
+      await parts.clock.sleep(Math.min(retryMs * (0.5 + parts.random() / 2), left), signal);
       retryMs = Math.min(retryMs * 2, longestRetryMs);
     }
   }

@@ -9,6 +9,7 @@ import {
   lstatSync,
   mkdirSync,
   openSync,
+  readdirSync,
   readSync,
   renameSync,
   type Stats,
@@ -19,6 +20,8 @@ import {
 import { dirname, join, resolve } from 'node:path';
 import { MeshError, quote } from '../errors.ts';
 import { diskError } from './disk-error.ts';
+
+const parentMode = 0o755;
 
 /** The most bytes a key file may have. */
 export const maxKeyFileBytes = 65_536;
@@ -47,7 +50,7 @@ export function ensurePrivateDirectory(dir: string): void {
 }
 
 /**
- * Makes a directory with its parents.
+ * Makes a directory with its parents. Those have 0755, whatever the mode: sockets for all may stand beside a private one.
  * @returns the first that had to be made; undefined when it was there
  * @throws MeshError `file_permissions` when something else is in its way, or it may not be made; `store_unavailable`
  *   when the disk takes no more
@@ -56,7 +59,7 @@ export function makeDirectory(dir: string, mode: number): string | undefined {
   try {
     const missing = missingDirectories(dir);
     // One by one: Node's own `recursive` goes round for ever where the kernel denies that the parent is there, as in /proc.
-    for (const path of missing) makeOne(path, mode);
+    for (const path of missing) makeOne(path, path === missing.at(-1) ? mode : parentMode);
     if (!statSync(dir).isDirectory()) refuse(dir, 'is not a directory', 'choose another path');
     return missing[0];
   } catch (error) {
@@ -118,6 +121,13 @@ export function writeKeyFile(dir: string, name: string, bytes: Uint8Array): void
     throw error;
   }
   syncDirectory(dir);
+}
+
+/**
+ * Removes what a process that was killed while it wrote has left half done. Only for whoever is alone in the directory.
+ */
+export function removeHalfDone(dir: string): void {
+  for (const name of readdirSync(dir)) if (temporaryForm.test(name)) unlinkSync(join(dir, name));
 }
 
 /**
@@ -309,7 +319,10 @@ export function openAs(path: string, flags: number, what: string): number {
     return openSync(path, flags | constants.O_NOFOLLOW, 0o600);
   } catch (error) {
     if (hasCode(error, 'ENOENT')) {
-      throw new MeshError('file_missing', `${quote(path)} does not exist`, { cause: error });
+      throw new MeshError('file_missing', `${quote(path)} does not exist`, {
+        fix: 'check the path where it is named',
+        cause: error,
+      });
     }
     if (hasCode(error, 'ELOOP', 'ENOTDIR', 'ENXIO')) {
       return refuse(path, `is not ${what}`, `put ${what} in its place, no link`);
@@ -348,5 +361,6 @@ function refuse(path: string, why: string, fix: string): never {
   throw new MeshError('file_permissions', `${quote(path)} ${why}`, { fix });
 }
 
+const temporaryForm = /^\..+\.[0-9a-f]{16}\.tmp$/;
 const keyEncryptionKeyName = 'key-encryption-key';
 const keyEncryptionKeyBytes = 32;

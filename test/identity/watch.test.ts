@@ -155,6 +155,22 @@ test('keeps the old certificate while issuing fails, and recovers by itself', as
   expect(serials(seen)).toEqual(['1', '2']);
 });
 
+test('while issuing fails a certificate is given to its end, and not a moment longer', async () => {
+  entries = [entry('web', ['unix:uid:1'])];
+  follow(1);
+  await settle();
+  failing = true;
+  await clock.advance(99_990);
+  const late = follow(1);
+  await settle();
+  expect(serials(late)).toEqual(['1']);
+  await clock.advance(20);
+  expect(keeper.kept()).toEqual([]);
+  const tooLate = follow(1);
+  await clock.advance(5_000);
+  expect(serials(tooLate)).toEqual([]);
+});
+
 test.each([
   { what: 'its lifetime', change: { ttlSeconds: 200 }, expected: ['1', '2'] },
   { what: 'its DNS names', change: { dnsNames: ['web.test'] }, expected: ['1', '2'] },
