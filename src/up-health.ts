@@ -144,9 +144,7 @@ function issuerEnding({ issuer, outlook, now }: HealthFacts): readonly Condition
   const lifeMs = issuer.notAfter.getTime() - issuer.notBefore.getTime();
   if (leftMs * lateFraction > lifeMs) return [];
   const text = `the issuing CA ends at ${issuer.notAfter.toISOString()} and nothing has taken its place`;
-  return [
-    warning('issuer_ending', text, 'run countersign ca status, then countersign ca rotate intermediate'),
-  ];
+  return [warning('issuer_ending', text, 'run countersign ca status, then countersign ca rotate')];
 }
 
 function readinessOf(conditions: readonly Condition[]): ServerReadiness {

@@ -1,6 +1,7 @@
+import { accessSync, constants } from 'node:fs';
 import type { Clock } from './clock.ts';
 import type { Config } from './config.ts';
-import { MeshError } from './errors.ts';
+import { MeshError, quote } from './errors.ts';
 import { createIdTokenCheck, type FindIssuerKey, type VerifyIdToken } from './identity/id-token.ts';
 import type { Log } from './log.ts';
 import { askHttps, readBounded } from './node/kubernetes-call.ts';
@@ -13,10 +14,14 @@ export type OidcConfig = Pick<
   'oidcIssuer' | 'oidcAudience' | 'oidcJwksFile' | 'oidcCaFile' | 'oidcGroupsClaim' | 'oidcMaxAgeSeconds'
 >;
 
-/** Judges ID tokens of the configured issuer; null when none is configured. */
+/**
+ * Judges ID tokens of the configured issuer; null when none is configured.
+ * @throws MeshError `config_invalid` when a file it names cannot be read
+ */
 export function openOidc(config: OidcConfig, clock: Clock, log: Log): VerifyIdToken | null {
   const { oidcIssuer: issuer, oidcAudience: audience } = config;
   if (issuer === null || audience === null) return null;
+  for (const name of ['oidcJwksFile', 'oidcCaFile'] as const) checkReadable(name, config[name]);
   const find = createKeySource({
     fetch: () => readIssuerKeys(config, issuer),
     clock,
@@ -39,6 +44,19 @@ export function openOidc(config: OidcConfig, clock: Clock, log: Log): VerifyIdTo
     maxAgeSeconds: config.oidcMaxAgeSeconds,
   };
   return createIdTokenCheck(settings, findKey, clock);
+}
+
+/** Told at the start: otherwise the first person who signs in would find out. */
+function checkReadable(name: 'oidcJwksFile' | 'oidcCaFile', file: string | null): void {
+  if (file === null) return;
+  try {
+    accessSync(file, constants.R_OK);
+  } catch (cause) {
+    throw new MeshError('config_invalid', `${name}: ${quote(file)} cannot be read`, {
+      fix: 'check the path and its permissions',
+      cause,
+    });
+  }
 }
 
 /**

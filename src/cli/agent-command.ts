@@ -1,4 +1,5 @@
 import { Command } from 'commander';
+import { MeshError } from '../errors.ts';
 import { aborted } from '../identity/notice.ts';
 import { kebab, agentOptions, type AgentOption, environmentName, loadAgentConfig } from '../agent-config.ts';
 import { filesCommand } from './files-command.ts';
@@ -6,7 +7,7 @@ import { globalOptions } from './global-options.ts';
 import { examples } from './help.ts';
 import { print, type Session } from './session.ts';
 import { formatPairs } from './text.ts';
-import { keepYoungGenerationSmall } from './young-generation.ts';
+import { keepHeapsSmall } from './heap-size.ts';
 
 /** `countersign agent`: runs until a signal stops it. */
 export function agentCommand(session: Session): Command {
@@ -23,12 +24,25 @@ export function agentCommand(session: Session): Command {
       examples('agent --server-address mesh.example.org:7444 --join-token-file /etc/countersign/join-token'),
     )
     .action(async (flags: Partial<Record<AgentOption, string>>, self: Command) => {
-      const { dataDir } = globalOptions(self);
+      const { dataDir, config: file } = globalOptions(self);
+      if (file !== undefined) {
+        throw new MeshError('usage', 'an agent has no configuration file', {
+          fix: 'give its options as flags or in the environment: see countersign agent --help',
+        });
+      }
       const config = loadAgentConfig({ ...flags, ...(dataDir === undefined ? {} : { dataDir }) }, session);
       const stop = session.catchSignals();
-      keepYoungGenerationSmall();
+      keepHeapsSmall();
       const [{ openLog }, { startAgent }] = await Promise.all([import('../log.ts'), import('../agent.ts')]);
-      const running = await startAgent(config, openLog(config.logLevel), undefined, stop);
+      const running = await startAgent(config, openLog(config.logLevel), undefined, stop).catch(
+        (error: unknown) => {
+          // Whoever stops an agent that still waits for its server has what they asked for.
+          if (!stop.aborted || !(error instanceof MeshError) || error.code !== 'shutting_down') throw error;
+          session.say(`${error.message}\n`);
+          return undefined;
+        },
+      );
+      if (running === undefined) return;
       try {
         const status = running.status();
         print(session, self, status, () =>

@@ -1,6 +1,6 @@
 import type { AgentStatusReport, SourceReport, WorkloadOutlook } from '../http/status-report.ts';
 import type { Travelled } from '../http/travelled.ts';
-import { formatPairs, formatTable } from './text.ts';
+import { count, formatPairs, formatTable } from './text.ts';
 
 export type AgentStatusAnswer = Travelled<AgentStatusReport>;
 
@@ -16,7 +16,10 @@ export function formatAgentStatus(status: AgentStatusAnswer): string {
     ...(server.trouble === null ? [] : [['trouble', troubleText(server.trouble)] as const]),
     ['policy', policy === null ? 'none yet' : policyText(policy, server.connected)],
     ...(node === null ? [] : [['node certificate', nodeText(node)] as const]),
-    ['mesh', `revision ${server.meshRevision}: ${status.entries} entries, ${status.policies} policies`],
+    [
+      'mesh',
+      `revision ${server.meshRevision}: ${count(status.entries, 'entry', 'entries')}, ${count(status.policies, 'policy', 'policies')}`,
+    ],
     ['events', `${events.queued} waiting for the server, ${events.lost} lost`],
     ...sourcePairs(status.sources),
     ['workload socket', status.workloadSocket],

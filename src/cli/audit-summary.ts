@@ -151,8 +151,12 @@ function textOf(value: unknown): string {
     case 'oidc':
       return `${textOf(actor['subject'])} of ${textOf(actor['issuer'])}`;
     case undefined:
-      // A caller: of the processes of other machines the node says where they are.
-      return actor['node'] === undefined ? '' : `on ${textOf(actor['node'])}`;
+      // A caller: which process, and of other machines the node says where it is.
+      return words(
+        actor['uid'] === undefined ? '' : `uid ${textOf(actor['uid'])}`,
+        actor['pid'] === undefined ? '' : `pid ${textOf(actor['pid'])}`,
+        actor['node'] === undefined ? '' : `on ${textOf(actor['node'])}`,
+      );
     default:
       return textOf(actor['kind']);
   }

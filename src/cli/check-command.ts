@@ -28,7 +28,7 @@ export function checkCommand(session: Session): Command {
       }
       print(session, command, report, () => formatReport(report));
       const isGone = report.sections.some(({ checks }) =>
-        checks.some(({ code, status }) => code === 'server_answers' && status === 'failed'),
+        checks.some(({ code, status }) => answers.has(code) && status === 'failed'),
       );
       if (isGone) session.exitCode = exitCodes.unavailable;
       else if (!report.ok || (strict && report.warnings > 0)) session.exitCode = exitCodes.negative;
@@ -36,3 +36,4 @@ export function checkCommand(session: Session): Command {
 }
 
 const everyMs = 1_000;
+const answers: ReadonlySet<string> = new Set(['server_answers', 'agent_answers']);

@@ -88,6 +88,10 @@ export function checkWorkloadSocket(path: string): CheckResult {
   // Under the home of a user, say: then it is for this user, and that is as it should be.
   const closed = closedAbove(path);
   if (closed === undefined) return ok('workload_socket_open', text);
+  if (statSync(closed).uid === 0) {
+    const fix = `run chmod a+x ${closed}, or name another place with workloadSocket`;
+    return warning('workload_socket_open', text, `only root may enter ${quote(closed)}`, fix);
+  }
   return ok('workload_socket_open', `every workload that may enter ${closed} may reach the workload socket`);
 }
 
@@ -107,7 +111,7 @@ function checkKeyFiles(dataDir: string, owner: number): CheckResult {
     return skipped('key_files_private', `${text}: ${notPermitted}`);
   }
   if (open !== undefined) {
-    const fix = `run chmod go-rwx ${open}, and replace the keys in it if somebody may have read them`;
+    const fix = `run chmod -R go-rwx ${dataDir}, and replace the keys in it if somebody may have read them`;
     return failed('key_files_private', text, `${quote(open)} is open to other users`, fix);
   }
   if (strange === undefined) return ok('key_files_private', text);

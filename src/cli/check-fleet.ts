@@ -2,8 +2,8 @@ import type { EntryView } from '../http/entry-routes.ts';
 import type { NodeView } from '../http/node-routes.ts';
 import type { Page } from '../http/page.ts';
 import type { Travelled } from '../http/travelled.ts';
-import type { CheckCode, CheckResult } from './check-report.ts';
-import { ok, skipped, span, warning } from './check-result.ts';
+import type { CheckResult } from './check-report.ts';
+import { listed, skipped, span } from './check-result.ts';
 
 /** Tokens of the admin API that have expired, or will before long. */
 export function judgeTokens(
@@ -56,10 +56,10 @@ export function judgeNodes(nodes: readonly Travelled<NodeView>[], now: Date): Ch
   const late = here.flatMap(({ name, state, renewedAt, notAfter }) => {
     if (state === 'joining') return [];
     const [from, until] = [Date.parse(renewedAt), Date.parse(notAfter)];
-    if (state === 'expired') return [`${name} was last seen at ${renewedAt}, and its certificate has ended`];
+    if (state === 'expired') return [`${name} renewed last at ${renewedAt}, and its certificate has ended`];
     // It renews at half of the life.
     const isLate = now.getTime() - from > (until - from) * lateShare;
-    return isLate ? [`${name} was last seen at ${renewedAt}`] : [];
+    return isLate ? [`${name} renewed last at ${renewedAt}`] : [];
   });
   const fix = 'look at the agent there (countersign check on that machine), or evict the node';
   return listed('nodes_seen', text, late, fix);
@@ -79,17 +79,10 @@ export async function readAll<T>(
   return items;
 }
 
-function listed(code: CheckCode, text: string, found: readonly string[], fix: string): CheckResult {
-  if (found.length === 0) return ok(code, text);
-  const more = found.length > shown ? `; and ${found.length - shown} more` : '';
-  return warning(code, text, `${found.slice(0, shown).join('; ')}${more}`, fix);
-}
-
 function ends(leftMs: number): string {
   return leftMs <= 0 ? 'has ended' : `ends in ${span(leftMs)}`;
 }
 
-const shown = 3;
 const mostItems = 20_000;
 const tokenSoonMs = 7 * 86_400_000;
 const entrySoonMs = 86_400_000;

@@ -12,6 +12,8 @@ export type CheckPlaces = {
   readonly config: Config | null;
   /** The agent of this machine; null where one place is named and that may be either. */
   readonly agentOptions: GlobalOptions | null;
+  /** Where the agent of this machine has its data when nothing says otherwise. */
+  readonly agentDataDir: string;
 };
 
 /** Reads the configuration as a start would. @throws MeshError `config_invalid`, `usage` and of its file */
@@ -33,13 +35,12 @@ export function findPlaces(session: Session, options: GlobalOptions): CheckPlace
     file: options.config ?? null,
     isRoot: session.isRoot,
   });
+  const agentDataDir = `${defaultDataDirectory(session)}-agent`;
   return {
     options,
     config: isElsewhere ? null : config,
-    agentOptions:
-      isElsewhere || isNamed
-        ? null
-        : { output: options.output, dataDir: `${defaultDataDirectory(session)}-agent` },
+    agentOptions: isElsewhere || isNamed ? null : { output: options.output, dataDir: agentDataDir },
+    agentDataDir,
   };
 }
 

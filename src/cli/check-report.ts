@@ -10,11 +10,19 @@ export const checkSections = {
   rotation: ['rotation_settled', 'keys_untainted'],
   log: ['log_writable', 'log_complete'],
   'admin doors': ['admin_socket_private', 'admin_tls', 'trust_endpoint_tls', 'tokens_last'],
-  entries: ['entries_last', 'entries_have_nodes'],
+  entries: ['entries_last', 'entries_have_nodes', 'entries_unbanned', 'callers_known'],
+  policies: ['policies_present'],
   nodes: ['node_api_tls', 'nodes_seen'],
   'workload socket': ['workload_socket_open', 'workload_api_answers'],
   workloads: ['workloads_lit', 'sources_answer'],
-  agent: ['agent_ready', 'agent_connected', 'agent_certificate', 'agent_policy_fresh', 'agent_events_sent'],
+  agent: [
+    'agent_answers',
+    'agent_ready',
+    'agent_connected',
+    'agent_certificate',
+    'agent_policy_fresh',
+    'agent_events_sent',
+  ],
 } as const satisfies Record<string, readonly string[]>;
 export type CheckSection = keyof typeof checkSections;
 

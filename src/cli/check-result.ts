@@ -21,6 +21,13 @@ export function failed(code: CheckCode, text: string, cause: string, fix: string
   return { code, status: 'failed', text, cause, fix };
 }
 
+/** A warning that names the first of what was found, or none when nothing was. */
+export function listed(code: CheckCode, text: string, found: readonly string[], fix: string): CheckResult {
+  if (found.length === 0) return ok(code, text);
+  const more = found.length > shown ? `; and ${found.length - shown} more` : '';
+  return warning(code, text, `${found.slice(0, shown).join('; ')}${more}`, fix);
+}
+
 /**
  * Makes a check. What it throws is what it has found: what may not be looked at is skipped, all else has failed.
  * @param text what should be, for that case
@@ -52,3 +59,5 @@ export function span(ms: number): string {
     ? `${Math.ceil(ms / 1_000)} seconds`
     : `${Math.floor(ms / found[1])} ${found[0]}`;
 }
+
+const shown = 3;

@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import type { EntryView } from '../http/entry-routes.ts';
+import type { BanView } from '../http/ban-routes.ts';
 import type { NodeView } from '../http/node-routes.ts';
 import { keyReportSchema } from '../http/openapi-keys.ts';
 import { statusSchema } from '../http/openapi-system.ts';
@@ -7,10 +8,12 @@ import type { Page } from '../http/page.ts';
 import type { Travelled } from '../http/travelled.ts';
 import { type MeshError, quote } from '../errors.ts';
 import { version } from '../version.ts';
+import { judgeAbsence } from './check-absent.ts';
 import { agentStatusSchema, type CheckedAgent, judgeAgent } from './check-agent.ts';
 import { checkAdminSocket, checkData, checkWorkloadSocket } from './check-files.ts';
 import { judgeEntries, judgeNodes, judgeTokens, readAll } from './check-fleet.ts';
 import { shakeHands } from './check-handshake.ts';
+import { judgeBans, judgeCallers, judgePolicies, type LoggedRefusal } from './check-mesh.ts';
 import { type Answered, askStatus, type CheckPlaces, findPlaces } from './check-probe.ts';
 import type { CheckCode, CheckResult } from './check-report.ts';
 import { attempt, failed, ok } from './check-result.ts';
@@ -37,8 +40,9 @@ export async function runChecks(
   try {
     places = findPlaces(session, options);
   } catch (error) {
-    const { message, fix = 'see docs/configuration.md' } = error as MeshError;
-    return [failed('config_readable', 'the configuration can be read', message, fix)];
+    const { message, place, fix = 'see docs/configuration.md' } = error as MeshError;
+    const at = place === undefined ? '' : ` (${place.file}:${place.line}:${place.column})`;
+    return [failed('config_readable', 'the configuration can be read', `${message}${at}`, fix)];
   }
   const readable = ok('config_readable', 'the configuration can be read');
   const [server, agent] = await Promise.all([
@@ -50,7 +54,8 @@ export async function runChecks(
   if ('status' in server) {
     if (agentOf(server) === undefined) results.push(...(await checkServer(places, server, now)));
   } else if (agentHere === undefined) {
-    results.push(...absent(places, server, session.program));
+    const why = agent !== undefined && !('status' in agent) ? agent : undefined;
+    results.push(...judgeAbsence(places, server, why, session.program));
   }
   if (agentHere === undefined) return results;
   const ofAgent = await checkAgent(agentHere, now);
@@ -63,24 +68,6 @@ export async function runChecks(
 function agentOf(answered: Answered | MeshError | undefined): CheckedAgent | undefined {
   if (answered === undefined || !('status' in answered)) return undefined;
   return agentStatusSchema.safeParse(answered.status).data;
-}
-
-/** Nothing answers: what lies on the disk can be looked at all the same. */
-function absent(
-  { config }: CheckPlaces,
-  { message, fix = '' }: MeshError,
-  program: string,
-): readonly CheckResult[] {
-  const start = `start one: ${program} up, or ${program} server with ${program} agent on each machine`;
-  return [
-    ...(config === null ? [] : checkData(config.dataDir)),
-    failed(
-      'server_answers',
-      'a server answers',
-      message,
-      config === null ? fix : `${fix}; if none is meant to, ${start}`,
-    ),
-  ];
 }
 
 async function checkServer(
@@ -115,6 +102,7 @@ async function checkServer(
 
 async function checkAgent(agent: CheckedAgent, now: () => Date): Promise<readonly CheckResult[]> {
   return [
+    ok('agent_answers', `an agent answers at ${agent.adminSocket}`),
     ...judgeAgent(agent, now()),
     ...checkData(agent.dataDir),
     checkAdminSocket(agent.adminSocket),
@@ -198,14 +186,20 @@ async function checkDoors(
 }
 
 async function checkFleet(
-  { serves }: CheckedStatus,
+  { serves, policies }: CheckedStatus,
   client: AdminClient,
   now: () => Date,
 ): Promise<readonly CheckResult[]> {
   let entries: readonly CheckResult[] = [];
   const unread = await attempt('entries_last', 'no entry is near its end', async () => {
     const all = await readAll((query) => client.get<Page<EntryView>>('/v1/entries', query));
-    entries = judgeEntries(all, serves, now());
+    entries = [
+      ...judgeEntries(all, serves, now()),
+      await attempt('entries_unbanned', 'no entry has an identity that is banned', async () =>
+        judgeBans(all, await readAll((query) => client.get<Page<Travelled<BanView>>>('/v1/bans', query))),
+      ),
+      judgePolicies(all.length, policies),
+    ];
     return ok('entries_last', '');
   });
   return [
@@ -213,6 +207,11 @@ async function checkFleet(
       judgeTokens(await readAll((query) => client.get<Page<TokenItem>>('/v1/tokens', query)), now()),
     ),
     ...(entries.length === 0 ? [unread] : entries),
+    await attempt('callers_known', 'whoever asked for an identity lately has an entry', async () => {
+      const query = { type: 'refusal', since: '10m', limit: '200' };
+      const { items } = await client.get<{ items: readonly LoggedRefusal[] }>('/v1/audit', query);
+      return judgeCallers(items, { ownUid: process.getuid?.() ?? 0, serves });
+    }),
     ...(serves === 'machine'
       ? []
       : [

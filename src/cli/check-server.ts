@@ -67,9 +67,9 @@ export function judgeKeys(keys: CheckedKeys, now: Date): readonly CheckResult[] 
             ? 'run countersign ca csr, have the request signed, then countersign ca import'
             : 'run countersign ca status',
         )
-      : judgeLife('issuer_valid', 'the issuing CA', signer, now, 'run countersign ca rotate intermediate'),
+      : judgeLife('issuer_valid', 'the issuing CA', signer, now, 'run countersign ca rotate'),
     ...roots
-      .map((root) => judgeLife('root_valid', 'the root', root, now, 'run countersign ca rotate root'))
+      .map((root) => judgeLife('root_valid', 'the root', root, now, 'run countersign ca rotate --root'))
       .sort((a, b) => severity(b) - severity(a))
       .slice(0, 1),
     jwt

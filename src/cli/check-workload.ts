@@ -27,8 +27,11 @@ export async function checkWorkloadApi(socket: string, timeoutMs: number, now: D
   } catch (error) {
     const failure = failureOf(error, socket);
     // Of the call, not of the process: whoever checks an installation is seldom one of its workloads.
-    if (failure.code === 'identity_none' || failure.code === 'identity_banned') {
+    if (failure.code === 'identity_none') {
       return ok(code, `${text}; no entry gives this process an identity`);
+    }
+    if (failure.code === 'identity_banned') {
+      return ok(code, `${text}; the identity of this process is banned`);
     }
     return failed(code, text, failure.message, failure.fix ?? seeLog);
   }

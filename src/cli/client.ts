@@ -87,9 +87,17 @@ function unreachable(cause: unknown, address: string, isTls: boolean): MeshError
       cause,
     });
   }
+  if (isTls && code?.startsWith('ERR_OSSL_') === true) {
+    return new MeshError('input_unreadable', `the certificate, key or CA file cannot be used: ${code}`, {
+      fix: 'give --client-cert leaf first, --client-key that belongs to it, and --ca-file, each as PEM',
+      cause,
+    });
+  }
   const why = code === 'ENOENT' || code === 'ECONNREFUSED' ? '' : `: ${code ?? message}`;
   return new MeshError('server_unreachable', `no server answers at ${quote(address)}${why}`, {
-    fix: isTls ? certificateFix(code) : `is countersign up running? it would listen on the socket ${address}`,
+    fix: isTls
+      ? certificateFix(code)
+      : 'is countersign up running, or server, or agent? countersign check says what is there',
     cause,
   });
 }

@@ -8,10 +8,9 @@ import {
   fsyncSync,
   lstatSync,
 } from 'node:fs';
-import { createRequire } from 'node:module';
 import { basename, dirname, join } from 'node:path';
-import type Koffi from 'koffi';
 import { MeshError, quote } from '../errors.ts';
+import { lockOpenDirectory } from '../store/directory-lock.ts';
 import { diskError } from '../store/disk-error.ts';
 import { makeDirectory, openAs } from '../store/key-files.ts';
 
@@ -67,7 +66,7 @@ function claim(path: string, readers: number | null): ClaimedDirectory {
   try {
     if (made) openTo(fd, readers);
     check(fd, path, readers);
-    lock(fd, path);
+    lockOpenDirectory(fd, path);
   } catch (error) {
     closeSync(fd);
     throw error;
@@ -112,31 +111,3 @@ function check(fd: number, path: string, readers: number | null): void {
     refuse(`cannot be entered by group ${readers}`, `chgrp ${readers} ${path} && chmod g+x ${path}`);
   }
 }
-
-function lock(fd: number, path: string): void {
-  flock ??= bindFlock();
-  const errno = flock(fd);
-  if (errno === 0) return;
-  if (errno !== EAGAIN) throw diskError(Object.assign(new Error('flock'), { code: 'ENOLCK' }), path) as Error;
-  throw new MeshError('directory_in_use', `another process keeps its files in ${quote(path)}`, {
-    fix: 'stop that process, or name another directory',
-  });
-}
-
-function bindFlock(): (fd: number) => number {
-  try {
-    // Loaded only by the commands that write.
-    const koffi = createRequire(import.meta.url)('koffi') as typeof Koffi;
-    const call = koffi.load(null).func('int flock(int fd, int operation)');
-    return (fd) => (call(fd, LOCK_EX | LOCK_NB) === 0 ? 0 : koffi.errno());
-  } catch (cause) {
-    throw new MeshError('platform_unsupported', 'the native binding that locks a directory is missing', {
-      fix: 'install the dependencies again without --omit=optional',
-      cause,
-    });
-  }
-}
-
-let flock: ((fd: number) => number) | undefined;
-const [LOCK_EX, LOCK_NB] = [2, 4];
-const EAGAIN = process.platform === 'darwin' ? 35 : 11;

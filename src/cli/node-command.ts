@@ -3,7 +3,7 @@ import { Command } from 'commander';
 import type { JoinTokenView, NodeView } from '../http/node-routes.ts';
 import type { Travelled } from '../http/travelled.ts';
 import { examples } from './help.ts';
-import { parseLifetime } from './lifetime.ts';
+import { parseLifetimeUpTo } from './lifetime.ts';
 import { nodeAliasCommand } from './node-alias-command.ts';
 import { nodeBanCommand, nodeUnbanCommand } from './node-ban-command.ts';
 import { listAll, pageOptions, type PageOptions } from './paging.ts';
@@ -70,7 +70,7 @@ function tokenCommand(session: Session): Command {
   group
     .command('create <node>')
     .description('make a join token for a node of this name; it is shown once and never again')
-    .option('--life <duration>', 'how long it may be used, 1m to 7d (1h when left out)', parseLifetime)
+    .option('--life <duration>', 'how long it may be used, 1m to 7d (1h when left out)', parseLifetimeUpTo(7))
     .option('--out <file>', 'write the token to a new file, 0600, instead of printing it')
     .addHelpText('after', examples('node token create web-1 --out web-1.token'))
     .action(async (node: string, { life, out }: CreateOptions, command: Command) => {

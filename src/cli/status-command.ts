@@ -14,7 +14,7 @@ import { type AdminClient, openAdminClient } from './client.ts';
 import { globalOptions } from './global-options.ts';
 import { examples } from './help.ts';
 import { print, type Session } from './session.ts';
-import { formatPairs } from './text.ts';
+import { count, formatPairs } from './text.ts';
 
 /** A report as it travels: times are text. */
 export type StatusAnswer = Travelled<StatusReport>;
@@ -58,13 +58,14 @@ export function formatStatus(status: StatusAnswer): string {
     ['trust domain', status.trustDomain],
     ['state', status.ready ? 'ready' : `not ready: ${status.causes.join('; ')}`],
     ...status.warnings.map((warning) => ['warning', warning] as const),
-    ['workload socket', status.workloadSocket],
+    ...ofMachine(['workload socket', status.workloadSocket]),
     ['admin socket', status.adminSocket],
     ['admin URL', status.adminUrl ?? 'off'],
+    ...(status.nodeAddress === null ? [] : [['node API', status.nodeAddress] as const]),
     ['trust endpoint', trustEndpointText(status.trustEndpoint)],
     ['data', status.dataDir],
     ['keys', status.custody],
-    ['attestation', status.attestation],
+    ...ofMachine(['attestation', status.attestation]),
     ...sourcePairs(status.sources),
     ...status.authorities.map(({ kind, notAfter }) => [`${kind} CA`, `until ${notAfter}`] as const),
     [
@@ -72,11 +73,16 @@ export function formatStatus(status: StatusAnswer): string {
       `revision ${status.revision}: ${count(status.entries, 'entry', 'entries')}, ${count(status.policies, 'policy', 'policies')}`,
     ],
     ['audit log', `${status.auditSize} records`],
-    ['streams', `${status.streams}`],
+    ...ofMachine(['streams', `${status.streams}`]),
     ...nodesPairs(status),
     ['version', `${status.version}, up since ${status.startedAt}`],
   ]);
   return pairs + formatOutlooks(status);
+
+  /** What a server for nodes has none of: its agents serve the workloads. */
+  function ofMachine(pair: readonly [string, string]): readonly (readonly [string, string])[] {
+    return status.serves === 'nodes' ? [] : [pair];
+  }
 }
 
 function nodesPairs({ nodes, now }: StatusAnswer): readonly (readonly [string, string])[] {
@@ -99,8 +105,4 @@ function nodesPairs({ nodes, now }: StatusAnswer): readonly (readonly [string, s
 function trustEndpointText(endpoint: StatusAnswer['trustEndpoint']): string {
   if (endpoint === null) return 'off';
   return `${endpoint.url} (${[endpoint.profile, endpoint.spiffeId ?? ''].join(' ').trim()})`;
-}
-
-function count(number: number, one: string, many: string): string {
-  return `${number} ${number === 1 ? one : many}`;
 }

@@ -1,6 +1,6 @@
 import { credentials, type Metadata } from '@grpc/grpc-js';
 import { type ErrorCode, errorKinds, MeshError, quote } from '../errors.ts';
-import { codeMetadataKey } from '../grpc/status.ts';
+import { codeMetadataKey, plainDetails } from '../grpc/status.ts';
 import { decodePem, encodePem } from '../spiffe/pem.ts';
 import { defaultBundleName, secretTypeUrl } from '../sds/secret.ts';
 import type { DataSource } from '../wire/core.ts';
@@ -180,14 +180,16 @@ export function failureOf(error: unknown, socket: string): MeshError {
   if (typeof named === 'string' && Object.hasOwn(errorKinds, named)) {
     return new MeshError(named as ErrorCode, details ?? 'the server ended the stream', { cause: error });
   }
-  return unreachable(socket, details ?? 'the stream ended', error);
+  return unreachable(socket, plainDetails(details ?? 'the stream ended'), error);
 }
 
 function unreachable(socket: string, why: string, cause?: unknown): MeshError {
-  return new MeshError('server_unreachable', `no answer from ${quote(socket)}: ${why}`, {
-    fix: 'start countersign up, or name its socket with --workload-socket',
-    cause,
-  });
+  const fix = why.includes('EACCES')
+    ? `run chmod a+x on the directories above ${socket}, or put the socket elsewhere with workloadSocket`
+    : why.startsWith('no answer within')
+      ? 'a certificate that is owed may wait for the server: see countersign status'
+      : 'start countersign up or agent, or name its socket with --workload-socket';
+  return new MeshError('server_unreachable', `no answer from ${quote(socket)}: ${why}`, { fix, cause });
 }
 
 function unusable(what: string, cause?: unknown): MeshError {

@@ -37,6 +37,11 @@ export function formatPairs(pairs: readonly (readonly [string, string])[]): stri
   return pairs.map(([name, value]) => `${name.padEnd(width)}  ${oneLine(value)}`.trimEnd() + '\n').join('');
 }
 
+/** A number with its noun. */
+export function count(number: number, one: string, many: string): string {
+  return `${number} ${number === 1 ? one : many}`;
+}
+
 function oneLine(text: string): string {
   return printable(text).replaceAll('\t', ' ');
 }

@@ -3,7 +3,7 @@ import { Command, Option } from 'commander';
 import { MeshError, quote } from '../errors.ts';
 import type { TokenView } from '../http/token-routes.ts';
 import { adminRoles, formatNamespaces, type Grant } from '../identity/access.ts';
-import { parseLifetime } from './lifetime.ts';
+import { parseLifetimeUpTo } from './lifetime.ts';
 import { examples } from './help.ts';
 import { listAll, pageOptions, type PageOptions } from './paging.ts';
 import { clientOf, print, type Session } from './session.ts';
@@ -38,7 +38,11 @@ export function tokenCommand(session: Session): Command {
     .option('--namespace <name...>', 'confine it to these namespaces')
     .option('--all-namespaces', 'a policy-author for the whole mesh, the root namespace included')
     .option('--label <text>', 'what it is for')
-    .option('--life <duration>', 'how long it lives, such as 12h or 30d (30d when left out)', parseLifetime)
+    .option(
+      '--life <duration>',
+      'how long it lives, such as 12h or 30d; 365d at most (30d when left out)',
+      parseLifetimeUpTo(365),
+    )
     .option('--out <file>', 'write the token to a new file, 0600, instead of printing it')
     .addHelpText(
       'after',

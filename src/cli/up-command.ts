@@ -8,13 +8,14 @@ import { globalOptions } from './global-options.ts';
 import { print, type Session } from './session.ts';
 import { formatStatus, type StatusAnswer } from './status-command.ts';
 import { printable } from './text.ts';
-import { keepYoungGenerationSmall } from './young-generation.ts';
+import { keepHeapsSmall } from './heap-size.ts';
 
 /** `countersign up`: runs until a signal stops it. */
 export function upCommand(session: Session): Command {
   return authorityCommand(session, {
     name: 'up',
     description: 'run the authority and the agent in this process, until a signal stops it',
+    next: ['status', 'apply -f mesh.yaml'],
     examples: ['up', 'up --data-dir ./data --trust-domain example.org', 'up --config mesh.yaml'],
     start: async (config, log) => (await import('../up.ts')).startUp(config, log),
   });
@@ -25,6 +26,8 @@ export type AuthorityCommand = {
   readonly name: string;
   readonly description: string;
   readonly examples: readonly string[];
+  /** What one does next, in another terminal: the words of each command. */
+  readonly next: readonly string[];
   readonly start: (config: Config, log: Log) => Promise<Running>;
 };
 
@@ -48,13 +51,18 @@ export function authorityCommand(session: Session, made: AuthorityCommand): Comm
         isRoot: session.isRoot,
       });
       const stop = session.catchSignals();
-      keepYoungGenerationSmall();
+      keepHeapsSmall();
       // Loaded here, so that no other command waits for gRPC, SQLite and the web server to load.
       const { openLog } = await import('../log.ts');
       const running = await made.start(config, openLog(config.logLevel));
       try {
         const status = JSON.parse(JSON.stringify(await running.status())) as StatusAnswer;
-        print(session, self, status, () => `${formatStatus(status)}\n${howToGoOn(session, config)}`);
+        print(
+          session,
+          self,
+          status,
+          () => `${formatStatus(status)}\n${howToGoOn(session, config, made.next)}`,
+        );
         await aborted(stop);
         session.say('stopping; a second signal stops at once\n');
       } finally {
@@ -63,13 +71,12 @@ export function authorityCommand(session: Session, made: AuthorityCommand): Comm
     });
 }
 
-function howToGoOn(session: Session, { adminSocket }: Config): string {
+function howToGoOn(session: Session, { adminSocket }: Config, next: readonly string[]): string {
   const usual = loadConfig({ ...session, flags: {}, file: null }).adminSocket;
   const socket = adminSocket === usual ? '' : ` --socket ${printable(adminSocket)}`;
   return [
     'Next, in another terminal:',
-    `  ${session.program} status${socket}`,
-    `  ${session.program} apply${socket} -f mesh.yaml`,
+    ...next.map((words) => `  ${session.program}${socket} ${words}`),
     'Ctrl-C stops.\n',
   ].join('\n');
 }

@@ -24,6 +24,7 @@ export type Installation = {
 
 export async function startInstallation(): Promise<Installation> {
   const directory = mkdtempSync(join(tmpdir(), 'cs-check-'));
+  chmodSync(directory, 0o755);
   const run = join(directory, 'run');
   mkdirSync(run, { mode: 0o755 });
   const places = {

@@ -40,7 +40,11 @@ const node = {
   notAfter: later(16_400),
   evictedAt: null,
 };
-const entry = { id: 'web', nodes: [], expiresAt: null };
+const entry = { id: 'web', spiffeId: 'spiffe://mesh.internal/web', nodes: [], expiresAt: null };
+const ban = { kind: 'spiffe-id', value: entry.spiffeId, reason: 'stolen', inForce: true };
+const refusal = (code: string, door: string, uid: unknown) => ({
+  event: { code, door, caller: { uid, node: 'web-1' }, selectors: ['unix:path:/usr/bin/envoy'] },
+});
 
 describe('what a server says of its troubles is passed on', () => {
   test.each<[string, CheckCode, CheckResult['status'], string, object]>([
@@ -173,7 +177,7 @@ describe('what a server says of its troubles is passed on', () => {
     relay.lie = (path, answer) => ({
       ...(answer as object),
       ...(path === '/v1/status'
-        ? { serves: 'nodes' }
+        ? { serves: 'nodes', policies: 1 }
         : path === '/v1/entries'
           ? entries
           : path === '/v1/nodes'
@@ -181,6 +185,50 @@ describe('what a server says of its troubles is passed on', () => {
             : {}),
     });
     expect(await wrong(relay.socket)).toEqual([[code, 'warning']]);
+  });
+
+  test.each<[string, CheckCode | null, Readonly<Record<string, object>>]>([
+    ['no policy', 'policies_present', { '/v1/entries': { items: [entry] } }],
+    [
+      'an entry that is banned',
+      'entries_unbanned',
+      {
+        '/v1/status': { policies: 1 },
+        '/v1/entries': { items: [entry] },
+        '/v1/bans': { items: [ban] },
+      },
+    ],
+    [
+      'a ban that is over, or of somebody else',
+      null,
+      {
+        '/v1/status': { policies: 1 },
+        '/v1/entries': { items: [entry] },
+        '/v1/bans': {
+          items: [
+            { ...ban, inForce: false },
+            { ...ban, value: 'spiffe://mesh.internal/a' },
+          ],
+        },
+      },
+    ],
+    ['no entry', 'callers_known', { '/v1/audit': { items: [refusal('identity_none', 'sds', 1_001)] } }],
+    [
+      'a call of a check, another refusal, a uid that is none',
+      null,
+      {
+        '/v1/audit': {
+          items: [
+            refusal('identity_none', 'workload_api', 0),
+            refusal('rate_limited', 'sds', 1_001),
+            refusal('identity_none', 'sds', '1001; reboot'),
+          ],
+        },
+      },
+    ],
+  ])('of a mesh with %s: %s', async (_, code, lies) => {
+    relay.lie = (path, answer) => ({ ...(answer as object), ...lies[path] });
+    expect(await wrong(relay.socket)).toEqual(code === null ? [] : [[code, 'warning']]);
   });
 
   test('a key that is tainted: keys_untainted', async () => {

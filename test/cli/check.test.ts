@@ -1,4 +1,4 @@
-import { chmodSync, existsSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, type Server } from 'node:net';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
@@ -118,6 +118,18 @@ describe('where nothing runs', () => {
     expect(existsSync(nowhere)).toBe(false);
   });
 
+  test.each([
+    ['server', 'countersign.db', 'server_answers'],
+    ['agent', 'cache', 'agent_answers'],
+  ])('what ran here is told by its data: %s', async (what, name, code) => {
+    const dataDir = join(installation.directory, what);
+    mkdirSync(join(dataDir, name), { recursive: true, mode: 0o700 });
+    const outcome = await runCli(['check', '--data-dir', dataDir]);
+    expect(outcome.code).toBe(69);
+    expect(outcome.out).toContain(`[${code}]`);
+    expect(outcome.out).toMatch(new RegExp(`${what === 'agent' ? 'agent' : 'up'} --data-dir ${dataDir}`));
+  });
+
   test('a configuration that cannot be read is named', async () => {
     const file = join(installation.directory, 'bad.yaml');
     writeFileSync(file, 'apiVersion: countersign.dev/v1\nkind: Configuration\nspec:\n  leafTTL: 5\n');
@@ -128,7 +140,12 @@ describe('where nothing runs', () => {
     };
     expect([code, report.ok]).toEqual([1, false]);
     expect(report.sections.flatMap(({ checks }) => checks)).toMatchObject([
-      { code: 'config_readable', status: 'failed', docs: 'docs/check.md#config_readable' },
+      {
+        code: 'config_readable',
+        status: 'failed',
+        cause: expect.stringContaining('bad.yaml:4:3'),
+        docs: 'docs/check.md#config_readable',
+      },
     ]);
   });
 

@@ -355,7 +355,7 @@ describe('stopping', () => {
     expect(await server.exited).toBe(0);
     const { code, err } = await cli('status');
     expect(code).toBe(69);
-    expect(err).toContain('is countersign up running?');
+    expect(err).toContain('is countersign up running');
     expect(err).toContain(`${data}.run/admin.sock`);
   });
 

@@ -1,3 +1,4 @@
+import { readdirSync, readFileSync } from 'node:fs';
 import type { Command } from 'commander';
 import { expect, test } from 'vitest';
 import { createProgram } from '../../src/cli/program.ts';
@@ -108,6 +109,24 @@ test.each(commands)(
 test.each(commands)('%s takes no secret as an argument', (_, command) => {
   const names = command.options.map(({ long }) => long);
   expect(names.filter((name) => /^--(token|password|passphrase|secret)$/.test(name ?? ''))).toEqual([]);
+});
+
+// Commander's own, and those of the kubelet, Docker and Node.
+const ofOthers = new Set(['--help', '--cgroup-root', '--cgroup-parent', '--use-largepages']);
+
+test.each([
+  'README.md',
+  ...readdirSync('docs').flatMap((name) => (name.endsWith('.md') ? [`docs/${name}`] : [])),
+])('%s names options that there are', (file) => {
+  const known = new Set(commands.flatMap(([, { options }]) => options.map(({ long }) => long ?? '')));
+  const text = readFileSync(file, 'utf8');
+  const ours = [
+    ...text.matchAll(/`(--[a-z][a-z0-9-]*)|^(?:bin\/)?countersign ([^#|\n]*(?:\\\n[^#|\n]*)*)/gm),
+  ];
+  const named = ours.flatMap(([, alone, line = '']) =>
+    alone === undefined ? (line.split(' -- ')[0]?.match(/(?<=\s)--[a-z][a-z0-9-]*/g) ?? []) : [alone],
+  );
+  expect(named.filter((name) => !known.has(name) && !ofOthers.has(name))).toEqual([]);
 });
 
 test.each([

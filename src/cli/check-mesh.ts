@@ -1,0 +1,65 @@
+import type { BanView } from '../http/ban-routes.ts';
+import type { EntryView } from '../http/entry-routes.ts';
+import type { Travelled } from '../http/travelled.ts';
+import type { CheckResult } from './check-report.ts';
+import { listed, ok, skipped, warning } from './check-result.ts';
+
+/** Without a policy nobody may call anybody, which is meant by few who have entries. */
+export function judgePolicies(entries: number, policies: number): CheckResult {
+  const text = 'there are policies to decide by';
+  if (policies > 0) return ok('policies_present', `${text} (${policies})`);
+  if (entries === 0) return skipped('policies_present', 'there are no policies, and no entries either');
+  const fix = 'write one as docs/policy.md shows, then run countersign apply -f with its file';
+  return warning('policies_present', text, 'there is none: every call is denied', fix);
+}
+
+/** Entries whose identity is banned: they get no certificate, and their calls are denied. */
+export function judgeBans(entries: readonly EntryView[], bans: readonly Travelled<BanView>[]): CheckResult {
+  const text = 'no entry has an identity that is banned';
+  const banned = new Map(
+    bans.filter(({ kind, inForce }) => kind === 'spiffe-id' && inForce).map((ban) => [ban.value, ban]),
+  );
+  const hit = entries.filter(({ spiffeId }) => banned.has(spiffeId));
+  const found = hit.map(({ id, spiffeId }) => `${id} (${banned.get(spiffeId)?.reason ?? ''})`);
+  const fix = `run countersign unban spiffe-id ${hit[0]?.spiffeId ?? ''} to lift it, or delete the entry`;
+  return listed('entries_unbanned', text, found, fix);
+}
+
+/** A record of the log, as far as this goes by it. */
+export type LoggedRefusal = {
+  readonly event: {
+    readonly code?: string;
+    readonly door?: string;
+    readonly caller?: { readonly uid?: number; readonly node?: string };
+    readonly selectors?: readonly string[];
+  };
+};
+
+/**
+ * Processes that asked for an identity and that no entry matches. A check asks the Workload API itself, here and on
+ * other machines: such calls of root, or of this very user, are passed over.
+ */
+export function judgeCallers(
+  refusals: readonly LoggedRefusal[],
+  { ownUid, serves }: { readonly ownUid: number; readonly serves: 'machine' | 'nodes' },
+): CheckResult {
+  const text = 'whoever asked for an identity lately has an entry';
+  const strangers = new Map<string, { readonly uid: number; readonly node: string | undefined }>();
+  for (const { event } of refusals) {
+    const { uid, node } = event.caller ?? {};
+    if (event.code !== 'identity_none' || typeof uid !== 'number') continue;
+    if (event.door === 'workload_api' && (uid === 0 || uid === ownUid)) continue;
+    const path = event.selectors?.find((selector) => selector.startsWith('unix:path:'));
+    const what = path === undefined ? '' : ` (${path.slice('unix:path:'.length)})`;
+    strangers.set(`uid ${uid}${node === undefined ? '' : ` on ${node}`}${what}`, { uid, node });
+  }
+  const [first] = strangers.values();
+  const onNode = serves === 'nodes' ? ` --node ${first?.node ?? "'*'"}` : '';
+  const selector = `--selector unix:uid:${first?.uid ?? ''}${onNode}`;
+  return listed(
+    'callers_known',
+    text,
+    [...strangers.keys()],
+    `register it: countersign entry create NAME --spiffe-id SPIFFE_ID ${selector}`,
+  );
+}
