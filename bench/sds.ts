@@ -25,6 +25,12 @@ const minutes = readNumber('outage-minutes', values['outage-minutes'], 0.1, 60);
 const nodes = readNumber('nodes', values.nodes, 10, 10_000);
 
 const whole = createScope();
+let open = createScope();
+// A part that fails twice, or beside what is awaited, must leave no process and no directory behind either.
+process.on('unhandledRejection', (error) => {
+  console.error(error);
+  void open.close().finally(() => whole.close().finally(() => process.exit(1)));
+});
 try {
   const main = compile(whole);
   const client = await buildGoClient('sdsclient');
@@ -41,11 +47,11 @@ try {
   const figures: Figure[] = [];
   for (const [name, measure] of Object.entries(parts)) {
     if (positionals.length > 0 && !positionals.includes(name)) continue;
-    const scope = createScope();
+    open = createScope();
     try {
-      figures.push(...(await measure(scope)));
+      figures.push(...(await measure(open)));
     } finally {
-      await scope.close();
+      await open.close();
     }
     const [load = Number.NaN] = loadavg();
     figures.push({ name: `${name}: load average after it`, value: load, unit: '', atMost: null });

@@ -117,6 +117,7 @@ export const errorKinds = {
   join_token_not_found: 'not_found',
   view_gap: 'conflict',
   view_invalid: 'invalid',
+  view_set_back: 'conflict',
   server_untrusted: 'unauthenticated',
   agent_cache_invalid: 'precondition',
   // attest

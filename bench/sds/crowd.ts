@@ -57,10 +57,13 @@ export function startCrowd(scope: Scope, binary: string, directory: string, args
 
 /** Waits until so many streams are open. */
 export function allLive(crowd: Crowd, streams: number): Promise<unknown> {
-  return eventually(`${streams} streams`, () => crowd.progress().live >= streams, {
-    withinMs: 120_000,
-    everyMs: 200,
-  });
+  const areOpen = () => {
+    const { live, errors } = crowd.progress();
+    if (errors > 0) throw new GaveUp(`${errors} streams failed, ${live} are open`);
+    if (live < streams) throw new Error(`${live} are open`);
+    return true;
+  };
+  return eventually(`${streams} streams`, areOpen, { withinMs: 180_000, everyMs: 200 });
 }
 
 function readResult(text: string): CrowdResult {

@@ -23,7 +23,17 @@ export async function measureMany(scope: Scope, main: string, client: string): P
   await server.apply(entry('spiffe://mesh.test/ns/shop/sa/crowd', binary, { nodes: ['*'] }));
   const args = ['-addr', agent.workloadSocket, '-conns', `${connections}`, '-streams', `${perConnection}`];
   const open = (hold: string) =>
-    startCrowd(scope, binary, directory, [...args, '-opening', '10000', '-hold', hold, '-node', 'proxy-{c}']);
+    startCrowd(scope, binary, directory, [
+      ...args,
+      '-opening',
+      '10000',
+      '-hold',
+      hold,
+      '-timeout',
+      '120s',
+      '-node',
+      'proxy-{c}',
+    ]);
   const before = await settledMemory(agent.child().pid);
 
   const crowd = open('600s');

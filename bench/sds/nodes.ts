@@ -1,7 +1,7 @@
 // Many nodes in a process of its own: opens a view for each over a connection of its own, all within a second, and tells
 // when each had its full view. HTTP/2 by hand, as thousands of clients of grpc-js would measure themselves.
 import { readFileSync } from 'node:fs';
-import { connect as connectHttp2, type ClientHttp2Session } from 'node:http2';
+import { connect as connectHttp2, type ClientHttp2Session, type IncomingHttpHeaders } from 'node:http2';
 import { connect as connectTls } from 'node:tls';
 
 /** What the process is told of each node; PEM. */
@@ -14,7 +14,11 @@ export type NodeTimes = {
 };
 
 /** One connection of a node, over which views can be asked for. */
-export type NodeSession = { readonly view: () => Promise<number>; readonly close: () => void };
+export type NodeSession = {
+  /** @param stays whether the stream is kept; a node may have a few */
+  readonly view: (stays: boolean) => Promise<number>;
+  readonly close: () => void;
+};
 
 export function openSession(
   port: number,
@@ -36,7 +40,7 @@ export function openSession(
   session.on('error', onEnd);
   session.on('close', onEnd);
   return {
-    view: () =>
+    view: (stays) =>
       new Promise((resolve, reject) => {
         const began = performance.now();
         const stream = session.request({
@@ -50,10 +54,20 @@ export function openSession(
         stream.on('data', (bytes: Buffer) => {
           if (received === 0 && bytes.length >= 5) length = bytes.readUInt32BE(1) + 5;
           received += bytes.length;
-          if (received >= length) resolve(performance.now() - began);
+          if (received < length) return;
+          resolve(performance.now() - began);
+          if (!stays) stream.close();
         });
+        let why = 'it was cut';
+        const note = (headers: IncomingHttpHeaders): void => {
+          if (headers['grpc-status'] !== undefined) {
+            why = `status ${String(headers['grpc-status'])}: ${String(headers['grpc-message'])}`;
+          }
+        };
+        stream.on('response', note);
+        stream.on('trailers', note);
         stream.on('error', reject);
-        stream.on('close', () => reject(new Error('the stream ended')));
+        stream.on('close', () => reject(new Error(`the stream of a view ended: ${why}`)));
         // An empty message, after which nothing comes.
         stream.end(Buffer.alloc(5));
       }),
@@ -78,9 +92,12 @@ if (process.send !== undefined && process.argv[2] !== undefined) {
           if (!over) ended += 1;
           over = true;
         });
-        session.view().then(
+        session.view(true).then(
           () => views.push(performance.now() - began),
-          () => (failed += 1),
+          (error: unknown) => {
+            failed += 1;
+            if (failed <= 3) console.error(`failed: ${String(error)}`);
+          },
         );
       }, Math.random() * 1_000);
     }

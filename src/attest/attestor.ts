@@ -40,7 +40,7 @@ export function createAttestor(parts: AttestorParts): Attest {
     let hasFailed = false;
     const subject: Subject = { peer, cgroups: (parts.readCgroups ?? readCgroups)(peer.pid) };
     const [late, done] = [new AbortController(), new AbortController()];
-    void clock.sleep(limitMs, done.signal).then(() => late.abort());
+    void clock.sleep(limitMs, done.signal).then(() => done.signal.aborted || late.abort());
     const found = await Promise.all(
       asked.map(async (source) => {
         try {
@@ -56,7 +56,7 @@ export function createAttestor(parts: AttestorParts): Attest {
         }
       }),
     );
-    done.abort();
+    done.abort(answered);
     // INVARIANT: asked after the last source has answered. Alive now means that what they read of the pid was read of
     // this very process.
     if (!peer.isAlive()) throw new MeshError('attestation_failed', 'the caller has ended');
@@ -92,5 +92,7 @@ function createMinuteWarning({ clock, warn }: AttestorParts): AttestorParts['war
   };
 }
 
+// Without a reason each abort makes an error with a stack of its own.
+const answered = 'answered';
 const minuteMs = 60_000;
 const retryMs = 10_000;

@@ -72,7 +72,14 @@ export function placeLines(
   });
 }
 
+// INVARIANT: asked once. We never leave our cgroup namespace, in which what we see of others is written.
 function isOfInit(): boolean {
+  return (sharesInit ??= askWhetherOfInit());
+}
+
+let sharesInit: boolean | undefined;
+
+function askWhetherOfInit(): boolean {
   try {
     return readlinkSync('/proc/1/ns/cgroup') === readlinkSync('/proc/self/ns/cgroup');
   } catch {

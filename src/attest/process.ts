@@ -40,7 +40,8 @@ export function readProc(name: string): string | undefined {
  */
 export function readExecutablePath(pid: number, onHidden: () => void): string | undefined {
   try {
-    if (readlinkSync(`/proc/${pid}/ns/mnt`) !== readlinkSync('/proc/self/ns/mnt')) return undefined;
+    ownMounts ??= readlinkSync('/proc/self/ns/mnt');
+    if (readlinkSync(`/proc/${pid}/ns/mnt`) !== ownMounts) return undefined;
     const path = readlinkSync(`/proc/${pid}/exe`);
     return path.endsWith(' (deleted)') || path.includes('\ufffd') ? undefined : path;
   } catch (error) {
@@ -48,6 +49,9 @@ export function readExecutablePath(pid: number, onHidden: () => void): string | 
     return undefined;
   }
 }
+
+// A process of several threads cannot leave its mount namespace (setns(2)).
+let ownMounts: string | undefined;
 
 /** Whether an error of the file system says that we may not look. */
 export function isDenied(error: unknown): boolean {
