@@ -10,6 +10,7 @@ import { openUnixDoor } from './http/unix-door.ts';
 import { type AdminGrant, indexGrants, parseAdministrator } from './identity/admin-grant.ts';
 import type { MeshHolder } from './identity/current-mesh.ts';
 import type { Keeper } from './identity/keeper.ts';
+import { type Breathe, inBreaths } from './identity/breath.ts';
 import { findStandingDenial } from './identity/standing-denial.ts';
 import type { Log } from './log.ts';
 import { bundlePem } from './spiffe/bundle.ts';
@@ -50,6 +51,7 @@ export type AdminDoorParts = Pick<
   readonly authority: KeptAuthority;
   readonly jwtBundle: () => JwtBundle;
   readonly keeper: Keeper;
+  readonly breathe: Breathe;
   readonly log: Log;
 };
 
@@ -96,6 +98,14 @@ function portsOf(parts: AdminDoorParts): Omit<AdminPorts, 'access'> {
       const standing = banned === undefined ? undefined : denyDecision('banned', banned, snapshot.revision);
       return explainCall(snapshot, { ...call, authority: host }, standing);
     },
+    survey: async (question) => {
+      const answer = await inBreaths(question(holder.current().snapshot), parts.breathe);
+      // It is only left undone by those who say so.
+      if (answer === undefined) throw new Error('the question was left');
+      return answer;
+    },
+    isBanned: (source, destination) =>
+      findStandingDenial(holder.current().bans, { id: source }, destination, parts.clock.now()) !== undefined,
     trustBundlePem: () => bundlePem(authority.bundle()),
     trustBundleDocument: () => bundleDocument(authority.bundle(), parts.jwtBundle()),
     reportFailure: (errorId, error) => log.error({ errorId, err: error }, 'request failed'),

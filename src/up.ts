@@ -335,6 +335,7 @@ async function open(
     jwt: jwt.port,
     nodes: nodes.ports,
     jwtBundle: jwt.bundle,
+    breathe,
     clock,
     log,
     randomBytes,

@@ -31,7 +31,10 @@ export type SnapshotInput = {
 export class Applied {
   /** Sorted by key. */
   readonly policies: readonly Policy[];
+  /** Enforced, in the order of their ranks. */
   readonly allowRules: readonly CompiledRule[];
+  readonly denyRules: readonly CompiledRule[];
+  readonly customRules: readonly CompiledRule[];
   readonly deny: RuleFinder;
   readonly allow: RuleFinder;
   readonly custom: RuleFinder;
@@ -45,6 +48,8 @@ export class Applied {
   private constructor(parts: AppliedParts) {
     this.policies = parts.policies;
     this.allowRules = parts.allowRules;
+    this.denyRules = parts.denyRules;
+    this.customRules = parts.customRules;
     this.deny = parts.deny;
     this.allow = parts.allow;
     this.custom = parts.custom;
@@ -73,6 +78,8 @@ export class Applied {
     return new Applied({
       policies,
       allowRules: enforced.ALLOW,
+      denyRules: enforced.DENY,
+      customRules: enforced.CUSTOM,
       deny: yield* buildIndex(enforced.DENY),
       allow: yield* buildIndex(enforced.ALLOW),
       custom: yield* buildIndex(enforced.CUSTOM),
@@ -97,7 +104,7 @@ export class Applied {
 
 type AppliedParts = Pick<
   Applied,
-  'policies' | 'allowRules' | 'deny' | 'allow' | 'custom' | 'audit' | 'onTrial'
+  'policies' | 'allowRules' | 'denyRules' | 'customRules' | 'deny' | 'allow' | 'custom' | 'audit' | 'onTrial'
 >;
 
 function noRules(): Readonly<Record<PolicyAction, CompiledRule[]>> {
@@ -165,6 +172,12 @@ export class Snapshot {
     const known =
       this.#byDestination.get(destination.text) ?? this.#remember(finish(this.#learn(destination)));
     known.unusedFor = 0;
+    return known.applied;
+  }
+
+  /** {@link Snapshot.appliedTo} in small steps, for those who ask about many destinations. */
+  *learn(destination: SpiffeId): Steps<Applied> {
+    const known = this.#byDestination.get(destination.text) ?? (yield* this.#learn(destination));
     return known.applied;
   }
 

@@ -13,6 +13,7 @@ import { readContext } from './authz-context.ts';
 import { exitCodes } from './failure.ts';
 import { examples } from './help.ts';
 import { globalOptions } from './global-options.ts';
+import { canReachCommand, whoCanCommand } from './reach-command.ts';
 import { clientOf, print, readSources, type Session } from './session.ts';
 import { printableJson, printableLines } from './text.ts';
 
@@ -78,6 +79,8 @@ export function authzCommand(session: Session): Command {
         session.write(`${printableJson(answer, 0)}\n`);
       }
     });
+  group.addCommand(whoCanCommand(session));
+  group.addCommand(canReachCommand(session));
   return group;
 }
 

@@ -8,6 +8,7 @@ import { MeshError } from '../errors.ts';
 import type { Attempt } from './attempt-log.ts';
 import { addAuditRoutes, type AuditPorts } from './audit-routes.ts';
 import { addAuthzRoutes, type AuthzPorts } from './authz-routes.ts';
+import { addReachRoutes, type ReachPorts } from './reach-routes.ts';
 import { addBanRoutes, type BanPorts } from './ban-routes.ts';
 import { type AccessPorts, admit, type Door, sourceAddress } from './authenticate.ts';
 import type { RandomBytes } from './bearer-token.ts';
@@ -38,6 +39,7 @@ import { addTokenRoutes, type TokenPorts } from './token-routes.ts';
 export type AdminPorts = Omit<EntryPorts, 'isAdministrator'> &
   AuditPorts &
   AuthzPorts &
+  Omit<ReachPorts, 'administration'> &
   CaPorts &
   Omit<BanPorts, 'isAdministrator'> &
   SystemPorts &
@@ -158,6 +160,7 @@ export async function createAdminApp(ports: AdminPorts, door: Door): Promise<Fas
   addEntryRoutes(app, { ...ports, isAdministrator });
   addPolicyRoutes(app, ports);
   addAuthzRoutes(app, ports, access.trustDomain);
+  addReachRoutes(app, ports, access.trustDomain);
   addBanRoutes(app, { ...ports, isAdministrator }, access.trustDomain);
   addAuditRoutes(app, ports, (request, detail) => {
     const { actor } = callerOf(request);

@@ -1,10 +1,12 @@
 import { z } from 'zod';
 import { decisionReasons } from '../authz/decision.ts';
+import { reaches } from '../authz/reach.ts';
 import { policyActions } from '../authz/document.ts';
 import type { Explanation } from '../authz/explain.ts';
 import type { ErrorCode } from '../errors.ts';
 import type { ApplyResult } from '../identity/administration.ts';
 import { checkBody } from './authz-routes.ts';
+import { canReachBody, whoCanBody } from './reach-routes.ts';
 import { applyBody, entryBody, entryPatch, type EntryView } from './entry-routes.ts';
 import {
   json,
@@ -121,6 +123,25 @@ const explanationSchema: z.ZodType<Explanation> = z.object({
     .nullable(),
 });
 
+const openRules = z.array(
+  z.object({
+    rule: z.string(),
+    place: z.string(),
+    from: z.array(z.array(z.string())),
+    to: z.array(z.array(z.string())),
+    when: z.array(z.array(z.string())),
+  }),
+);
+const reachFields = { reach: z.enum(reaches), allow: openRules, unless: openRules };
+const rowFields = { ...reachFields, banned: z.boolean() };
+const whoCanSchema = revisedPageSchema(z.object({ caller: z.string(), ...rowFields })).extend({
+  destination: z.string(),
+  anybody: z.object(reachFields),
+});
+const canReachSchema = revisedPageSchema(z.object({ destination: z.string(), ...rowFields })).extend({
+  source: z.string(),
+});
+
 const entryCodes = [
   'entry_invalid',
   'entry_label_conflict',
@@ -158,6 +179,10 @@ export const entryDocs = {
     PolicyPage: policyPageSchema,
     PolicyWithSource: policyWithSourceSchema,
     Call: checkBody,
+    WhoCanQuestion: whoCanBody,
+    CanReachQuestion: canReachBody,
+    WhoCan: whoCanSchema,
+    CanReach: canReachSchema,
     Excerpt: excerptSchema,
     Explanation: explanationSchema,
   },
@@ -218,6 +243,19 @@ export const entryDocs = {
       summary: 'deletes a policy',
       answers: { 204: null },
       codes: ['policy_not_found', 'revision_conflict'],
+    },
+    'POST /v1/authz/who-can': {
+      summary:
+        'who may make a call, of the registered identities and of anybody; what is left out may be anything',
+      body: whoCanBody,
+      answers: { 200: json(whoCanSchema) },
+      codes: ['query_invalid', ...spiffeIdCodes],
+    },
+    'POST /v1/authz/can-reach': {
+      summary: 'where a caller may call, of the registered identities',
+      body: canReachBody,
+      answers: { 200: json(canReachSchema) },
+      codes: ['query_invalid', ...spiffeIdCodes],
     },
     'POST /v1/authz/check': {
       summary: 'what the policy would say of a call, and why; nothing is recorded',

@@ -36,6 +36,8 @@ const routes = {
   'GET /v1/policies/:namespace/:name': 'policies:read',
   'DELETE /v1/policies/:namespace/:name': 'policies:write',
   'POST /v1/authz/check': 'authz:explain',
+  'POST /v1/authz/who-can': 'authz:explain',
+  'POST /v1/authz/can-reach': 'authz:explain',
   'GET /v1/bans': 'bans:read',
   'POST /v1/bans': 'bans:write',
   'DELETE /v1/bans/:kind/:value': 'bans:write',

@@ -1,3 +1,5 @@
+import { finish } from '../../src/authz/steps.ts';
+import { findStandingDenial } from '../../src/identity/standing-denial.ts';
 import { randomBytes } from 'node:crypto';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { type IncomingHttpHeaders, request as httpRequest } from 'node:http';
@@ -24,7 +26,6 @@ import { createAdministration } from '../../src/identity/administration.ts';
 import { createCertificateJudge } from '../../src/grpc/tls-certificate.ts';
 import { indexGrants } from '../../src/identity/admin-grant.ts';
 import type { VerifyIdToken } from '../../src/identity/id-token.ts';
-import { findStandingDenial } from '../../src/identity/standing-denial.ts';
 import { compileStoredMesh, createMeshHolder } from '../../src/identity/current-mesh.ts';
 import { bundlePem } from '../../src/spiffe/bundle.ts';
 import { TrustDomain } from '../../src/spiffe/id.ts';
@@ -187,6 +188,9 @@ export async function startHarness(
       const standing = banned === undefined ? undefined : denyDecision('banned', banned, snapshot.revision);
       return explainCall(snapshot, { ...call, authority: host }, standing);
     },
+    survey: (question) => Promise.resolve(finish(question(holder.current().snapshot))),
+    isBanned: (source, destination) =>
+      findStandingDenial(holder.current().bans, { id: source }, destination, clock.now()) !== undefined,
     status: async () => statusReport(clock.now(), trustDomain.name),
     readiness: () => ({ ready: true, causes: [], warnings: [], conditions: [] }),
     metricsText: () => '# nothing\n',

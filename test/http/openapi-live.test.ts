@@ -80,6 +80,8 @@ test('every operation of a real server succeeds once, with an answer that is as 
   await call('GET', '/v1/policies/shop/web');
   for (const method of ['GET', 'POST']) {
     await call('POST', '/v1/authz/check', { source: null, destination: web, method, path: '/' });
+    await call('POST', '/v1/authz/who-can', { destination: web });
+    await call('POST', '/v1/authz/can-reach', { source: web });
   }
 
   const { token } = await call('POST', '/v1/jwt/mint', { entryId: 'web', audience: ['db'] });

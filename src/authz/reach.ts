@@ -1,0 +1,180 @@
+import { formatPlace } from '../errors.ts';
+import type { SpiffeId } from '../spiffe/id.ts';
+import { untold } from './context.ts';
+import type { AuthzRequest } from './decision.ts';
+import type { Attribute } from './document.ts';
+import { Facts } from './facts.ts';
+import type { CompiledRule } from './match.ts';
+import { isSettled, type OpenEntry, type Residue, residueOf } from './residue.ts';
+import type { Applied, Snapshot } from './snapshot.ts';
+import { rulesInStep, type Steps } from './steps.ts';
+import { describeWanted } from './words.ts';
+
+/** What is said of calls; all else may be anything. Canonical, as `authz/request.ts` makes it. */
+export type PartialCall = Partial<Pick<AuthzRequest, 'method' | 'path' | 'host' | 'hostPort' | 'port'>>;
+
+/** A rule and what must still hold for it to match: of each part any list, and of that list everything. */
+export type OpenRule = {
+  /** `namespace/name rule[0]`. */
+  readonly rule: string;
+  /** `file:line:column`. */
+  readonly place: string;
+  readonly from: readonly (readonly string[])[];
+  readonly to: readonly (readonly string[])[];
+  readonly when: readonly (readonly string[])[];
+};
+
+/**
+ * Whether calls are allowed: always, never, or when one of `allow` matches and none of `unless` does. INVARIANT: `allow`
+ * is empty for `never`, `unless` for all but `depends`.
+ */
+export type Reach = {
+  readonly reach: 'always' | 'depends' | 'never';
+  readonly allow: readonly OpenRule[];
+  readonly unless: readonly OpenRule[];
+};
+export const reaches = ['always', 'depends', 'never'] as const satisfies readonly Reach['reach'][];
+
+/**
+ * Who may make a call, of some callers and of anybody: exact, from the rules and not from samples. Conditions that
+ * contradict each other are not noticed.
+ * @param callers in the order of the answer
+ */
+export function* whoCan(
+  snapshot: Snapshot,
+  destination: SpiffeId,
+  call: PartialCall,
+  callers: readonly SpiffeId[],
+): Steps<{ readonly anybody: Reach; readonly callers: readonly (Reach & { readonly caller: string })[] }> {
+  const applied = yield* snapshot.learn(destination);
+  const isOpen = openIn(call);
+  const ofAnybody = (attribute: Attribute): boolean => callerAttributes.has(attribute) || isOpen(attribute);
+  // What the call alone rules out need not be looked at for each caller.
+  const anybody = yield* survey(applied, factsOf(snapshot, null, destination, call), ofAnybody);
+  const answers: (Reach & { readonly caller: string })[] = [];
+  for (const caller of callers) {
+    const left = yield* survey(anybody, factsOf(snapshot, caller, destination, call), isOpen);
+    answers.push({ caller: caller.text, ...judge(snapshot, left) });
+  }
+  return { anybody: judge(snapshot, anybody), callers: answers };
+}
+
+/** Where a caller may call, of some destinations. As {@link whoCan}. */
+export function* canReach(
+  snapshot: Snapshot,
+  source: SpiffeId,
+  call: PartialCall,
+  destinations: readonly SpiffeId[],
+): Steps<readonly (Reach & { readonly destination: string })[]> {
+  const isOpen = openIn(call);
+  const answers: (Reach & { readonly destination: string })[] = [];
+  for (const destination of destinations) {
+    const facts = factsOf(snapshot, source, destination, call);
+    const left = yield* survey(yield* snapshot.learn(destination), facts, isOpen);
+    answers.push({ destination: destination.text, ...judge(snapshot, left) });
+  }
+  return answers;
+}
+
+/** The rules that can still match. */
+type Survey = {
+  readonly isGoverned: boolean;
+  readonly allow: readonly Residue[];
+  readonly deny: readonly Residue[];
+  readonly custom: readonly Residue[];
+};
+
+function* survey(
+  from: Applied | Survey,
+  facts: Facts,
+  isOpen: (attribute: Attribute) => boolean,
+): Steps<Survey> {
+  const rules =
+    'allowRules' in from
+      ? { allow: from.allowRules, deny: from.denyRules, custom: from.customRules }
+      : { allow: rulesOf(from.allow), deny: rulesOf(from.deny), custom: rulesOf(from.custom) };
+  return {
+    isGoverned: from.isGoverned,
+    allow: yield* residues(rules.allow, facts, isOpen),
+    deny: yield* residues(rules.deny, facts, isOpen),
+    custom: yield* residues(rules.custom, facts, isOpen),
+  };
+}
+
+function rulesOf(some: readonly Residue[]): readonly CompiledRule[] {
+  return some.map(({ compiled }) => compiled);
+}
+
+function* residues(
+  rules: readonly CompiledRule[],
+  facts: Facts,
+  isOpen: (attribute: Attribute) => boolean,
+): Steps<readonly Residue[]> {
+  const left: Residue[] = [];
+  for (const [i, rule] of rules.entries()) {
+    if (i % (rulesInStep * 8) === 0) yield;
+    const residue = residueOf(rule, facts, isOpen);
+    if (residue !== undefined) left.push(residue);
+  }
+  return left;
+}
+
+function judge(snapshot: Snapshot, { isGoverned, allow, deny, custom }: Survey): Reach {
+  const restricting = snapshot.providersAnswer ? deny : [...custom, ...deny];
+  if (!isGoverned || allow.length === 0 || restricting.some(isSettled)) return never;
+  const settled = allow.filter(isSettled);
+  if (settled.length > 0 && restricting.length === 0) {
+    return { reach: 'always', allow: settled.slice(0, maxRules).map(describe), unless: [] };
+  }
+  return {
+    reach: 'depends',
+    // One that matches whatever comes says all that the others could.
+    allow: (settled.length > 0 ? settled.slice(0, 1) : allow).map(describe),
+    unless: restricting.map(describe),
+  };
+}
+
+const never: Reach = { reach: 'never', allow: [], unless: [] };
+const maxRules = 16;
+
+function describe({ compiled, from, to, when }: Residue): OpenRule {
+  const words = (entries: readonly OpenEntry[]): readonly (readonly string[])[] =>
+    entries.map((predicates) => predicates.map(describeWanted));
+  return {
+    rule: compiled.rule.name,
+    place: formatPlace(compiled.rule.place),
+    from: words(from),
+    to: words(to),
+    when: words(when),
+  };
+}
+
+const callerAttributes: ReadonlySet<Attribute> = new Set([
+  'source.principal',
+  'source.namespace',
+  'source.serviceAccount',
+  'source.trustDomain',
+]);
+
+/** Who calls is always said; addresses, headers, tokens and the like never are. */
+function openIn({ method, path, host, port }: PartialCall): (attribute: Attribute) => boolean {
+  const said = new Set<Attribute>(callerAttributes);
+  if (method !== undefined) said.add('request.method');
+  if (path !== undefined) said.add('request.path');
+  if (host !== undefined) said.add('request.host');
+  if (port !== undefined) said.add('destination.port');
+  return (attribute) => !said.has(attribute);
+}
+
+function factsOf(
+  { trustDomain }: Snapshot,
+  source: SpiffeId | null,
+  destination: SpiffeId,
+  { method = '', path = '', host = '', hostPort = null, port = 0 }: PartialCall,
+): Facts {
+  const ends = { source, destination };
+  return new Facts(
+    { ...ends, protocol: 'http', method, path, host, hostPort, port, context: untold },
+    trustDomain,
+  );
+}

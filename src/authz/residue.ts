@@ -1,0 +1,60 @@
+import type { Attribute } from './document.ts';
+import type { Facts } from './facts.ts';
+import type { CompiledRule } from './match.ts';
+import { type Predicate, type Side, sides } from './policy.ts';
+
+/** The predicates of an entry that are still open; never empty. */
+export type OpenEntry = readonly Predicate[];
+
+/**
+ * What of a rule is open once some attributes of a call are known: it matches when an entry of each part holds, and an
+ * empty part holds already.
+ */
+export type Residue = { readonly compiled: CompiledRule } & Readonly<Record<Side, readonly OpenEntry[]>>;
+
+/**
+ * Evaluates a rule as far as the known attributes go. Exact: whatever the open attributes turn out to be, the rule matches
+ * if and only if the residue does.
+ * @param facts of a call; what it says of open attributes is not read
+ * @returns undefined when the rule cannot match
+ */
+export function residueOf(
+  compiled: CompiledRule,
+  facts: Facts,
+  isOpen: (attribute: Attribute) => boolean,
+): Residue | undefined {
+  const open: Record<Side, readonly OpenEntry[]> = { from: [], to: [], when: [] };
+  for (const side of sides) {
+    const left = openEntries(compiled, side, facts, isOpen);
+    if (left === undefined) return undefined;
+    open[side] = left;
+  }
+  return { compiled, ...open };
+}
+
+/** Whether the rule matches whatever is open. */
+export function isSettled(residue: Residue): boolean {
+  return sides.every((side) => residue[side].length === 0);
+}
+
+/** Undefined when no entry can hold. */
+function openEntries(
+  compiled: CompiledRule,
+  side: Side,
+  facts: Facts,
+  isOpen: (attribute: Attribute) => boolean,
+): readonly OpenEntry[] | undefined {
+  const entries = compiled.rule[side];
+  if (entries.length === 0) return [];
+  const unknown = compiled.policy.action !== 'ALLOW';
+  const left: OpenEntry[] = [];
+  for (const [i, { predicates }] of entries.entries()) {
+    const tests = compiled[side][i] ?? [];
+    const open = predicates.filter(({ attribute }) => isOpen(attribute));
+    const holds = predicates.every(({ attribute }, j) => isOpen(attribute) || (tests[j]?.(facts) ?? unknown));
+    if (!holds) continue;
+    if (open.length === 0) return [];
+    left.push(open);
+  }
+  return left.length === 0 ? undefined : left;
+}
