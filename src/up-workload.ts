@@ -165,8 +165,9 @@ export async function openWorkloadDoor(parts: WorkloadDoorParts): Promise<Worklo
     path: config.workloadSocket,
     mode: 0o666,
     services: [
-      sds,
-      sds.aggregated,
+      // Of each stream the bytes of its last request are kept.
+      { ...sds, requestBytes: 262_144 },
+      { ...sds.aggregated, requestBytes: 262_144 },
       signing,
       traceCalls({ ...extAuthz, requestBytes: 262_144 }, checkServiceName, checkedTraceparent),
       { ...workloadApi, requestBytes: 65_536 },

@@ -50,7 +50,7 @@ export function judgeEntries(
 /** Nodes that were let in, and have not come back. */
 export function judgeNodes(nodes: readonly Travelled<NodeView>[], now: Date): CheckResult {
   const text = 'every node has renewed its certificate in time';
-  const here = nodes.filter(({ state }) => state !== 'evicted');
+  const here = nodes.filter(({ state }) => state !== 'evicted' && state !== 'banned');
   if (here.length === 0)
     return skipped('nodes_seen', 'there are no nodes yet: countersign node token create lets one in');
   const late = here.flatMap(({ name, state, renewedAt, notAfter }) => {

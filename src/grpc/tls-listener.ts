@@ -30,7 +30,8 @@ export const defaultTlsGrpcLimits: TlsGrpcLimits = {
   connections: 16_384,
   // Many nodes may stand behind one address.
   connectionsPerAddress: 4_096,
-  streamsPerConnection: 256,
+  // An agent has some twenty open; before a certificate is judged each stream costs 6 KB.
+  streamsPerConnection: 64,
   messageBytes: defaultGrpcLimits.messageBytes,
   headerBytes: defaultGrpcLimits.headerBytes,
   sessionMebibytes: 16,

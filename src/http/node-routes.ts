@@ -9,10 +9,12 @@ import {
   type JoinToken,
   maxJoinTokenSeconds,
   minJoinTokenSeconds,
+  nodeSpiffeId,
   parseChosenNodeName,
 } from '../identity/node.ts';
 import type { NodePresence } from '../identity/node-presence.ts';
 import { hashBytes, type RandomBytes } from './bearer-token.ts';
+import type { AccessPorts } from './authenticate.ts';
 import { callerOf } from './caller.ts';
 import { parseInput } from './input.ts';
 import { pageOf, pageQuery } from './page.ts';
@@ -43,17 +45,22 @@ export type JoinTokenView = Omit<JoinToken, 'secretSha256'>;
 
 /** A node as the API shows it. */
 export type NodeView = AttestedNode & {
-  readonly state: 'joining' | 'attested' | 'expired' | 'evicted';
+  readonly state: 'joining' | 'attested' | 'expired' | 'evicted' | 'banned';
   readonly presence: NodePresence;
 };
 
 /** Nodes and the tokens that let them in. */
 export function addNodeRoutes(
   app: FastifyInstance,
-  ports: { readonly nodes: NodePorts; readonly clock: Clock; readonly randomBytes: RandomBytes },
+  ports: {
+    readonly nodes: NodePorts;
+    readonly access: Pick<AccessPorts, 'bans' | 'trustDomain'>;
+    readonly clock: Clock;
+    readonly randomBytes: RandomBytes;
+  },
   sourceAddress: (request: FastifyRequest) => string,
 ): void {
-  const { nodes, clock, randomBytes } = ports;
+  const { nodes, access, clock, randomBytes } = ports;
   const eventOf = (
     request: FastifyRequest,
     action: 'token_created' | 'token_revoked',
@@ -72,9 +79,11 @@ export function addNodeRoutes(
     sourceAddress: { personal: sourceAddress(request) },
   });
 
+  const isBanned = ({ name }: AttestedNode, now: Date): boolean =>
+    access.bans().find({ id: nodeSpiffeId(access.trustDomain, name) }, now) !== undefined;
   const viewOf = (node: AttestedNode, now: Date): NodeView => ({
     ...node,
-    state: stateOf(node, now),
+    state: isBanned(node, now) ? 'banned' : stateOf(node, now),
     presence: nodes.presence(node.name),
   });
 
@@ -137,7 +146,7 @@ function tokenView({ id, node, createdAt, expiresAt, usedAt }: JoinToken): JoinT
   return { id, node, createdAt, expiresAt, usedAt };
 }
 
-function stateOf(node: AttestedNode, now: Date): NodeView['state'] {
+function stateOf(node: AttestedNode, now: Date): Exclude<NodeView['state'], 'banned'> {
   if (node.evictedAt !== null) return 'evicted';
   return node.serials.length === 0 ? 'joining' : node.notAfter <= now ? 'expired' : 'attested';
 }

@@ -24,7 +24,7 @@ const nodeSchema: z.ZodType<Travelled<NodeView>> = z.object({
   notAfter: time,
   serials: z.array(z.string()),
   evictedAt: time.nullable(),
-  state: z.enum(['joining', 'attested', 'expired', 'evicted']),
+  state: z.enum(['joining', 'attested', 'expired', 'evicted', 'banned']),
   presence: z.object({
     connected: z.boolean(),
     since: time.nullable(),

@@ -114,7 +114,11 @@ test('every operation of a real server succeeds once, with an answer that is as 
   await call('DELETE', '/v1/node-aliases/edge');
   await call('GET', '/v1/nodes');
   await call('GET', '/v1/nodes/web-1');
-  await call('POST', '/v1/nodes/web-1/evict', {});
+  const node = { kind: 'spiffe-id', value: 'spiffe://mesh.test/countersign/node/web-1', reason: 'test' };
+  await call('POST', '/v1/bans', node);
+  expect(await call('GET', '/v1/nodes/web-1')).toMatchObject({ state: 'banned' });
+  await call('DELETE', `/v1/bans/spiffe-id/${encodeURIComponent(node.value)}`);
+  expect(await call('POST', '/v1/nodes/web-1/evict', {})).toMatchObject({ state: 'evicted' });
   const joining = await call('POST', '/v1/join-tokens', { node: 'web-2' });
   await call('GET', '/v1/join-tokens');
   await call('DELETE', `/v1/join-tokens/${String(joining['id'])}`);
