@@ -29,7 +29,8 @@ let open = createScope();
 // A part that fails twice, or beside what is awaited, must leave no process and no directory behind either.
 process.on('unhandledRejection', (error) => {
   console.error(error);
-  void open.close().finally(() => whole.close().finally(() => process.exit(1)));
+  const leave = (): never => process.exit(1);
+  void Promise.allSettled([open.close(), whole.close()]).then(leave);
 });
 try {
   const main = compile(whole);

@@ -132,6 +132,13 @@ export function memoryOf(pid: number): Memory {
   return { rssMiB: mebibytes('VmRSS'), peakMiB: mebibytes('VmHWM') };
 }
 
+/** Of the main thread of a process since its start: how long it ran, and how long it could have and had no processor. */
+export function mainThreadTimes(pid: number): { readonly ranMs: number; readonly waitedMs: number } {
+  const text = readFileSync(`/proc/${pid}/task/${pid}/schedstat`, 'utf8');
+  const [ran = Number.NaN, waited = Number.NaN] = text.split(' ').map(Number);
+  return { ranMs: ran / 1e6, waitedMs: waited / 1e6 };
+}
+
 /** The memory of a process that rests: once it has changed by less than 1 % in 5 s, or after 40 s. */
 export async function settledMemory(pid: number): Promise<Memory> {
   let last = memoryOf(pid);
