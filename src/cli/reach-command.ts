@@ -30,22 +30,14 @@ export function whoCanCommand(session: Session): Command {
     .action(async ({ to, ...call }: CallOptions & { readonly to: string }, command: Command) => {
       const body = { destination: to, ...call };
       const answer = await askAll<WhoCan>(session, command, '/v1/authz/who-can', body);
-      print(session, command, answer, () => {
-        const rows = answer.items.filter(({ reach }) => reach !== 'never');
-        const others = answer.items.length - rows.length;
-        return printableLines(
+      print(session, command, answer, () =>
+        printableLines(
           [
-            rows.length === 0
-              ? ''
-              : formatTable(
-                  ['MAY', 'CALLER', 'BY'],
-                  rows.map((row) => [row.reach, row.caller, describeRow(row)]),
-                ),
-            `${others === 1 ? '1 other registered identity' : `${others} other registered identities`} may not\n`,
+            formatRows('CALLER', answer.items, ({ caller }) => caller, 'may not'),
             ...describeAnybody(answer.anybody),
           ].join(''),
-        );
-      });
+        ),
+      );
     });
 }
 
@@ -61,21 +53,9 @@ export function canReachCommand(session: Session): Command {
       type CanReach = Answer<{ readonly destination: string }>;
       const body = { source: from, ...call };
       const answer = await askAll<CanReach>(session, command, '/v1/authz/can-reach', body);
-      print(session, command, answer, () => {
-        const rows = answer.items.filter(({ reach }) => reach !== 'never');
-        const others = answer.items.length - rows.length;
-        return printableLines(
-          [
-            rows.length === 0
-              ? ''
-              : formatTable(
-                  ['MAY', 'DESTINATION', 'BY'],
-                  rows.map((row) => [row.reach, row.destination, describeRow(row)]),
-                ),
-            `${others === 1 ? '1 other registered identity' : `${others} other registered identities`} never\n`,
-          ].join(''),
-        );
-      });
+      print(session, command, answer, () =>
+        printableLines(formatRows('DESTINATION', answer.items, ({ destination }) => destination, 'never')),
+      );
     });
 }
 
@@ -106,6 +86,22 @@ async function askAll<T extends Answer<unknown>>(
 }
 
 const pageSize = 200;
+
+function formatRows<T extends Row>(
+  heading: string,
+  items: readonly T[],
+  nameOf: (row: T) => string,
+  never: string,
+): string {
+  const rows = items.filter(({ reach }) => reach !== 'never');
+  const others = items.length - rows.length;
+  const table = formatTable(
+    ['MAY', heading, 'BY'],
+    rows.map((row) => [row.reach, nameOf(row), describeRow(row)]),
+  );
+  const identities = others === 1 ? '1 other registered identity' : `${others} other registered identities`;
+  return `${rows.length === 0 ? '' : table}${identities} ${never}\n`;
+}
 
 function describeRow({ reach, allow, unless }: Row): string {
   const [first] = allow;

@@ -1,3 +1,4 @@
+import { actionOf } from './change-action.ts';
 import type { AuditEvent, CanonicalJson } from '../audit/event.ts';
 import { MeshError, type Place, quote } from '../errors.ts';
 import { SpiffeId, type TrustDomain } from '../spiffe/id.ts';
@@ -125,7 +126,7 @@ export function grantEvent(
   return {
     type: 'grant_change',
     ...rest,
-    action: after === undefined ? 'deleted' : before === undefined ? 'created' : 'updated',
+    action: actionOf(before, after),
     grant: (after ?? before)?.name ?? '',
     before: before === undefined ? null : grantJson(before),
     after: after === undefined ? null : grantJson(after),

@@ -1,3 +1,4 @@
+import { actionOf } from './change-action.ts';
 import type { AuditEvent } from '../audit/event.ts';
 import { MeshError, type Place, quote } from '../errors.ts';
 import type { YamlDocument } from '../yaml.ts';
@@ -69,7 +70,7 @@ export function aliasEvent(
   return {
     type: 'node_alias_change',
     ...rest,
-    action: after === undefined ? 'deleted' : before === undefined ? 'created' : 'updated',
+    action: actionOf(before, after),
     alias: (after ?? before)?.name ?? '',
     before: before?.selectors ?? [],
     after: after?.selectors ?? [],

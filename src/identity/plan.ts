@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import { actionOf } from './change-action.ts';
 import type { Actor, AuditEvent, CanonicalJson } from '../audit/event.ts';
 import { parsePolicy } from '../authz/parse.ts';
 import type { Policy } from '../authz/policy.ts';
@@ -158,7 +159,7 @@ export function changeOf(plan: MeshPlan, current: CurrentMesh, actor: Actor, tim
     return {
       type: 'entry_change',
       time,
-      action: after === undefined ? 'deleted' : before === undefined ? 'created' : 'updated',
+      action: actionOf(before, after),
       entryId: id,
       spiffeId: (after ?? before)?.spiffeId.text ?? '',
       revision,
@@ -172,7 +173,7 @@ export function changeOf(plan: MeshPlan, current: CurrentMesh, actor: Actor, tim
     return {
       type: 'policy_change',
       time,
-      action: after === undefined ? 'deleted' : before === undefined ? 'created' : 'updated',
+      action: actionOf(before, after),
       policy: key,
       revision,
       actor,

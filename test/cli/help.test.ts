@@ -113,8 +113,11 @@ test.each(commands)('%s takes no secret as an argument', (_, command) => {
   expect(names.filter((name) => /^--(token|password|passphrase|secret)$/.test(name ?? ''))).toEqual([]);
 });
 
-// Commander's own, and those of the kubelet, Docker and Node.
-const ofOthers = new Set(['--help', '--cgroup-root', '--cgroup-parent', '--use-largepages']);
+// Commander's own, those of the kubelet, Docker and Node, and those of our benches.
+const ofOthers = new Set([
+  ...['--help', '--cgroup-root', '--cgroup-parent', '--use-largepages', '--heap-growing-percent'],
+  ...['--outage-minutes', '--nodes'],
+]);
 
 test.each([
   'README.md',

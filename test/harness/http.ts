@@ -44,3 +44,20 @@ export function ask({
     sent.end(body);
   });
 }
+
+/**
+ * One call of the admin API on its socket.
+ * @returns the answer's JSON; undefined when it has none
+ * @throws Error for a refusal, with its text
+ */
+export async function askAdmin(to: string, method: string, path: string, body?: unknown): Promise<unknown> {
+  const answer = await ask({
+    to,
+    method,
+    path,
+    headers: body === undefined ? {} : { 'content-type': 'application/json' },
+    ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+  });
+  if (answer.status >= 300) throw new Error(`${method} ${path}: ${answer.status} ${answer.body}`);
+  return answer.body === '' ? undefined : JSON.parse(answer.body);
+}

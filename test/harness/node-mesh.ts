@@ -9,7 +9,7 @@ import { loadConfig } from '../../src/config.ts';
 import type { Log } from '../../src/log.ts';
 import { startServer } from '../../src/server.ts';
 import { eventually } from './eventually.ts';
-import { ask } from './http.ts';
+import { askAdmin } from './http.ts';
 import type { Scope } from './scope.ts';
 import { freePorts } from './temp.ts';
 
@@ -49,17 +49,8 @@ export async function startServerHere(
   });
   let running = await startServer(config, capturingLog().log);
   scope.defer(() => running.close());
-  const admin = async (method: string, path: string, body?: unknown): Promise<unknown> => {
-    const answer = await ask({
-      to: adminSocket,
-      method,
-      path,
-      headers: body === undefined ? {} : { 'content-type': 'application/json' },
-      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
-    });
-    if (answer.status >= 300) throw new Error(`${method} ${path}: ${answer.status} ${answer.body}`);
-    return answer.body === '' ? undefined : JSON.parse(answer.body);
-  };
+  const admin = (method: string, path: string, body?: unknown): Promise<unknown> =>
+    askAdmin(adminSocket, method, path, body);
   return {
     port,
     admin,

@@ -153,9 +153,9 @@ test.each<[string, string[], ErrorCode, number]>([
   ['an unknown field of a policy', [policy('p').replace('rules', 'rulez')], 'document_field_unknown', 7],
   ['a lifetime out of bounds', [entry('web', '  ttlSeconds: 5\n')], 'entry_invalid', 8],
   [
-    'a part of the language that is not evaluated',
+    'conditions that were left out',
     [policy('p').replace('- to:', '- when: []\n      to:')],
-    'policy_unsupported',
+    'policy_invalid',
     8,
   ],
   ['two entries of one name', [entry('web'), entry('web')], 'document_field_value', 12],

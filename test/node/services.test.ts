@@ -29,7 +29,7 @@ import type {
 } from '../../src/wire/node.ts';
 import { decision } from '../audit/events.ts';
 import { makeOpensslRoot, type OpensslCa } from '../harness/openssl-ca.ts';
-import { ask as askHttp } from '../harness/http.ts';
+import { askAdmin } from '../harness/http.ts';
 import { entry } from '../harness/mesh.ts';
 import { createScope } from '../harness/scope.ts';
 import { freePorts, makeTempDir } from '../harness/temp.ts';
@@ -379,14 +379,6 @@ async function token(node: string): Promise<string> {
   return ((await admin('POST', '/v1/join-tokens', { node })) as { token: string }).token;
 }
 
-async function admin(method: string, path: string, body?: unknown): Promise<unknown> {
-  const answer = await askHttp({
-    to: adminSocket,
-    method,
-    path,
-    headers: body === undefined ? {} : { 'content-type': 'application/json' },
-    ...(body === undefined ? {} : { body: JSON.stringify(body) }),
-  });
-  if (answer.status >= 300) throw new Error(`${method} ${path}: ${answer.status} ${answer.body}`);
-  return answer.body === '' ? undefined : JSON.parse(answer.body);
+function admin(method: string, path: string, body?: unknown): Promise<unknown> {
+  return askAdmin(adminSocket, method, path, body);
 }
