@@ -11,6 +11,7 @@ import { compileMesh, createMeshHolder } from '../src/identity/current-mesh.ts';
 import { createBreathe } from '../src/up-breath.ts';
 import { SpiffeId, TrustDomain } from '../src/spiffe/id.ts';
 import { readDocuments } from '../src/yaml.ts';
+import { makePolicySigner, noHistory } from '../test/harness/policy-signer.ts';
 import { printReport, type ReportRow } from './report.ts';
 
 /**
@@ -83,6 +84,8 @@ async function measureEdits(size: number): Promise<void> {
   const administration = createAdministration({
     holder,
     settings,
+    signer: makePolicySigner(),
+    history: noHistory,
     commit: async () => undefined,
     latestExpiry: async () => null,
     latestExpiries: async () => [],

@@ -8,6 +8,7 @@ import { nodeNameOf } from './identity/node.ts';
 import type { NodeView } from './identity/view.ts';
 import type { NodeLink } from './node/node-link.ts';
 import { checkX509SvidLeaf } from './spiffe/svid.ts';
+import { policyInForce } from './identity/policy-revision.ts';
 import { sourceReport } from './up-outlook.ts';
 import { version } from './version.ts';
 
@@ -98,6 +99,7 @@ export function agentStatus(parts: AgentStatusParts): AgentStatusReport {
       meshRevision: view.mesh.revision,
     },
     policy: {
+      revision: policyInForce(view.mesh),
       maxStalenessSeconds: view.settings.maxStalenessSeconds,
       deniesAt: denied,
       deniesInSeconds: secondsUntil(denied, now),

@@ -35,6 +35,7 @@ import { createCoverageReporter } from './node/coverage-reporter.ts';
 import { createAgentReporter } from './node/agent-report.ts';
 import { mayPass } from './node/node-identity.ts';
 import { openNodeLink } from './node/node-link.ts';
+import { createPolicyGuard } from './node/policy-guard.ts';
 import { createRemoteSigner } from './node/remote-signer.ts';
 import { startProofThread } from './signing/thread.ts';
 import { lockDirectory } from './store/directory-lock.ts';
@@ -120,8 +121,11 @@ async function open(
   let holder: MeshHolder | undefined;
   let accepted: NodeView | undefined;
   let reissueOutgoing: (view: NodeView) => void = () => undefined;
+  const guard = createPolicyGuard();
   const accept = (view: NodeView): void => {
+    guard.demand(view);
     const next = compileStoredMesh(view.mesh, settingsOf(view), holder?.current());
+    guard.enforce(view);
     accepted = view;
     if (holder === undefined) holder = createMeshHolder(next);
     else holder.replace(next);

@@ -87,6 +87,11 @@ export const errorKinds = {
   policy_unsupported: 'invalid',
   policy_invalid: 'invalid',
   policy_not_found: 'not_found',
+  policy_message_invalid: 'invalid',
+  policy_revision_not_found: 'not_found',
+  policy_revision_invalid: 'invalid',
+  policy_number_invalid: 'invalid',
+  policy_replayed: 'conflict',
   request_invalid: 'invalid',
   // identity
   entry_invalid: 'invalid',

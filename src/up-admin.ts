@@ -88,6 +88,11 @@ function portsOf(parts: AdminDoorParts): Omit<AdminPorts, 'access'> {
     trace: traceRequest,
     queryAudit: store.queryAudit,
     namedCertificates: store.namedCertificates,
+    revisions: {
+      page: store.policyRevisions,
+      policiesOf: store.policiesOf,
+      policyOf: store.policyOf,
+    },
     findToken: store.findToken,
     listTokens: store.listTokens,
     createToken: (token, event) => store.createToken(token, [event]),

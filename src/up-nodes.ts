@@ -43,6 +43,7 @@ import type { JwtPlant } from './up-jwt.ts';
 import { openClusters } from './up-node-clusters.ts';
 import { nodesReport } from './up-nodes-report.ts';
 import { type DoorCertificate, keepOwnCertificate } from './up-own-certificate.ts';
+import { watchAhead } from './up-policy-revisions.ts';
 import type { Rotation } from './up-rotation.ts';
 
 /** The nodes of a mesh, and the door that they come in by. */
@@ -161,6 +162,7 @@ async function openDoor(
     storeShipment: ({ events, ...shipment }) => store.recordShipment(shipment, events),
     delivering,
     seen,
+    enforces: watchAhead(holder, clock, log),
     presences,
     clock,
     report,

@@ -15,6 +15,7 @@ import { compileStoredMesh, createMeshHolder } from './identity/current-mesh.ts'
 import { createIssuer } from './identity/issuer.ts';
 import { createKeeper, type Keeper } from './identity/keeper.ts';
 import { createKeyOwners } from './identity/key-owners.ts';
+import { policyInForce } from './identity/policy-revision.ts';
 import type { Log } from './log.ts';
 import { startProofThread } from './signing/thread.ts';
 import { ensurePrivateDirectory } from './store/key-files.ts';
@@ -33,6 +34,7 @@ import { createInstruments } from './up-metrics.ts';
 import { openMetricsDoor } from './up-metrics-door.ts';
 import { keepOwnCertificate, ownEntryIds } from './up-own-certificate.ts';
 import { sourceReport, workloadOutlooks } from './up-outlook.ts';
+import { checkPolicyRevision, keepPolicyRevisions, openPolicyKey } from './up-policy-revisions.ts';
 import { openRotation } from './up-rotation.ts';
 import { custodyOf, readSealingSecret } from './up-secret.ts';
 import { openNodes } from './up-nodes.ts';
@@ -137,11 +139,16 @@ async function open(
     holder,
     settings,
     commit: store.commitMesh,
+    signer: await openPolicyKey({ ...sealing, store }),
+    history: { revision: store.policyRevision, past: store.policyPast },
     latestExpiry: store.latestExpiry,
     latestExpiries: store.latestExpiries,
     clock,
     breathe,
   });
+  checkPolicyRevision(administration.current());
+  await administration.adoptPolicies();
+  opened.push(keepPolicyRevisions({ store, holder, clock, doubt: rotation.doubt, log }).close);
   const crl = await openRevocationLists({
     authority,
     openKey: custody.open,
@@ -313,6 +320,7 @@ async function open(
       revision: mesh.revision,
       entries: mesh.entries.size,
       policies: mesh.policies.size,
+      policyRevision: policyInForce(mesh),
       auditSize: await store.auditSize(),
       streams: instruments.openStreams(),
       authorities: authority.stored().map(({ kind, keyId, notAfter }) => ({ kind, keyId, notAfter })),

@@ -91,6 +91,7 @@ const personalFields: Record<AuditEventType, readonly string[]> = {
   refusal: [],
   entry_change: [],
   policy_change: [],
+  policy_revision: [],
   decision: ['path', 'sourceAddress'],
   loss: [],
   authority: [],

@@ -55,6 +55,7 @@ export function auditColumns(event: AuditEvent): AuditColumns {
       };
     case 'refusal':
     case 'policy_change':
+    case 'policy_revision':
     case 'loss':
     case 'admin':
     case 'lifecycle':

@@ -9,6 +9,7 @@ export type AuditEvent =
   | RefusalEvent
   | EntryChangeEvent
   | PolicyChangeEvent
+  | PolicyRevisionEvent
   | DecisionEvent
   | LossEvent
   | AuthorityEvent
@@ -112,6 +113,35 @@ export type PolicyChangeEvent = {
   readonly afterSha256: string;
   /** The new document, or empty when it was deleted or is over 32 KiB. */
   readonly document: string;
+};
+
+/**
+ * A set of policies that was put in force, in one transaction with the {@link PolicyChangeEvent}s that led to it; or revisions
+ * that are kept no longer.
+ */
+export type PolicyRevisionEvent = {
+  readonly type: 'policy_revision';
+  readonly time: Date;
+  /**
+   * `edited`: documents were written or deleted. `activated`: an earlier set was put in force again. `adopted`: the
+   * policies that were there before revisions were kept. `renumbered`: the same policies under a higher number.
+   */
+  readonly action: 'edited' | 'activated' | 'adopted' | 'renumbered' | 'dropped';
+  /** Of the revision; of those dropped, the last. */
+  readonly number: number;
+  /** Of those dropped, the first; else the same. */
+  readonly first: number;
+  /** SHA-256 of the set, lower-case hex; empty for those dropped, as is the signature. */
+  readonly id: string;
+  /** The revision before it, and the one whose policies it brought back; 0 for none. */
+  readonly parent: number;
+  readonly restores: number;
+  /** Of the mesh. */
+  readonly revision: number;
+  readonly actor: Actor;
+  readonly message: string;
+  /** Ed25519, base64. */
+  readonly signature: string;
 };
 
 /** One answer of the policy engine to a proxy. */

@@ -33,6 +33,7 @@ export const auditEventTypes = [
   'refusal',
   'entry_change',
   'policy_change',
+  'policy_revision',
   'decision',
   'loss',
   'authority',

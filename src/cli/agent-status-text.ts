@@ -1,4 +1,9 @@
-import type { AgentStatusReport, SourceReport, WorkloadOutlook } from '../http/status-report.ts';
+import type {
+  AgentStatusReport,
+  SourceReport,
+  StatusReport,
+  WorkloadOutlook,
+} from '../http/status-report.ts';
 import type { Travelled } from '../http/travelled.ts';
 import { count, formatPairs, formatTable } from './text.ts';
 
@@ -15,6 +20,7 @@ export function formatAgentStatus(status: AgentStatusAnswer): string {
     ['server', `${server.address}, ${connectionText(server)}`],
     ...(server.trouble === null ? [] : [['trouble', troubleText(server.trouble)] as const]),
     ['policy', policy === null ? 'none yet' : policyText(policy, server.connected)],
+    ...policyRevisionPairs(policy?.revision),
     ...(node === null ? [] : [['node certificate', nodeText(node)] as const]),
     [
       'mesh',
@@ -68,6 +74,18 @@ export function sourcePairs(
     .filter(({ place, state }) => place !== '' || state === 'failing')
     .map((source) => ['attest source', sourceText(source)] as const);
 }
+
+/** The policy revision in force; nothing while there is none. */
+export function policyRevisionPairs(
+  // An older server says nothing of it.
+  revision: StatusAnswer['policyRevision'] | undefined,
+): readonly (readonly [string, string])[] {
+  return revision === null || revision === undefined
+    ? []
+    : [['policy revision', `${revision.number} (${revision.id.slice(0, 12)})`]];
+}
+
+type StatusAnswer = Travelled<StatusReport>;
 
 /** A span of time in its two largest units: `3h 12m`. */
 export function formatSeconds(seconds: number): string {

@@ -40,6 +40,19 @@ const descriptions: ReadonlyMap<string, Describe> = new Map<string, Describe>([
     (field) => words(field('action'), field('entryId'), field('spiffeId'), 'by', field('actor')),
   ],
   ['policy_change', (field) => words(field('action'), field('policy'), 'by', field('actor'))],
+  [
+    'policy_revision',
+    (field) =>
+      words(
+        field('action'),
+        field('first') === field('number') ? field('number') : `${field('first')} to ${field('number')}`,
+        field('id').slice(0, 12),
+        field('restores') === '0' ? '' : `as ${field('restores')}`,
+        'by',
+        field('actor'),
+        field('message'),
+      ),
+  ],
   ['loss', (field) => words(field('count'), field('what'), 'records lost:', field('cause'))],
   [
     'authority',

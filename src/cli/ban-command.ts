@@ -2,6 +2,7 @@ import { Argument, Command } from 'commander';
 import { MeshError } from '../errors.ts';
 import type { BanView } from '../http/ban-routes.ts';
 import { banKinds } from '../identity/ban.ts';
+import { actorText } from './actor-text.ts';
 import { examples } from './help.ts';
 import { listAll, pageOptions, type PageOptions } from './paging.ts';
 import { clientOf, print, type Session } from './session.ts';
@@ -86,18 +87,10 @@ function rowOf(ban: BanView): readonly string[] {
     kind,
     value,
     inForce ? end : `${end} (over)`,
-    byWhom(actor),
+    actorText(actor),
     kind === 'spiffe-id' ? (certificatesValidUntil ?? 'none') : '',
     reason,
   ];
-}
-
-function byWhom(actor: BanView['actor']): string {
-  if (actor.kind === 'uid') return `uid ${actor.uid} (${actor.role})`;
-  if (actor.kind === 'token') return `token ${actor.tokenId} (${actor.role})`;
-  if (actor.kind === 'svid') return `${actor.spiffeId} (${actor.role})`;
-  if (actor.kind === 'oidc') return `${actor.subject} of ${actor.issuer} (${actor.role})`;
-  return actor.kind;
 }
 
 const web = 'spiffe://mesh.internal/ns/shop/sa/web';

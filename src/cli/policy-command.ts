@@ -3,18 +3,29 @@ import { MeshError, quote } from '../errors.ts';
 import type { PolicyView } from '../http/policy-routes.ts';
 import { listAll, pageOptions, type PageOptions } from './paging.ts';
 import { examples } from './help.ts';
+import { policyApplyCommand } from './apply-command.ts';
+import { policyOf } from './policy-diff.ts';
+import {
+  messageOption,
+  parseRevision,
+  policyRevisionCommands,
+  showRevision,
+} from './policy-revision-commands.ts';
 import { clientOf, print, type Session } from './session.ts';
 import { formatTable, printable, printableLines } from './text.ts';
 
 /** `countersign policy ...`. */
 export function policyCommand(session: Session): Command {
   const group = new Command('policy')
-    .description('look at and delete policies; `apply` writes them')
+    .description('look at policies, write them, and go back to what they were')
     .addHelpText('after', examples('policy list', 'policy show shop/orders'));
+  group.addCommand(policyApplyCommand(session));
   pageOptions(group.command('list').description('list policies'))
-    .addHelpText('after', examples('policy list', 'policy list -o json'))
-    .action(async (options: PageOptions, command: Command) => {
-      const page = await listAll<PolicyView>(clientOf(session, command), '/v1/policies', options);
+    .option('--revision <number>', 'as they were in a revision', parseRevision)
+    .addHelpText('after', examples('policy list', 'policy list --revision 4', 'policy list -o json'))
+    .action(async ({ revision: past, ...options }: PageOptions & PastOption, command: Command) => {
+      const query = past === undefined ? {} : { policyRevision: `${past}` };
+      const page = await listAll<PolicyView>(clientOf(session, command), '/v1/policies', options, query);
       print(session, command, page, () =>
         formatTable(
           ['NAME', 'REVISION', 'FROM', 'SHA-256'],
@@ -28,28 +39,46 @@ export function policyCommand(session: Session): Command {
       );
     });
   group
-    .command('show <namespace/name>')
-    .description('print a policy as its author wrote it')
-    .addHelpText('after', examples('policy show shop/orders'))
-    .action(async (key: string, _options: unknown, command: Command) => {
-      const policy = await clientOf(session, command).get<PolicyView & { source: string }>(pathOf(key));
-      print(session, command, policy, () => printableLines(policy.source));
+    .command('show [namespace/name]')
+    .description('print a policy as its author wrote it, or what a revision is')
+    .option('--revision <number>', 'as it was in a revision', parseRevision)
+    .addHelpText(
+      'after',
+      examples('policy show shop/orders', 'policy show shop/orders --revision 4', 'policy show --revision 4'),
+    )
+    .action(async (key: string | undefined, { revision }: PastOption, command: Command) => {
+      if (key === undefined) {
+        if (revision !== undefined) return showRevision(session, command, revision);
+        throw new MeshError('usage', 'name a policy, a --revision, or both', {
+          fix: 'for example: countersign policy show shop/orders',
+        });
+      }
+      checkKey(key);
+      const policy = await policyOf(clientOf(session, command), key, revision);
+      return print(session, command, policy, () => printableLines(policy.source));
     });
-  group
-    .command('delete <namespace/name>')
-    .description('delete a policy; it stops to apply at once')
-    .addHelpText('after', examples('policy delete shop/orders'))
-    .action(async (key: string, _options: unknown, command: Command) => {
-      await clientOf(session, command).delete(pathOf(key));
-      print(session, command, { deleted: key }, () => `deleted ${printable(key)}\n`);
-    });
+  messageOption(
+    group
+      .command('delete <namespace/name>')
+      .description('delete a policy; it stops to apply at once')
+      .addHelpText('after', examples('policy delete shop/orders', "policy delete shop/orders -m 'unused'")),
+  ).action(async (key: string, { message }: { readonly message?: string }, command: Command) => {
+    checkKey(key);
+    const [namespace = '', name = ''] = key.split('/');
+    const path = `/v1/policies/${encodeURIComponent(namespace)}/${encodeURIComponent(name)}`;
+    const query = message === undefined ? '' : `?message=${encodeURIComponent(message)}`;
+    await clientOf(session, command).delete(`${path}${query}`);
+    print(session, command, { deleted: key }, () => `deleted ${printable(key)}\n`);
+  });
+  for (const command of policyRevisionCommands(session)) group.addCommand(command);
   return group;
 }
 
-function pathOf(key: string): string {
+type PastOption = { readonly revision?: number };
+
+function checkKey(key: string): void {
   const [namespace, name, ...more] = key.split('/');
   if (!namespace || !name || more.length > 0) {
     throw new MeshError('usage', `${quote(key)} is not namespace/name`, { fix: 'write it as shop/orders' });
   }
-  return `/v1/policies/${encodeURIComponent(namespace)}/${encodeURIComponent(name)}`;
 }

@@ -8,6 +8,7 @@ import {
   formatAgentStatus,
   formatOutlooks,
   formatSeconds,
+  policyRevisionPairs,
   sourcePairs,
 } from './agent-status-text.ts';
 import { type AdminClient, openAdminClient } from './client.ts';
@@ -72,6 +73,7 @@ export function formatStatus(status: StatusAnswer): string {
       'mesh',
       `revision ${status.revision}: ${count(status.entries, 'entry', 'entries')}, ${count(status.policies, 'policy', 'policies')}`,
     ],
+    ...policyRevisionPairs(status.policyRevision),
     ['audit log', `${status.auditSize} records`],
     ...ofMachine(['streams', `${status.streams}`]),
     ...nodesPairs(status),

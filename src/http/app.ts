@@ -29,6 +29,7 @@ import { addOpenApiRoutes } from './openapi-routes.ts';
 import { addPolicyRoutes } from './policy-routes.ts';
 import { problemMediaType, problemOf, type ReportFailure } from './problem.ts';
 import type { IsAdministrator } from './permit.ts';
+import { addRevisionRoutes, type RevisionPorts } from './revision-routes.ts';
 import { accessOf, type RouteAccess } from './roles.ts';
 import { addSystemRoutes, type SystemPorts } from './system-routes.ts';
 import { tlsSettings } from './tls-settings.ts';
@@ -42,6 +43,7 @@ export type AdminPorts = Omit<EntryPorts, 'isAdministrator'> &
   Omit<ReachPorts, 'administration'> &
   CaPorts &
   Omit<BanPorts, 'isAdministrator'> &
+  Omit<RevisionPorts, 'isAdministrator'> &
   SystemPorts &
   TokenPorts & {
     readonly nodes: NodePorts;
@@ -159,6 +161,7 @@ export async function createAdminApp(ports: AdminPorts, door: Door): Promise<Fas
   addOpenApiRoutes(app);
   addEntryRoutes(app, { ...ports, isAdministrator });
   addPolicyRoutes(app, ports);
+  addRevisionRoutes(app, { ...ports, isAdministrator }, access.trustDomain);
   addAuthzRoutes(app, ports, access.trustDomain);
   addReachRoutes(app, ports, access.trustDomain);
   addBanRoutes(app, { ...ports, isAdministrator }, access.trustDomain);

@@ -61,8 +61,9 @@ export function addEntryRoutes(app: FastifyInstance, { administration, isAdminis
     return { entry: entryView(deleted.entry), certificatesValidUntil: deleted.certificatesValidUntil };
   });
   addRoute(app, 'POST /v1/apply', async (request) => {
-    const { files, dryRun } = parseInput(applyBody, request.body, 'body_invalid');
-    const options = { dryRun: dryRun ?? false, permit: permit(request) };
+    const { files, ...asked } = parseInput(applyBody, request.body, 'body_invalid');
+    const { dryRun = false, message = '', policiesOnly = false } = asked;
+    const options = { dryRun, message, policiesOnly, permit: permit(request) };
     return administration.apply(files, callerOf(request).actor, options);
   });
 }
@@ -98,4 +99,6 @@ export const applyBody = z.strictObject({
     .min(1)
     .max(256),
   dryRun: z.boolean().optional(),
+  message: text.optional(),
+  policiesOnly: z.boolean().optional(),
 });

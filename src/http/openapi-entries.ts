@@ -18,7 +18,8 @@ import {
   time,
 } from './openapi-route.ts';
 import { pageQuery } from './page.ts';
-import type { PolicyView } from './policy-routes.ts';
+import { policiesQuery, type PolicyView } from './policy-routes.ts';
+import { deleteQuery, pastQuery } from './revision-routes.ts';
 
 const entrySchema: z.ZodType<EntryView> = z.object({
   id: z.string(),
@@ -223,26 +224,29 @@ export const entryDocs = {
         ...documentCodes,
         'policy_unsupported',
         'policy_invalid',
+        'policy_message_invalid',
         'entry_exists',
         'grant_invalid',
         ...entryCodes,
       ],
     },
     'GET /v1/policies': {
-      summary: 'a page of policies, without their text',
-      query: pageQuery,
+      summary: 'a page of policies, without their text; those in force, or those of a revision',
+      query: policiesQuery,
       answers: { 200: json(policyPageSchema) },
-      codes: [],
+      codes: ['policy_revision_not_found'],
     },
     'GET /v1/policies/:namespace/:name': {
-      summary: 'one policy with its text',
+      summary: 'one policy with its text, as it is in force or was in a revision',
+      query: pastQuery,
       answers: { 200: json(policyWithSourceSchema) },
-      codes: ['policy_not_found'],
+      codes: ['policy_not_found', 'policy_revision_not_found'],
     },
     'DELETE /v1/policies/:namespace/:name': {
       summary: 'deletes a policy',
+      query: deleteQuery,
       answers: { 204: null },
-      codes: ['policy_not_found', 'revision_conflict'],
+      codes: ['policy_not_found', 'policy_message_invalid', 'revision_conflict'],
     },
     'POST /v1/authz/who-can': {
       summary:

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { count, json, keyId, revision, type RouteDocs, text, time } from './openapi-route.ts';
+import { count, json, keyId, revision, type RouteDocs, sha256, text, time } from './openapi-route.ts';
 import { conditionCodes } from './condition.ts';
 import type { SourceReport, StatusReport, WorkloadOutlook } from './status-report.ts';
 import { bundleQuery, openMetricsType } from './system-routes.ts';
@@ -65,6 +65,7 @@ export const statusSchema: z.ZodType<Travelled<StatusReport>> = readinessSchema.
   revision,
   entries: count,
   policies: count,
+  policyRevision: z.object({ number: count, id: sha256 }).nullable(),
   auditSize: count,
   streams: count,
   authorities: z.array(z.object({ kind: z.enum(['root', 'intermediate']), keyId, notAfter: time })),

@@ -6,6 +6,7 @@ import { banDocs } from './openapi-bans.ts';
 import { entryDocs } from './openapi-entries.ts';
 import { keyDocs } from './openapi-keys.ts';
 import { nodeDocs } from './openapi-nodes.ts';
+import { revisionDocs } from './openapi-revisions.ts';
 import { problemSchema, type RouteAnswer, type RouteDoc, type RouteDocs } from './openapi-route.ts';
 import { systemDocs } from './openapi-system.ts';
 import { statusOf } from './problem.ts';
@@ -23,6 +24,7 @@ export const routeDocs: Readonly<Record<RouteName, RouteDoc>> = {
   ...keyDocs.routes,
   ...nodeDocs.routes,
   ...accessDocs.routes,
+  ...revisionDocs.routes,
 };
 
 /** A JSON value, as far as a document is made of it. */
@@ -75,7 +77,15 @@ export function createOpenApiDocument(closed = false): JsonObject {
   };
 }
 
-const rooms: readonly RouteDocs[] = [systemDocs, entryDocs, banDocs, keyDocs, nodeDocs, accessDocs];
+const rooms: readonly RouteDocs[] = [
+  systemDocs,
+  entryDocs,
+  banDocs,
+  keyDocs,
+  nodeDocs,
+  accessDocs,
+  revisionDocs,
+];
 
 function namedSchemas(): ReadonlyMap<z.ZodType, string> {
   return new Map(

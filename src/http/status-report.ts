@@ -1,4 +1,5 @@
 import type { AttestationMethod } from '../identity/node.ts';
+import type { PolicyInForce } from '../identity/policy-revision.ts';
 import type { Condition } from './condition.ts';
 
 /** What `GET /v1/status` and `countersign status` tell. Times are serialised as RFC 3339. */
@@ -41,6 +42,8 @@ export type StatusReport = {
   readonly revision: number;
   readonly entries: number;
   readonly policies: number;
+  /** Null while there was no revision of policies. */
+  readonly policyRevision: PolicyInForce | null;
   /** Leaves of the audit log. */
   readonly auditSize: number;
   /** Open streams of proxies. */
@@ -155,6 +158,8 @@ export type AgentStatusReport = Pick<
   };
   /** Null until there is one. */
   readonly policy: {
+    /** Null while the server knows of none. */
+    readonly revision: PolicyInForce | null;
     readonly maxStalenessSeconds: number;
     /** When every call is denied if the server is away from now on. */
     readonly deniesAt: Date;

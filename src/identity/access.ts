@@ -19,6 +19,8 @@ const reaches = {
   'entries:write': 'namespaced',
   'policies:read': 'namespaced',
   'policies:write': 'namespaced',
+  /** Moving the number of the policies ahead, which cannot be undone. */
+  'policies:renumber': 'mesh',
   'authz:explain': 'namespaced',
   /** Sending documents; what each of them is says what else it takes. */
   'documents:apply': 'namespaced',

@@ -1,21 +1,15 @@
 import type { Actor } from '../audit/event.ts';
-import type { Snapshot } from '../authz/snapshot.ts';
 import type { Clock } from '../clock.ts';
 import { MeshError, quote } from '../errors.ts';
 import { type Ban, type BanInput, banKey, lastsAsLong, parseBan, parseBanTarget, sameBan } from './ban.ts';
-import {
-  type AdminGrant,
-  type AdminGrantInput,
-  maxGrants,
-  parseAdminGrant,
-  sameGrant,
-} from './admin-grant.ts';
+import { type AdminGrant, type AdminGrantInput, parseAdminGrant, sameGrant } from './admin-grant.ts';
 import { type Breathe, inBreaths } from './breath.ts';
-import { compileMesh, type CurrentMesh, type MeshHolder, type MeshSettings } from './current-mesh.ts';
+import type { CurrentMesh, MeshHolder, MeshSettings } from './current-mesh.ts';
 import type { EntryInput, RegistrationEntry } from './entry.ts';
 import { formatEntry, parseEntry, sameEntry } from './entry-parse.ts';
 import type { CommitMesh, Mesh } from './mesh.ts';
-import { maxAliases, type NodeAlias } from './node-alias.ts';
+import { follow, stampPlan } from './mesh-step.ts';
+import type { NodeAlias } from './node-alias.ts';
 import { demandAliases, entriesOfAlias } from './node-alias-use.ts';
 import type { Permit } from './permit.ts';
 import {
@@ -26,6 +20,8 @@ import {
   planInSteps,
   type SourceFile,
 } from './plan.ts';
+import { createPolicyEdits, editStep, type PolicyEdits, type PolicyHistory, revise } from './policy-edits.ts';
+import { type PolicySigner, revisionEvent, withoutReason } from './policy-revision.ts';
 import { createTurns, type Turns } from './turns.ts';
 
 export type ApplyResult = {
@@ -34,8 +30,17 @@ export type ApplyResult = {
   readonly changes: readonly AppliedChange[];
 };
 
+export type ApplyOptions = {
+  readonly dryRun: boolean;
+  readonly permit?: Permit;
+  /** Why policies change; kept with their revision. */
+  readonly message?: string;
+  /** Refuses documents of other kinds. */
+  readonly policiesOnly?: boolean;
+};
+
 /** The one way to change the mesh. Every change is durable, with its audit events, before its promise resolves. */
-export type Administration = {
+export type Administration = PolicyEdits & {
   readonly current: () => Mesh;
   /** @throws MeshError `entry_exists`, `entry_invalid`, `spiffe_id_*`, `selector_invalid`, `entry_label_conflict` */
   readonly createEntry: (input: EntryInput, actor: Actor, permit?: Permit) => Promise<RegistrationEntry>;
@@ -53,13 +58,7 @@ export type Administration = {
     permit?: Permit,
   ) => Promise<{ readonly entry: RegistrationEntry; readonly certificatesValidUntil: Date | null }>;
   /** Entries, policies, node aliases and grants of many files, all or nothing; idempotent. What the files do not name stays. */
-  readonly apply: (
-    files: readonly SourceFile[],
-    actor: Actor,
-    options: { readonly dryRun: boolean; readonly permit?: Permit },
-  ) => Promise<ApplyResult>;
-  /** @param key `namespace/name`. @throws MeshError `policy_not_found` */
-  readonly deletePolicy: (key: string, actor: Actor) => Promise<void>;
+  readonly apply: (files: readonly SourceFile[], actor: Actor, options: ApplyOptions) => Promise<ApplyResult>;
   /** @throws MeshError `grant_invalid`, `grant_exists`, `spiffe_id_*` */
   readonly createGrant: (input: AdminGrantInput, actor: Actor) => Promise<AdminGrant>;
   /** @throws MeshError `grant_not_found` */
@@ -87,6 +86,9 @@ export type AdministrationParts = {
   readonly holder: MeshHolder;
   readonly settings: MeshSettings;
   readonly commit: CommitMesh;
+  /** Of revisions of policies, and what is kept of them. */
+  readonly signer: PolicySigner;
+  readonly history: PolicyHistory;
   /** Until when a certificate issued under an entry is valid; null when none is. */
   readonly latestExpiry: (entryId: string, now: Date) => Promise<Date | null>;
   /** The same for each of these SPIFFE IDs. */
@@ -96,14 +98,8 @@ export type AdministrationParts = {
   readonly breathe?: Breathe;
 };
 
-// Beyond this a change takes long enough for callers to notice.
-const maxEntries = 100_000;
-const maxPolicies = 20_000;
-const maxBans = 10_000;
 const longestPreparationMs = 10_000;
 const maxNamedEntries = 5;
-const noAliases: NonNullable<Mesh['aliases']> = new Map();
-const noGrants: NonNullable<Mesh['grants']> = new Map();
 
 /**
  * Edits happen one after the other: each is planned on the state the one before it left. While one is read and compiled,
@@ -172,26 +168,19 @@ export function createAdministration(parts: AdministrationParts): Administration
         // Asked afterwards: an issuance that was under way when the entry fell is counted too.
         return { entry, certificatesValidUntil: await parts.latestExpiry(id, clock.now()) };
       }),
-    apply: (files, actor, { dryRun, permit }) =>
+    apply: (files, actor, { dryRun, permit, message = '', policiesOnly }) =>
       inEdit(async () => {
-        const steps = planInSteps(holder.current(), files, settings, permit);
+        const policyStep = editStep(message);
+        const steps = planInSteps(holder.current(), files, settings, permit, policiesOnly);
         const read = (await inBreaths(steps, breathe)) ?? emptyPlan;
         // Bans may have come while it was read.
-        const plan = stampPlan(read, holder.current().mesh.revision + 1);
+        const plan = { ...stampPlan(read, holder.current().mesh.revision + 1), policyStep };
         const { putEntries, putPolicies, putAliases, putGrants } = plan;
         const idle = putEntries.length + putPolicies.length + putAliases.length + putGrants.length === 0;
         if (!idle) await takeEdit(plan, actor, dryRun);
         return { revision: holder.current().mesh.revision, changes: plan.changes };
       }),
-    deletePolicy: (key, actor) =>
-      inEdit(async () => {
-        if (!holder.current().mesh.policies.has(key)) {
-          throw new MeshError('policy_not_found', `there is no policy ${quote(key)}`, {
-            fix: 'see `countersign policy list`',
-          });
-        }
-        await takeEdit({ ...emptyPlan, deletePolicies: [key] }, actor);
-      }),
+    ...createPolicyEdits({ current: holder.current, history: parts.history, inEdit, takeEdit, breathe }),
     createGrant: (input, actor) =>
       inEdit(async () => {
         const { mesh } = holder.current();
@@ -307,84 +296,22 @@ async function take(
 
 /** Stores a plan, then puts what it leads to in force. */
 async function put(
-  { holder, settings, commit, clock }: AdministrationParts,
+  { holder, settings, commit, clock, signer }: AdministrationParts,
   plan: MeshPlan,
   actor: Actor,
   next: CurrentMesh = follow(holder.current(), plan, settings),
 ): Promise<void> {
-  await commit(changeOf(plan, holder.current(), actor, clock.now()));
-  holder.replace(next);
-}
-
-/** The mesh that a plan leads to. */
-function follow(current: CurrentMesh, plan: MeshPlan, settings: MeshSettings, ready?: Snapshot): CurrentMesh {
-  const { mesh } = current;
-  const entries = stepped(
-    mesh.entries,
-    plan.deleteEntries,
-    keyed(plan.putEntries, ({ id }) => id),
-  );
-  const documents = stepped(
-    mesh.policies,
-    plan.deletePolicies,
-    plan.putPolicies.map(({ document }) => [document.key, document]),
-  );
-  const policies = stepped(
-    current.policies,
-    plan.deletePolicies,
-    plan.putPolicies.map(({ document, policy }) => [document.key, policy]),
-  );
-  const bans = stepped(mesh.bans, plan.deleteBans.map(banKey), keyed(plan.putBans, banKey));
-  const aliases = stepped(
-    mesh.aliases ?? noAliases,
-    plan.deleteAliases,
-    keyed(plan.putAliases, ({ name }) => name),
-  );
-  const grants = stepped(
-    mesh.grants ?? noGrants,
-    plan.deleteGrants,
-    keyed(plan.putGrants, ({ name }) => name),
-  );
-  if (aliases.size > maxAliases) refuseSize(`${maxAliases} node aliases`);
-  if (grants.size > maxGrants) refuseSize(`${maxGrants} grants`);
-  if (entries.size > maxEntries) refuseSize(`${maxEntries} entries`);
-  if (documents.size > maxPolicies) refuseSize(`${maxPolicies} policies`);
-  if (bans.size > maxBans) refuseSize(`${maxBans} bans`);
-  const next = { revision: mesh.revision + 1, entries, policies: documents, bans, aliases, grants };
-  return compileMesh(next, policies, settings, current, ready);
-}
-
-/** The same plan for another revision than it was made for. */
-function stampPlan(plan: MeshPlan, revision: number): MeshPlan {
-  return {
-    ...plan,
-    putEntries: plan.putEntries.map((entry) => ({ ...entry, revision })),
-    putPolicies: plan.putPolicies.map(({ document, policy }) => ({
-      document: { ...document, revision },
-      policy,
-    })),
-    putAliases: plan.putAliases.map((alias) => ({ ...alias, revision })),
-    putGrants: plan.putGrants.map((grant) => ({ ...grant, revision })),
-  };
-}
-
-/** What stays as it is stays the same object, so that it is not indexed again. */
-function stepped<T>(
-  before: ReadonlyMap<string, T>,
-  gone: readonly string[],
-  put: readonly (readonly [string, T])[],
-): ReadonlyMap<string, T> {
-  if (gone.length + put.length === 0) return before;
-  const after = new Map(before);
-  for (const key of gone) after.delete(key);
-  for (const [key, value] of put) after.set(key, value);
-  return after;
-}
-
-function keyed<T>(values: readonly T[], keyOf: (value: T) => string): (readonly [string, T])[] {
-  return values.map((value) => [keyOf(value), value]);
-}
-
-function refuseSize(limit: string): never {
-  throw new MeshError('document_too_large', `a mesh holds at most ${limit}`, { fix: 'remove some first' });
+  const [current, time] = [holder.current(), clock.now()];
+  const change = changeOf(plan, current, actor, time);
+  const by = { signer, trustDomain: settings.trustDomain, author: actor, time };
+  const revised = await revise(current.mesh, next.mesh, plan, by);
+  if (revised === undefined) {
+    await commit(change);
+    holder.replace(next);
+    return;
+  }
+  const { action, record, changes } = revised;
+  const events = [...change.events, revisionEvent(action, record, change.revision)];
+  await commit({ ...change, policyRevision: { record, changes }, events });
+  holder.replace({ ...next, mesh: { ...next.mesh, policyRevision: withoutReason(record) } });
 }

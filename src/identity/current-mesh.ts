@@ -95,7 +95,11 @@ export function compileMesh(
   };
 }
 
-function readStoredPolicy(stored: PolicyDocument): Policy {
+/**
+ * Reads a policy that was stored.
+ * @throws MeshError `policy_invalid` naming it, `store_corrupt`
+ */
+export function readStoredPolicy(stored: PolicyDocument): Policy {
   try {
     const [document] = readDocuments({ file: stored.file, text: stored.source, firstLine: stored.line });
     if (document !== undefined) return parsePolicy(document);

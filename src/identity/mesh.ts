@@ -3,6 +3,7 @@ import type { AdminGrant } from './admin-grant.ts';
 import type { Ban, BanTarget } from './ban.ts';
 import type { RegistrationEntry } from './entry.ts';
 import type { NodeAlias } from './node-alias.ts';
+import type { NamespaceChanges, PolicyRevision, PolicyRevisionRecord } from './policy-revision.ts';
 
 /** A policy as its author wrote it; `authz/parse.ts` reads `source` again when the mesh is loaded. */
 export type PolicyDocument = {
@@ -31,6 +32,8 @@ export type Mesh = {
   readonly aliases?: ReadonlyMap<string, NodeAlias>;
   /** By name: who may administer. Absent where nobody knows, as above. */
   readonly grants?: ReadonlyMap<string, AdminGrant>;
+  /** What the policies are, together. Absent while there never was one, and where files alone say. */
+  readonly policyRevision?: PolicyRevision;
 };
 
 /** One step from a revision to the next: all of it is stored with its events, or nothing is. */
@@ -48,7 +51,15 @@ export type MeshChange = {
   readonly deleteAliases: readonly string[];
   readonly putGrants?: readonly AdminGrant[];
   readonly deleteGrants?: readonly string[];
+  /** INVARIANT: there whenever policies change, and whenever what is said of them does. */
+  readonly policyRevision?: NewPolicyRevision;
   readonly events: readonly AuditEvent[];
+};
+
+/** A revision, and what it changed. */
+export type NewPolicyRevision = {
+  readonly record: PolicyRevisionRecord;
+  readonly changes: readonly NamespaceChanges[];
 };
 
 /**

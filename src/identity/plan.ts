@@ -16,6 +16,7 @@ import type { MeshChange, PolicyDocument } from './mesh.ts';
 import { aliasEvent, aliasKind, type NodeAlias, readAliasDocument, sameAlias } from './node-alias.ts';
 import { demandAliases, namingAlias } from './node-alias-use.ts';
 import type { Permit } from './permit.ts';
+import type { PolicyStep } from './policy-edits.ts';
 
 /** One file of YAML documents, as read by whoever calls. */
 export type SourceFile = { readonly file: string; readonly text: string };
@@ -39,6 +40,8 @@ export type MeshPlan = {
   readonly putGrants: readonly AdminGrant[];
   readonly deleteGrants: readonly string[];
   readonly changes: readonly AppliedChange[];
+  /** Why its policies change; absent for an edit that nobody has said anything of. */
+  readonly policyStep?: PolicyStep;
 };
 
 /** A plan that does nothing, to build others from. */
@@ -75,6 +78,7 @@ export function planApply(
 /**
  * The same in small steps: ten thousand policies take seconds to read.
  * @param permit asked about each document, in their order, whether or not it would change anything
+ * @param policiesOnly refuses documents of other kinds
  * @throws MeshError as {@link planApply}; `forbidden`, and `entry_exists` for an id of somebody else's
  */
 export function* planInSteps(
@@ -82,6 +86,7 @@ export function* planInSteps(
   files: readonly SourceFile[],
   settings: MeshSettings,
   permit?: Permit,
+  policiesOnly = false,
 ): Steps<MeshPlan> {
   const revision = current.mesh.revision + 1;
   const seen = new Map<string, Place>();
@@ -95,6 +100,7 @@ export function* planInSteps(
   for (const file of files) documents.push(...(yield* readInSteps(file)));
   for (const document of documents) {
     yield;
+    if (policiesOnly && document.kind !== policyKind) refuseKind(document, policyKind);
     if (document.kind === entryKind) {
       const { input, locate } = readEntryDocument(document);
       const entry = parseEntry(input, settings, revision, locate);
@@ -135,14 +141,7 @@ export function* planInSteps(
       changes.push({ kind: 'grant', key: grant.name, action });
       if (action !== 'unchanged') putGrants.push(grant);
     } else {
-      throw document.root
-        .mapping(document.root.entries().map(({ key }) => key))
-        .required('kind')
-        .error(
-          'document_kind_unknown',
-          `${quote(document.kind)} is not known`,
-          `use ${entryKind}, ${policyKind}, ${aliasKind} or ${grantKind}`,
-        );
+      refuseKind(document, `${entryKind}, ${policyKind}, ${aliasKind} or ${grantKind}`);
     }
   }
   // Last: an alias may stand behind the entries that name it.
@@ -234,10 +233,19 @@ function storePolicy(policy: Policy, document: YamlDocument, revision: number): 
   };
 }
 
+function refuseKind({ root, kind }: YamlDocument, known: string): never {
+  throw root
+    .mapping(root.entries().map(({ key }) => key))
+    .required('kind')
+    .error('document_kind_unknown', `${quote(kind)} is not known here`, `use ${known}`);
+}
+
 /** The same text at the same place: where it stands matters, because reasons point there. */
-function samePolicy(a: PolicyDocument, b: PolicyDocument): boolean {
+export function samePolicy(a: SourceOfPolicy, b: SourceOfPolicy): boolean {
   return a.sha256 === b.sha256 && a.file === b.file && a.line === b.line;
 }
+
+type SourceOfPolicy = Pick<PolicyDocument, 'sha256' | 'file' | 'line'>;
 
 function refuseSecond(seen: Map<string, Place>, name: string, place: Place): void {
   const first = seen.get(name);

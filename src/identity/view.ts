@@ -5,6 +5,7 @@ import type { JwtBundle } from '../spiffe/jwt-bundle.ts';
 import { type Ban, banKey, type BanTarget } from './ban.ts';
 import type { RegistrationEntry } from './entry.ts';
 import type { Mesh, PolicyDocument } from './mesh.ts';
+import type { PolicyRevision } from './policy-revision.ts';
 
 /** What the server decides for all its nodes. */
 export type ViewSettings = {
@@ -61,6 +62,7 @@ export type ViewDelta = {
   readonly crls: readonly Uint8Array[] | undefined;
   readonly outgoing: readonly OutgoingIssuer[] | undefined;
   readonly settings: ViewSettings | undefined;
+  readonly policyRevision: PolicyRevision | undefined;
 };
 
 /** What views are made of, at one moment. */
@@ -91,11 +93,17 @@ export function createViewMaker(): MakeView {
     const key = known.join('\n');
     let entries = entriesOf.get(key);
     if (entries === undefined) entriesOf.set(key, (entries = mergeEntries(known, byName)));
-    const { policies } = mesh;
+    const { policies, policyRevision } = mesh;
     return {
       ...source,
       revision,
-      mesh: { revision: mesh.revision, entries, policies, bans: bans(mesh.bans) },
+      mesh: {
+        revision: mesh.revision,
+        entries,
+        policies,
+        bans: bans(mesh.bans),
+        ...(policyRevision === undefined ? {} : { policyRevision }),
+      },
     };
   };
 }
@@ -126,6 +134,10 @@ export function diffViews(before: NodeView, after: Omit<NodeView, 'revision'>): 
     crls: sameBytes(before.crls, after.crls) ? undefined : after.crls,
     outgoing: sameOutgoing(before.outgoing, after.outgoing) ? undefined : after.outgoing,
     settings: sameSettings(before.settings, after.settings) ? undefined : after.settings,
+    policyRevision:
+      before.mesh.policyRevision?.signature === after.mesh.policyRevision?.signature
+        ? undefined
+        : after.mesh.policyRevision,
   };
   return isEmpty(delta) && before.mesh.revision === after.mesh.revision ? undefined : delta;
 }
@@ -142,9 +154,11 @@ export function applyDelta(view: NodeView, delta: ViewDelta): NodeView {
     );
   }
   const { mesh } = view;
+  const policyRevision = delta.policyRevision ?? mesh.policyRevision;
   return {
     revision: delta.revision,
     mesh: {
+      ...(policyRevision === undefined ? {} : { policyRevision }),
       revision: delta.meshRevision,
       entries: step(mesh.entries, delta.deleteEntries, delta.putEntries, ({ id }) => id),
       policies: step(mesh.policies, delta.deletePolicies, delta.putPolicies, ({ key }) => key),
@@ -260,7 +274,14 @@ function isEmpty(delta: ViewDelta): boolean {
   const { putEntries, deleteEntries, putPolicies, deletePolicies, putBans, deleteBans } = delta;
   const lists = [putEntries, deleteEntries, putPolicies, deletePolicies, putBans, deleteBans];
   // A list of revocation lists that has become empty is a change as well.
-  const wholes = [delta.bundle, delta.jwtBundle, delta.crls, delta.outgoing, delta.settings];
+  const wholes = [
+    delta.bundle,
+    delta.jwtBundle,
+    delta.crls,
+    delta.outgoing,
+    delta.settings,
+    delta.policyRevision,
+  ];
   return lists.every(({ length }) => length === 0) && wholes.every((whole) => whole === undefined);
 }
 

@@ -126,15 +126,19 @@ export async function attestNode(
 
 /**
  * The updates of the view, until it fails or the signal aborts.
+ * @param about what the server is told: `policyNumber` is that of the policy revision in force, 0 for none
  * @throws MeshError; `server_unreachable` also when nothing comes in time
  */
 export async function* watchView(
   client: NodeClient,
-  agentVersion: string,
+  about: { readonly agentVersion: string; readonly policyNumber: number },
   signal: AbortSignal,
   { connectMs, firstViewMs } = defaultLinkTimes,
 ): AsyncGenerator<ViewUpdate> {
-  const call: ClientReadableStream<ViewUpdate> = client.watchView({ agentVersion });
+  const call: ClientReadableStream<ViewUpdate> = client.watchView({
+    agentVersion: about.agentVersion,
+    policyNumber: BigInt(about.policyNumber),
+  });
   const cancel = () => call.cancel();
   signal.addEventListener('abort', cancel, { once: true });
   // A channel waits for ever for a peer that takes the connection and says nothing.

@@ -195,7 +195,9 @@ export async function openNodeLink(parts: NodeLinkParts): Promise<NodeLink> {
       const { client, identity } = currentLine();
       let isRefused = false;
       try {
-        for await (const message of watchView(client, parts.agentVersion, cut, times)) {
+        const policyNumber = view?.mesh.policyRevision?.number ?? 0;
+        const about = { agentVersion: parts.agentVersion, policyNumber };
+        for await (const message of watchView(client, about, cut, times)) {
           update(message);
           identities.taken(identity);
           failures = 0;

@@ -93,6 +93,8 @@ export type NodeServiceOptions = {
   readonly delivering?: (node: AttestedNode, issued: IssuedX509, bundle: TrustBundle) => void;
   /** A node has shown its certificate, which it was sent together with a bundle. */
   readonly seen?: (peer: NodePeer) => void;
+  /** A node says which policy revision it has enforced last; 0 for none. Not proven. */
+  readonly enforces?: (node: string, policyNumber: number) => void;
   /** Where it is noted which nodes are there. */
   readonly presences?: NodePresences;
   /** Judges what somebody has shown to an agent over the network; without it no certificate is renewed so. */
@@ -224,8 +226,10 @@ export function createNodeService(options: NodeServiceOptions): GrpcService {
     async (call, ended) => {
       const peer = tlsPeerOf(call);
       const { node } = judge(peer);
+      const policyNumber = integerOf(call.request.policyNumber, 'a number');
       await hold(node.name, () => {
         const present = options.presences?.opened(node.name, call.request.agentVersion);
+        options.enforces?.(node.name, policyNumber);
         return serveView({
           call,
           judge: () => judge(peer).node,

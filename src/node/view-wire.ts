@@ -9,6 +9,7 @@ import { makeBundle, type TrustBundle } from '../spiffe/bundle.ts';
 import { SpiffeId, TrustDomain } from '../spiffe/id.ts';
 import { isKeyId, type JwtBundle } from '../spiffe/jwt-bundle.ts';
 import type * as wire from '../wire/node.ts';
+import { policyRevisionFromWire, policyRevisionToWire } from './policy-wire.ts';
 import { dateOf, integerOf, required } from './wire-values.ts';
 
 /** A view as it travels. */
@@ -25,6 +26,7 @@ export function viewToWire(view: NodeView): wire.View {
     jwtBundle: jwtBundleToWire(view.jwtBundle),
     revocationLists: { lists: view.crls.map(asBuffer) },
     outgoingIssuers: outgoingToWire(view.outgoing),
+    policyRevision: mesh.policyRevision && policyRevisionToWire(mesh.policyRevision),
   };
 }
 
@@ -48,6 +50,9 @@ export function viewFromWire(view: wire.View): NodeView {
         entries: mapOf(view.entries.map(entryOf(trustDomain)), ({ id }) => id),
         policies: mapOf(view.policies.map(policyFromWire), ({ key }) => key),
         bans: mapOf(view.bans.map(banFromWire), banKey),
+        ...(view.policyRevision === undefined
+          ? {}
+          : { policyRevision: policyRevisionFromWire(view.policyRevision) }),
       },
       bundle: bundleFromWire(required(view.x509Bundle, 'bundle'), trustDomain),
       jwtBundle: jwtBundleFromWire(required(view.jwtBundle, 'JWT bundle'), trustDomain),
@@ -76,6 +81,7 @@ export function deltaToWire(delta: ViewDelta): wire.ViewDelta {
     revocationLists: crls && { lists: crls.map(asBuffer) },
     outgoingIssuers: outgoing && outgoingToWire(outgoing),
     settings: settings && settingsToWire(settings),
+    policyRevision: delta.policyRevision && policyRevisionToWire(delta.policyRevision),
   };
 }
 
@@ -104,6 +110,7 @@ export function deltaFromWire(delta: wire.ViewDelta, trustDomain: TrustDomain): 
       crls: delta.revocationLists?.lists.map((der) => new Uint8Array(der)),
       outgoing: delta.outgoingIssuers && outgoingFromWire(delta.outgoingIssuers),
       settings,
+      policyRevision: delta.policyRevision && policyRevisionFromWire(delta.policyRevision),
     };
   });
 }

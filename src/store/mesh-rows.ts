@@ -36,6 +36,7 @@ export function meshOf(stored: StoredMesh): Mesh {
     bans: new Map(stored.bans.map(banOf).map((ban) => [banKey(ban), ban])),
     aliases: new Map(stored.aliases.map((row) => [row.name, aliasOf(row)])),
     grants: new Map(stored.grants.map((grant) => [grant.name, grant])),
+    ...(stored.policyRevision === null ? {} : { policyRevision: stored.policyRevision }),
   };
 }
 

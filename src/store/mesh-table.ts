@@ -1,9 +1,9 @@
 import { MeshError } from '../errors.ts';
-import type { PolicyDocument } from '../identity/mesh.ts';
 import type { Database } from './database.ts';
 import { readGrants, storeGrants } from './grant-table.ts';
 import { readAliases, storeAliases } from './node-tables.ts';
 import type { BanRow, EntryRow, StoreChange, StoredMesh } from './protocol.ts';
+import { readActiveRevision, readPolicies, storePolicies } from './revision-table.ts';
 
 /**
  * Stores one step of the mesh, inside the caller's transaction.
@@ -27,13 +27,7 @@ export function storeMesh(db: Database, change: Extract<StoreChange, { kind: 'me
   const deleteEntry = db.prepare('DELETE FROM entries WHERE id = ?');
   for (const id of change.deleteEntries) deleteEntry.run(id);
   for (const entry of change.putEntries) putEntry(db, entry);
-  const deletePolicy = db.prepare('DELETE FROM policies WHERE key = ?');
-  for (const key of change.deletePolicies) deletePolicy.run(key);
-  const putPolicy = db.prepare(
-    `INSERT OR REPLACE INTO policies (key, source, file, line, sha256, revision)
-     VALUES (@key, @source, @file, @line, @sha256, @revision)`,
-  );
-  for (const policy of change.putPolicies) putPolicy.run(policy);
+  storePolicies(db, change);
   const deleteBan = db.prepare('DELETE FROM bans WHERE kind = ? AND value = ?');
   for (const { kind, value } of change.deleteBans) deleteBan.run(kind, value);
   const putBan = db.prepare(
@@ -52,11 +46,8 @@ export function readMesh(db: Database): StoredMesh {
   return db.transaction(() => ({
     revision: Number(db.prepare('SELECT revision FROM mesh WHERE id = 1').pluck().get()),
     entries: db.prepare<[], StoredEntry>('SELECT * FROM entries ORDER BY id').all().map(entryRow),
-    policies: db
-      .prepare<[], PolicyDocument>(
-        'SELECT key, source, file, line, sha256, revision FROM policies ORDER BY key',
-      )
-      .all(),
+    policies: readPolicies(db),
+    policyRevision: readActiveRevision(db),
     bans: db.prepare<[], StoredBan>('SELECT * FROM bans ORDER BY kind, value').all().map(banRow),
     aliases: readAliases(db),
     grants: readGrants(db),

@@ -9,6 +9,7 @@ import { nodes } from './migrations/0007-nodes.ts';
 import { nodeAliases } from './migrations/0008-node-aliases.ts';
 import { access } from './migrations/0009-access.ts';
 import { tokenKeys } from './migrations/0010-token-keys.ts';
+import { policyRevisions } from './migrations/0011-policy-revisions.ts';
 
 /**
  * Each takes the schema one version further. INVARIANT: one that was released is never changed; what it did wrong the
@@ -25,6 +26,7 @@ const migrations: readonly string[] = [
   nodeAliases,
   access,
   tokenKeys,
+  policyRevisions,
 ];
 
 /** The version of the schema this program writes; `PRAGMA user_version` of the file. */

@@ -10,7 +10,9 @@ import type { BanTarget } from '../identity/ban.ts';
 import type { AttestedNode, JoinToken } from '../identity/node.ts';
 import type { CoverageChange, CoverageRow, IssuedCertificate } from '../identity/coverage.ts';
 import type { NamedCertificates } from '../identity/revoked.ts';
-import type { PolicyDocument } from '../identity/mesh.ts';
+import type { NewPolicyRevision, PolicyDocument } from '../identity/mesh.ts';
+import type { PolicyPast } from '../identity/policy-edits.ts';
+import type { PolicyRevision, PolicyRevisionRecord } from '../identity/policy-revision.ts';
 import type { NodeAlias } from '../identity/node-alias.ts';
 
 // What travels between the store and its threads. Structured clones: plain data, no classes of ours.
@@ -73,6 +75,7 @@ export type StoreChange =
       readonly deleteAliases: readonly string[];
       readonly putGrants?: readonly AdminGrant[];
       readonly deleteGrants?: readonly string[];
+      readonly policyRevision?: NewPolicyRevision;
     }
   | {
       readonly kind: 'authorities';
@@ -83,6 +86,7 @@ export type StoreChange =
     }
   | { readonly kind: 'jwt_keys'; readonly slots: readonly JwtSlot[]; readonly bundleSequence: number }
   | ({ readonly kind: 'coverage' } & CoverageChange)
+  | { readonly kind: 'policy_revisions_dropped'; readonly through: number }
   | { readonly kind: 'meta'; readonly key: string; readonly value: string }
   | { readonly kind: 'token_created'; readonly token: AdminToken }
   | { readonly kind: 'token_revoked'; readonly id: string }
@@ -120,11 +124,24 @@ export type StoredMesh = {
   readonly bans: readonly BanRow[];
   readonly aliases: readonly NodeAlias[];
   readonly grants: readonly AdminGrant[];
+  readonly policyRevision: PolicyRevision | null;
 };
+
+/** A revision that is kept, and when it ceased to be in force: null for the one that is. */
+export type KeptRevision = { readonly number: number; readonly endedMs: number | null };
 
 /** Questions to the reader and their answers. */
 export type Questions = {
   mesh: { ask: null; answer: StoredMesh };
+  policyRevision: { ask: number; answer: PolicyRevisionRecord | null };
+  policyRevisions: {
+    ask: { readonly below: number; readonly limit: number };
+    answer: readonly NewPolicyRevision[];
+  };
+  policyPast: { ask: number; answer: PolicyPast };
+  policiesOf: { ask: number; answer: readonly Omit<PolicyDocument, 'source'>[] };
+  policyOf: { ask: { readonly number: number; readonly key: string }; answer: PolicyDocument | null };
+  keptRevisions: { ask: null; answer: readonly KeptRevision[] };
   authorities: { ask: null; answer: readonly StoredAuthority[] };
   jwtKeys: { ask: null; answer: readonly JwtSlot[] };
   jwtExpiries: { ask: null; answer: ReadonlyMap<string, Date> };

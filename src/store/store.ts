@@ -8,13 +8,16 @@ import type { Clock } from '../clock.ts';
 import { MeshError } from '../errors.ts';
 import type { AdminToken } from '../identity/admin-token.ts';
 import type { CoverageChange, CoverageRow, IssuedCertificate } from '../identity/coverage.ts';
-import type { CommitMesh, LoadMesh } from '../identity/mesh.ts';
+import type { CommitMesh, LoadMesh, NewPolicyRevision, PolicyDocument } from '../identity/mesh.ts';
+import type { PolicyPast } from '../identity/policy-edits.ts';
+import type { PolicyRevisionRecord } from '../identity/policy-revision.ts';
 import type { AttestedNode, JoinToken } from '../identity/node.ts';
 import type { NamedCertificates } from '../identity/revoked.ts';
 import type { Migration } from './backup.ts';
 import { type DirectoryLock, lockDataDirectory } from './lock.ts';
 import { banRowOf, entryRowOf, meshOf } from './mesh-rows.ts';
 import type {
+  KeptRevision,
   KeyOwner,
   LeafRecord,
   NamedQuestion,
@@ -31,7 +34,12 @@ import { createWriteQueue } from './write-queue.ts';
 
 /** What the store remembers by name, besides its tables. */
 export type MetaKey =
-  'trust_domain' | 'bundle_sequence' | 'authority_request' | 'jwt_bundle_sequence' | 'crl_number';
+  | 'trust_domain'
+  | 'bundle_sequence'
+  | 'authority_request'
+  | 'jwt_bundle_sequence'
+  | 'crl_number'
+  | 'policy_key';
 
 /** Whether the store can write. It may again when the disk has room, and after no other failure. */
 export type StoreHealth = { readonly ok: true } | { readonly ok: false; readonly cause: string };
@@ -45,6 +53,18 @@ export type Store = {
   readonly recordEvents: RecordEvents;
   readonly loadMesh: LoadMesh;
   readonly commitMesh: CommitMesh;
+  /** A revision of policies; null for one that is not kept. */
+  readonly policyRevision: (number: number) => Promise<PolicyRevisionRecord | null>;
+  /** Revisions below a number, the latest first. */
+  readonly policyRevisions: (below: number, limit: number) => Promise<readonly NewPolicyRevision[]>;
+  /** What leads back from the policies in force to those of a revision. */
+  readonly policyPast: (number: number) => Promise<PolicyPast>;
+  /** The policies of a revision that is kept, by their keys. */
+  readonly policiesOf: (number: number) => Promise<ReadonlyMap<string, Omit<PolicyDocument, 'source'>>>;
+  readonly policyOf: (number: number, key: string) => Promise<PolicyDocument | null>;
+  /** The oldest first. */
+  readonly keptRevisions: () => Promise<readonly KeptRevision[]>;
+  readonly dropRevisions: (through: number, events: readonly AuditEvent[]) => Promise<void>;
   /** When the last certificate issued under an entry and still valid at `now` runs out; null when none is. */
   readonly latestExpiry: (entryId: string, now: Date) => Promise<Date | null>;
   /** The same for each of these SPIFFE IDs, in their order. */
@@ -242,6 +262,16 @@ async function openLocked(
     commitMesh: async ({ events, putEntries, putBans, ...step }) => {
       const rows = { putEntries: putEntries.map(entryRowOf), putBans: putBans.map(banRowOf) };
       await write({ ...step, ...rows, kind: 'mesh' }, events);
+    },
+    policyRevision: (number) => ask('policyRevision', number),
+    policyRevisions: (below, limit) => ask('policyRevisions', { below, limit }),
+    policyPast: (number) => ask('policyPast', number),
+    policiesOf: async (number) =>
+      new Map((await ask('policiesOf', number)).map((policy) => [policy.key, policy])),
+    policyOf: (number, key) => ask('policyOf', { number, key }),
+    keptRevisions: () => ask('keptRevisions', null),
+    dropRevisions: async (through, events) => {
+      await write({ kind: 'policy_revisions_dropped', through }, events);
     },
     latestExpiry: async (entryId, now) => {
       const expiryMs = await ask('latestExpiry', { entryId, nowMs: now.getTime() });

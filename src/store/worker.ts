@@ -27,6 +27,14 @@ import {
   type WriteAnswer,
   type WriteBatch,
 } from './protocol.ts';
+import {
+  readKeptRevisions,
+  readPast,
+  readPoliciesOf,
+  readPolicyOf,
+  readRevision,
+  readRevisions,
+} from './revision-table.ts';
 import { readAuthorities, readCoverage, readUnexpired } from './rotation-tables.ts';
 import { readLatestExpiries, readLatestExpiry, readMeta, readToken, readTokens } from './state-tables.ts';
 import { type BatchWriter, createBatchWriter } from './writer.ts';
@@ -125,6 +133,18 @@ function read(db: Database, question: Question): unknown {
   switch (question.kind) {
     case 'mesh':
       return readMesh(db);
+    case 'policyRevision':
+      return readRevision(db, question.ask);
+    case 'policyRevisions':
+      return readRevisions(db, question.ask);
+    case 'policyPast':
+      return readPast(db, question.ask);
+    case 'policiesOf':
+      return readPoliciesOf(db, question.ask);
+    case 'policyOf':
+      return readPolicyOf(db, question.ask.number, question.ask.key);
+    case 'keptRevisions':
+      return readKeptRevisions(db);
     case 'authorities':
       return readAuthorities(db);
     case 'jwtKeys':

@@ -17,6 +17,7 @@ import {
   type WriteBatch,
   type WriteRequest,
 } from './protocol.ts';
+import { dropRevisions } from './revision-table.ts';
 import { storeAuthorities, storeCoverage } from './rotation-tables.ts';
 import { removeExpired, removeToken, storeMeta, storeToken } from './state-tables.ts';
 
@@ -79,6 +80,9 @@ function applyChange(db: Database, change: StoreChange): void {
       return;
     case 'coverage':
       storeCoverage(db, change);
+      return;
+    case 'policy_revisions_dropped':
+      dropRevisions(db, change.through);
       return;
     case 'meta':
       storeMeta(db, change.key, change.value);

@@ -89,6 +89,8 @@ export interface JwtBundle {
 export interface WatchViewRequest {
   /** For the record. */
   agentVersion: string;
+  /** The highest number of a policy revision that the agent has enforced; 0 for none. */
+  policyNumber: bigint;
 }
 
 export interface ViewUpdate {
@@ -106,7 +108,11 @@ export interface View {
   x509Bundle: X509Bundle | undefined;
   jwtBundle: JwtBundle | undefined;
   revocationLists: RevocationLists | undefined;
-  outgoingIssuers: OutgoingIssuers | undefined;
+  outgoingIssuers:
+    | OutgoingIssuers
+    | undefined;
+  /** What the policies of the view are, together; absent while there never was one. */
+  policyRevision: PolicyRevision | undefined;
 }
 
 export interface ViewDelta {
@@ -125,6 +131,7 @@ export interface ViewDelta {
   revocationLists: RevocationLists | undefined;
   settings: Settings | undefined;
   outgoingIssuers: OutgoingIssuers | undefined;
+  policyRevision: PolicyRevision | undefined;
 }
 
 export interface Settings {
@@ -160,6 +167,23 @@ export interface Policy {
   line: bigint;
   sha256: string;
   revision: bigint;
+}
+
+/** A signed statement of which policies are in force. */
+export interface PolicyRevision {
+  /** From 1; of two, the higher one is the later one. */
+  number: bigint;
+  /** SHA-256 of the names and texts of all policies, lower-case hex. */
+  id: string;
+  /** The revision before it: 0 and empty for none. */
+  parentNumber: bigint;
+  parentId: string;
+  timeMs: bigint;
+  /** SHA-256 of who made it and why, lower-case hex. */
+  recordSha256: string;
+  /** Ed25519: SubjectPublicKeyInfo, DER, and the signature. */
+  publicKey: Buffer;
+  signature: Buffer;
 }
 
 export interface BanTarget {
@@ -999,13 +1023,19 @@ export const JwtBundle: MessageFns<JwtBundle> = {
 };
 
 function createBaseWatchViewRequest(): WatchViewRequest {
-  return { agentVersion: "" };
+  return { agentVersion: "", policyNumber: 0n };
 }
 
 export const WatchViewRequest: MessageFns<WatchViewRequest> = {
   encode(message: WatchViewRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.agentVersion !== "") {
       writer.uint32(10).string(message.agentVersion);
+    }
+    if (message.policyNumber !== 0n) {
+      if (BigInt.asIntN(64, message.policyNumber) !== message.policyNumber) {
+        throw new globalThis.Error("value provided for field message.policyNumber of type int64 too large");
+      }
+      writer.uint32(16).int64(message.policyNumber);
     }
     return writer;
   },
@@ -1029,6 +1059,14 @@ export const WatchViewRequest: MessageFns<WatchViewRequest> = {
             }
 
             message.agentVersion = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.policyNumber = reader.int64() as bigint;
             continue;
           }
         }
@@ -1115,6 +1153,7 @@ function createBaseView(): View {
     jwtBundle: undefined,
     revocationLists: undefined,
     outgoingIssuers: undefined,
+    policyRevision: undefined,
   };
 }
 
@@ -1155,6 +1194,9 @@ export const View: MessageFns<View> = {
     }
     if (message.outgoingIssuers !== undefined) {
       OutgoingIssuers.encode(message.outgoingIssuers, writer.uint32(162).fork()).join();
+    }
+    if (message.policyRevision !== undefined) {
+      PolicyRevision.encode(message.policyRevision, writer.uint32(170).fork()).join();
     }
     return writer;
   },
@@ -1252,6 +1294,14 @@ export const View: MessageFns<View> = {
             message.outgoingIssuers = OutgoingIssuers.decode(reader, reader.uint32());
             continue;
           }
+          case 21: {
+            if (tag !== 170) {
+              break;
+            }
+
+            message.policyRevision = PolicyRevision.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1281,6 +1331,7 @@ function createBaseViewDelta(): ViewDelta {
     revocationLists: undefined,
     settings: undefined,
     outgoingIssuers: undefined,
+    policyRevision: undefined,
   };
 }
 
@@ -1336,6 +1387,9 @@ export const ViewDelta: MessageFns<ViewDelta> = {
     }
     if (message.outgoingIssuers !== undefined) {
       OutgoingIssuers.encode(message.outgoingIssuers, writer.uint32(162).fork()).join();
+    }
+    if (message.policyRevision !== undefined) {
+      PolicyRevision.encode(message.policyRevision, writer.uint32(170).fork()).join();
     }
     return writer;
   },
@@ -1463,6 +1517,14 @@ export const ViewDelta: MessageFns<ViewDelta> = {
             }
 
             message.outgoingIssuers = OutgoingIssuers.decode(reader, reader.uint32());
+            continue;
+          }
+          case 21: {
+            if (tag !== 170) {
+              break;
+            }
+
+            message.policyRevision = PolicyRevision.decode(reader, reader.uint32());
             continue;
           }
         }
@@ -1865,6 +1927,147 @@ export const Policy: MessageFns<Policy> = {
             }
 
             message.revision = reader.int64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBasePolicyRevision(): PolicyRevision {
+  return {
+    number: 0n,
+    id: "",
+    parentNumber: 0n,
+    parentId: "",
+    timeMs: 0n,
+    recordSha256: "",
+    publicKey: Buffer.alloc(0),
+    signature: Buffer.alloc(0),
+  };
+}
+
+export const PolicyRevision: MessageFns<PolicyRevision> = {
+  encode(message: PolicyRevision, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.number !== 0n) {
+      if (BigInt.asIntN(64, message.number) !== message.number) {
+        throw new globalThis.Error("value provided for field message.number of type int64 too large");
+      }
+      writer.uint32(8).int64(message.number);
+    }
+    if (message.id !== "") {
+      writer.uint32(18).string(message.id);
+    }
+    if (message.parentNumber !== 0n) {
+      if (BigInt.asIntN(64, message.parentNumber) !== message.parentNumber) {
+        throw new globalThis.Error("value provided for field message.parentNumber of type int64 too large");
+      }
+      writer.uint32(24).int64(message.parentNumber);
+    }
+    if (message.parentId !== "") {
+      writer.uint32(34).string(message.parentId);
+    }
+    if (message.timeMs !== 0n) {
+      if (BigInt.asIntN(64, message.timeMs) !== message.timeMs) {
+        throw new globalThis.Error("value provided for field message.timeMs of type int64 too large");
+      }
+      writer.uint32(40).int64(message.timeMs);
+    }
+    if (message.recordSha256 !== "") {
+      writer.uint32(50).string(message.recordSha256);
+    }
+    if (message.publicKey.length !== 0) {
+      writer.uint32(58).bytes(message.publicKey);
+    }
+    if (message.signature.length !== 0) {
+      writer.uint32(66).bytes(message.signature);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PolicyRevision {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePolicyRevision();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.number = reader.int64() as bigint;
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.id = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.parentNumber = reader.int64() as bigint;
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.parentId = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.timeMs = reader.int64() as bigint;
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.recordSha256 = reader.string();
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.publicKey = Buffer.from(reader.bytes());
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.signature = Buffer.from(reader.bytes());
             continue;
           }
         }

@@ -63,6 +63,7 @@ const status = {
   revision: evil,
   entries: 1,
   policies: 1,
+  policyRevision: { number: evil, id: evil },
   auditSize: evil,
   streams: evil,
   version: evil,
@@ -88,6 +89,21 @@ const ca = {
   doubt: evil,
 };
 const listedPolicy = { key: evil, revision: 1, file: evil, line: 1, sha256: evil };
+const revision = {
+  number: evil,
+  id: evil,
+  parent: { number: evil, id: evil },
+  restores: evil,
+  time: evil,
+  active: true,
+  author: { kind: evil },
+  message: evil,
+  changes: { created: evil, updated: evil, deleted: evil },
+  recordSha256: evil,
+  publicKey: evil,
+  signature: evil,
+};
+const moved = { ...revision, active: { number: evil, id: evil }, changes: [{ key: evil, action: evil }] };
 const token = { id: evil, role: evil, expiresAt: evil, label: evil };
 const event = { type: 'decision', time: evil, verdict: evil, source: evil, destination: evil, why: evil };
 
@@ -104,6 +120,16 @@ test.each([
   [['ca', 'status', '-o', 'json'], 200, JSON.stringify(ca)],
   [['status'], 200, JSON.stringify(status)],
   [['status', '-o', 'json'], 200, JSON.stringify(status)],
+  [['policy', 'log'], 200, page(revision)],
+  [['policy', 'log', '--verify'], 200, page(revision)],
+  [['policy', 'diff', '1', '2'], 200, page(listedPolicy)],
+  [
+    ['policy', 'show', '--revision', '1'],
+    200,
+    JSON.stringify({ ...revision, items: [listedPolicy], next: null }),
+  ],
+  [['policy', 'rollback'], 200, JSON.stringify(moved)],
+  [['policy', 'renumber', '--after', '1'], 200, JSON.stringify({ number: evil })],
   [['policy', 'show', 'a/b'], 200, JSON.stringify({ source: evil })],
   [['audit', 'list'], 200, page({ index: 0, leafHash: evil, personal: { path: evil }, event })],
   [['audit', 'list'], 200, page({ index: 0, leafHash: '', personal: {}, event: { type: { kind: evil } } })],

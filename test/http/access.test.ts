@@ -42,6 +42,7 @@ const guarded = [...routeAccess]
     const [method = '', pattern = ''] = route.split(' ');
     const path = pattern
       .replace(':namespace', 'shop')
+      .replace(':number', '1')
       .replace(':name', 'none')
       .replace(':id', 'none')
       .replace(':kind', 'serial')

@@ -34,6 +34,7 @@ import { createNodePresences } from '../../src/node/node-presence.ts';
 import { openNodeRegistry } from '../../src/node/node-registry.ts';
 import { openStore, type Store } from '../../src/store/store.ts';
 import { openJwt } from '../../src/up-jwt.ts';
+import { makePolicySigner } from '../harness/policy-signer.ts';
 import {
   type ClientCertificate,
   configuredAdmin,
@@ -163,6 +164,8 @@ export async function startHarness(
       holder,
       settings,
       commit: store.commitMesh,
+      signer: makePolicySigner(),
+      history: { revision: store.policyRevision, past: store.policyPast },
       latestExpiry: store.latestExpiry,
       latestExpiries: store.latestExpiries,
       clock,
@@ -178,6 +181,7 @@ export async function startHarness(
     recordEvents: store.recordEvents,
     queryAudit: store.queryAudit,
     namedCertificates: store.namedCertificates,
+    revisions: { page: store.policyRevisions, policiesOf: store.policiesOf, policyOf: store.policyOf },
     findToken: store.findToken,
     listTokens: store.listTokens,
     createToken: (token, event) => store.createToken(token, [event]),

@@ -78,6 +78,13 @@ test('every operation of a real server succeeds once, with an answer that is as 
   await call('POST', '/v1/apply', { files: [{ file: 'p.yaml', text: policy }] });
   await call('GET', '/v1/policies');
   await call('GET', '/v1/policies/shop/web');
+  const other = policy.replace('"GET"', '"POST"');
+  await call('POST', '/v1/apply', { files: [{ file: 'p.yaml', text: other }], message: 'post instead' });
+  await call('GET', '/v1/policy-revisions?limit=1');
+  await call('GET', '/v1/policy-revisions/active');
+  await call('GET', '/v1/policies/shop/web?policyRevision=1');
+  await call('POST', '/v1/policy-revisions/previous/activate', { message: 'back' });
+  await call('POST', '/v1/policy-revisions/renumber', { after: 10 });
   for (const method of ['GET', 'POST']) {
     await call('POST', '/v1/authz/check', { source: null, destination: web, method, path: '/' });
     await call('POST', '/v1/authz/who-can', { destination: web });

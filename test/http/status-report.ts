@@ -23,6 +23,7 @@ export function statusReport(startedAt: Date, trustDomain: string): StatusReport
     revision: 0,
     entries: 0,
     policies: 0,
+    policyRevision: null,
     auditSize: 0,
     streams: 0,
     authorities: [],

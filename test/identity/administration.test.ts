@@ -10,6 +10,7 @@ import { compileStoredMesh, createMeshHolder, type MeshHolder } from '../../src/
 import { SpiffeId, TrustDomain } from '../../src/spiffe/id.ts';
 import { openStore, type Store } from '../../src/store/store.ts';
 import { manualClock } from '../harness/manual-clock.ts';
+import { makePolicySigner } from '../harness/policy-signer.ts';
 
 const settings = {
   trustDomain: TrustDomain.parse('mesh.test'),
@@ -18,6 +19,7 @@ const settings = {
 };
 const actor: Actor = { kind: 'uid', uid: 0, role: 'admin' };
 const clock = manualClock();
+const signer = makePolicySigner();
 
 let directory: string;
 let store: Store;
@@ -45,6 +47,8 @@ async function open(): Promise<void> {
     holder,
     settings,
     commit: store.commitMesh,
+    signer,
+    history: { revision: store.policyRevision, past: store.policyPast },
     latestExpiry: store.latestExpiry,
     latestExpiries: store.latestExpiries,
     clock,

@@ -8,6 +8,7 @@ import type { MeshChange } from '../../src/identity/mesh.ts';
 import { SpiffeId, TrustDomain } from '../../src/spiffe/id.ts';
 import { createBreathe } from '../../src/up-breath.ts';
 import { manualClock, settle } from '../harness/manual-clock.ts';
+import { makePolicySigner, noHistory } from '../harness/policy-signer.ts';
 
 const actor: Actor = { kind: 'uid', uid: 0, role: 'admin' };
 const trustDomain = TrustDomain.parse('mesh.test');
@@ -26,6 +27,8 @@ function openMesh() {
   const mesh = createAdministration({
     holder,
     settings,
+    signer: makePolicySigner(),
+    history: noHistory,
     commit: async (change) => {
       expect(change.expectRevision).toBe(holder.current().mesh.revision);
       changes.push(change);
@@ -97,7 +100,7 @@ test('a ban does not wait for an edit that is being compiled, and the edit does 
   expect(current.bans.size).toBe(1);
   expect(changes.map(({ revision }) => revision)).toEqual([1, 2, 3, 4, 5]);
   // What the edit changed says so by the revision it was taken at.
-  expect(changes.at(-1)?.events.map((event) => 'revision' in event && event.revision)).toEqual([5, 5]);
+  expect(changes.at(-1)?.events.map((event) => 'revision' in event && event.revision)).toEqual([5, 5, 5]);
   expect(current.mesh.policies.get('shop/p0')?.revision).toBe(5);
   expect(current.registry.entry('orders')).toBe(current.mesh.entries.get('orders'));
   expect(current.mesh.entries.get('orders')?.revision).toBe(5);

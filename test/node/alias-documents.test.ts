@@ -5,6 +5,7 @@ import type { MeshChange } from '../../src/identity/mesh.ts';
 import { nodeSelector, nodeSelectorKinds, parseNodeSelector } from '../../src/identity/node-selector.ts';
 import { TrustDomain } from '../../src/spiffe/id.ts';
 import { manualClock } from '../harness/manual-clock.ts';
+import { makePolicySigner, noHistory } from '../harness/policy-signer.ts';
 import { entry } from '../harness/mesh.ts';
 
 const [cluster, zone] = ['k8s_psat:cluster:edge', 'k8s_psat:agent_node_label:zone:a'];
@@ -21,6 +22,8 @@ beforeEach(() => {
   mesh = createAdministration({
     holder,
     settings,
+    signer: makePolicySigner(),
+    history: noHistory,
     commit: async (change) => void committed.push(change),
     latestExpiry: async () => null,
     latestExpiries: async (ids) => ids.map(() => null),

@@ -168,7 +168,7 @@ test('a node holds so many streams open and no more: each costs us a look at eve
   const first = await open(client);
   const second = await open(client);
   expect([first.said, second.said, (await open(client)).said]).toEqual(['taken', 'taken', 'stream_limit']);
-  const updates = watchView(client, 'test', new AbortController().signal);
+  const updates = watchView(client, { agentVersion: 'test', policyNumber: 0 }, new AbortController().signal);
   await expect(updates.next()).rejects.toMatchObject({ code: 'stream_limit' });
   expect((await open(other)).said).toBe('taken');
   first.cancel();

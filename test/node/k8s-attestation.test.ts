@@ -212,7 +212,7 @@ test('an alias and what is behind it reach an open view at once', async () => {
     file(alias('zone-a', label('a')), alias('zone-b', label('b')), entryOf('a'), entryOf('b')),
   );
   const stop = new AbortController();
-  const updates = watchView(await attest(), 'test', stop.signal);
+  const updates = watchView(await attest(), { agentVersion: 'test', policyNumber: 0 }, stop.signal);
   expect(entriesOf(await updates.next())).toEqual(['ns-shop-sa-a']);
   // The alias becomes another.
   await admin('POST', '/v1/apply', file(alias('zone-b', 'k8s_psat:cluster:prod')));
@@ -241,7 +241,7 @@ test('the node becomes another with its labels, once it attests anew', async () 
   });
   api.answers.node = nodeObject({ labels: { 'topology.kubernetes.io/zone': 'q' } });
   const stop = new AbortController();
-  const updates = watchView(await attest(), 'test', stop.signal);
+  const updates = watchView(await attest(), { agentVersion: 'test', policyNumber: 0 }, stop.signal);
   expect(entriesOf(await updates.next())).toEqual([]);
   stop.abort();
 });

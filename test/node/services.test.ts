@@ -236,7 +236,7 @@ test('a renewed node may show its new certificate and the one before, no older o
 
 test('an evicted node is refused from the next call on, and its open stream ends', async () => {
   const node = client(await attest(tokenEvidence(await token('web-7'))));
-  const updates = watchView(node, 'test', new AbortController().signal);
+  const updates = watchView(node, { agentVersion: 'test', policyNumber: 0 }, new AbortController().signal);
   expect((await updates.next()).done).toBe(false);
   await admin('POST', '/v1/nodes/web-7/evict', {});
   await expect(renew(node)).rejects.toMatchObject({ code: 'node_refused' });
@@ -337,7 +337,11 @@ function ship(node: NodeClient, batch: Parameters<typeof writeShipment>[0]): Pro
 
 async function firstView(node: NodeClient) {
   const stop = new AbortController();
-  for await (const { kind } of watchView(node, 'test', stop.signal) as AsyncIterable<ViewUpdate>) {
+  for await (const { kind } of watchView(
+    node,
+    { agentVersion: 'test', policyNumber: 0 },
+    stop.signal,
+  ) as AsyncIterable<ViewUpdate>) {
     stop.abort();
     if (kind?.$case === 'full') return kind.full;
   }

@@ -175,6 +175,7 @@ const emptyDelta: ViewDelta = {
   crls: undefined,
   outgoing: undefined,
   settings: undefined,
+  policyRevision: undefined,
 };
 
 function emptySource(): ViewSource {

@@ -5,10 +5,12 @@ import type { StoredAuthority } from '../../src/ca/stored.ts';
 import type { AdminToken } from '../../src/identity/admin-token.ts';
 import type { RegistrationEntry } from '../../src/identity/entry.ts';
 import type { MeshChange, PolicyDocument } from '../../src/identity/mesh.ts';
+import { withoutReason } from '../../src/identity/policy-revision.ts';
 import { parseSelector } from '../../src/identity/selector.ts';
 import { SpiffeId } from '../../src/spiffe/id.ts';
 import { parseAuditQuery } from '../../src/audit/question.ts';
 import { decision, issuance, noon, oneOfEach } from '../audit/events.ts';
+import { unsignedRevision } from '../harness/policy-signer.ts';
 import { newDirectory, openTestStore, standingClock } from './directories.ts';
 import { checkedLog } from './log-check.ts';
 
@@ -26,7 +28,8 @@ describe('events', () => {
     expect(rows.map(({ leaf }) => JSON.parse(leaf).type).slice(0, next)).toEqual(
       oneOfEach.map(({ type }) => type),
     );
-    expect(rows[4]?.personal).toEqual({ path: '/accounts/7', sourceAddress: '127.0.0.1:40000' });
+    const decided = oneOfEach.findIndex(({ type }) => type === 'decision');
+    expect(rows[decided]?.personal).toEqual({ path: '/accounts/7', sourceAddress: '127.0.0.1:40000' });
   });
 
   test('asked for at once share commits and keep their order', async () => {
@@ -128,11 +131,15 @@ describe('the mesh', () => {
   test('comes back as it was put, by another process too', async () => {
     const dataDir = newDirectory();
     const store = await openTestStore(dataDir);
-    await store.commitMesh(step(0, { putEntries: [web, ledger], putPolicies: [policy] }));
+    const first = unsignedRevision(undefined, [policy], noon);
+    await store.commitMesh(
+      step(0, { putEntries: [web, ledger], putPolicies: [policy], policyRevision: first }),
+    );
     await store.commitMesh(
       step(1, { putEntries: [{ ...web, hint: 'new', revision: 2 }], deleteEntries: ['ledger'] }),
     );
     const expected = {
+      policyRevision: withoutReason(first.record),
       revision: 2,
       entries: new Map([['web', { ...web, hint: 'new', revision: 2 }]]),
       policies: new Map([[policy.key, policy]]),
@@ -144,7 +151,8 @@ describe('the mesh', () => {
     await store.close();
     const again = await openTestStore(dataDir);
     expect(await again.loadMesh()).toEqual(expected);
-    await again.commitMesh(step(2, { deletePolicies: [policy.key] }));
+    const second = unsignedRevision(first.record, [], noon);
+    await again.commitMesh(step(2, { deletePolicies: [policy.key], policyRevision: second }));
     expect((await again.loadMesh()).policies.size).toBe(0);
   });
 

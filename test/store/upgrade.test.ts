@@ -8,10 +8,14 @@ import { parseAuditQuery } from '../../src/audit/question.ts';
 import { leafHash } from '../../src/audit/leaf.ts';
 import { parseAuthorization, provesToken, secretSha256 } from '../../src/http/bearer-token.ts';
 import { scopeOf } from '../../src/identity/access.ts';
+import { createAdministration } from '../../src/identity/administration.ts';
+import { compileStoredMesh, createMeshHolder } from '../../src/identity/current-mesh.ts';
+import { TrustDomain } from '../../src/spiffe/id.ts';
 import { openForWriting } from '../../src/store/database.ts';
 import { schemaVersion } from '../../src/store/migrations.ts';
 import { noon } from '../audit/events.ts';
-import { newDirectory, openTestStore } from './directories.ts';
+import { makePolicySigner } from '../harness/policy-signer.ts';
+import { newDirectory, openTestStore, standingClock } from './directories.ts';
 
 // Each pair of files was made by the release that had the schema: see test/vectors/make-store.ts.
 const vectors = new URL('../vectors/', import.meta.url);
@@ -69,12 +73,45 @@ describe.each(schemas)('data of schema %i', (schema) => {
     const mesh = await store.loadMesh();
     expect([...mesh.entries.keys()]).toEqual(expected.entries);
     expect([[...mesh.policies.keys()], [...mesh.bans.keys()]]).toEqual([['shop/all'], ['serial 40ab']]);
+    expect(mesh.policies.get('shop/all')).toMatchObject({ file: 'p.yaml', line: 1, revision: 1 });
+    expect(mesh.policies.get('shop/all')?.source).toContain('kind: AuthorizationPolicy');
+    // A revision takes a signature, which a migration cannot give.
+    expect([mesh.policyRevision, await store.keptRevisions()]).toEqual([undefined, []]);
     expect((await store.loadNodes()).map(({ name }) => name)).toEqual(expected.nodes);
     const { rows } = await store.queryAudit(parseAuditQuery({ order: 'oldest', limit: 1_000 }, noon));
     expect(rows.map((row) => row.leafHash)).toEqual(expected.leafHashes);
     await store.close();
     expect(hashesOf(databaseOf(dataDir))).toEqual(expected.leafHashes.map((hash) => [hash, hash]));
     expect(versionOf(databaseOf(dataDir))).toBe(schemaVersion);
+  });
+
+  test('has policies that become the first revision, to which there is a way back', async () => {
+    const { dataDir } = layOut(schema);
+    const store = await openTestStore(dataDir);
+    const trustDomain = TrustDomain.parse('example.org');
+    const settings = { trustDomain, rootNamespace: 'istio-system', ttlSeconds: 3_600 };
+    const holder = createMeshHolder(compileStoredMesh(await store.loadMesh(), settings));
+    const mesh = createAdministration({
+      holder,
+      settings,
+      commit: store.commitMesh,
+      signer: makePolicySigner(),
+      history: { revision: store.policyRevision, past: store.policyPast },
+      latestExpiry: store.latestExpiry,
+      latestExpiries: store.latestExpiries,
+      clock: standingClock,
+    });
+    await mesh.adoptPolicies();
+    const [first] = await store.policyRevisions(10, 10);
+    expect(first).toMatchObject({
+      record: { number: 1, parent: null, author: { kind: 'system' } },
+      changes: [{ namespace: 'shop', created: 1, updated: 0, deleted: 0 }],
+    });
+    const before = mesh.current().policies.get('shop/all');
+    await mesh.deletePolicy('shop/all', { kind: 'system' });
+    await mesh.activatePolicies('previous', { kind: 'system' }, { message: '', dryRun: false });
+    expect(mesh.current().policyRevision).toMatchObject({ number: 3, id: first?.record.id });
+    expect(mesh.current().policies.get('shop/all')?.source).toBe(before?.source);
   });
 
   test('has tokens that may do what they could', async () => {
@@ -88,7 +125,9 @@ describe.each(schemas)('data of schema %i', (schema) => {
     };
     const [all, no] = ['everywhere', undefined];
     expect(await may('viewer', 'status:read', 'audit:read', 'entries:write')).toEqual([all, all, no]);
-    expect(await may('operator', 'entries:write', 'policies:write', 'ca:write')).toEqual([all, all, no]);
+    // Before schema 9 each role included those before it.
+    const writes = schema < 9 ? all : no;
+    expect(await may('operator', 'entries:write', 'policies:write', 'ca:write')).toEqual([all, writes, no]);
     expect(await may('admin', 'ca:write', 'grants:write')).toEqual([all, all]);
   });
 

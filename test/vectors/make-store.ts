@@ -67,6 +67,21 @@ await store.commitMesh({
   putBans: [
     { kind: 'serial', value: '40ab', reason: 'leaked', until: null, createdAt: noon, actor, revision: 1 },
   ],
+  policyRevision: {
+    record: {
+      number: 1,
+      id: 'ab'.repeat(32),
+      parent: null,
+      time: noon,
+      recordSha256: 'cd'.repeat(32),
+      publicKey: '',
+      signature: '',
+      author: actor,
+      message: 'the first',
+      restores: null,
+    },
+    changes: [{ namespace: 'shop', created: 1, updated: 0, deleted: 0 }],
+  },
   events: entries.map(({ id, spiffeId }) => ({
     type: 'entry_change',
     time: noon,

@@ -1,0 +1,168 @@
+import { generateKeyPair } from 'node:crypto';
+import { promisify } from 'node:util';
+import type { Clock } from './clock.ts';
+import { MeshError, publicError, quote } from './errors.ts';
+import type { Administration } from './identity/administration.ts';
+import type { MeshHolder } from './identity/current-mesh.ts';
+import { createLatch, latchOrSleep } from './identity/notice.ts';
+import { type PolicySigner, policySetId } from './identity/policy-revision.ts';
+import { openPolicySigner, policyKeyId } from './identity/policy-signature.ts';
+import type { Log } from './log.ts';
+import type { KeptRevision } from './store/protocol.ts';
+import type { Store } from './store/store.ts';
+import { type KeyParts, openStoredKey, sealNewKeys } from './up-keys.ts';
+
+/**
+ * Opens the key that signs policy revisions, or makes it at the first start.
+ * @throws MeshError `key_passphrase_wrong`, `key_envelope_invalid`, `file_missing`, `file_permissions`,
+ *   `authority_invalid`
+ */
+export async function openPolicyKey(
+  parts: KeyParts & { readonly store: Pick<Store, 'readMeta' | 'commitMeta'> },
+): Promise<PolicySigner> {
+  const { store } = parts;
+  const keyId = await store.readMeta('policy_key');
+  const pkcs8 = keyId === null ? await generate() : await openStoredKey(parts, keyId);
+  try {
+    const signer = openPolicySigner(pkcs8);
+    const ownId = policyKeyId(signer.publicKey);
+    if (keyId === null) {
+      // Key first, then the row that names it: a crash in between leaves a key that nobody uses.
+      await sealNewKeys(parts, [{ keyId: ownId, privateKey: pkcs8 }]);
+      await store.commitMeta('policy_key', ownId, []);
+    } else if (ownId !== keyId) {
+      throw new MeshError('authority_invalid', `the sealed key ${quote(keyId)} is another one`, {
+        fix: 'restore it from a backup',
+      });
+    }
+    return signer;
+  } finally {
+    pkcs8.fill(0);
+  }
+}
+
+/**
+ * Proves that the stored policies are those of the revision in force.
+ * @throws MeshError `store_corrupt`
+ */
+export function checkPolicyRevision({
+  policies,
+  policyRevision,
+}: ReturnType<Administration['current']>): void {
+  if (policyRevision === undefined || policySetId(policies) === policyRevision.id) return;
+  throw new MeshError(
+    'store_corrupt',
+    `the stored policies are not those of policy revision ${policyRevision.number}`,
+    { fix: 'restore the data directory from a backup' },
+  );
+}
+
+/** Drops old revisions, after each new one and once a day. */
+export function keepPolicyRevisions(parts: {
+  readonly store: Pick<Store, 'keptRevisions' | 'dropRevisions'>;
+  readonly holder: MeshHolder;
+  readonly clock: Clock;
+  /** Why the time is not to be relied upon; null when it is. */
+  readonly doubt: () => string | null;
+  readonly log: Log;
+}): { readonly close: () => Promise<void> } {
+  const { store, holder, clock, log } = parts;
+  const stop = new AbortController();
+  const latch = createLatch();
+  const numberNow = () => holder.current().mesh.policyRevision?.number ?? 0;
+  let last = numberNow();
+  const forget = holder.onChange(() => {
+    if (numberNow() === last) return;
+    last = numberNow();
+    latch.raise();
+  });
+  const dropOld = async (): Promise<void> => {
+    const time = clock.now();
+    const kept = await store.keptRevisions();
+    const through = oldRevisions(kept, parts.doubt() === null ? time : null);
+    const first = kept[0]?.number;
+    if (through === null || first === undefined) return;
+    const { mesh } = holder.current();
+    await store.dropRevisions(through, [
+      {
+        type: 'policy_revision',
+        time,
+        action: 'dropped',
+        number: through,
+        first,
+        id: '',
+        parent: 0,
+        restores: 0,
+        revision: mesh.revision,
+        actor: { kind: 'system' },
+        message: '',
+        signature: '',
+      },
+    ]);
+  };
+  const run = async (): Promise<void> => {
+    while (!stop.signal.aborted) {
+      try {
+        await dropOld();
+      } catch (error) {
+        log.error(publicError(error), 'old policy revisions could not be dropped');
+      }
+      await latchOrSleep(latch, dayMs, clock, stop.signal);
+    }
+  };
+  const running = run();
+  return {
+    close: async () => {
+      forget();
+      stop.abort('closed');
+      await running;
+    },
+  };
+}
+
+/**
+ * Hears which policy revision each node has enforced, and tells the log when it is one that this server does not know:
+ * then its data is older than it was, and that node refuses what it is sent.
+ */
+export function watchAhead(
+  holder: MeshHolder,
+  clock: Clock,
+  log: Log,
+): (node: string, number: number) => void {
+  let saidMs = Number.NEGATIVE_INFINITY;
+  return (node, number) => {
+    const own = holder.current().mesh.policyRevision?.number ?? 0;
+    const nowMs = clock.now().getTime();
+    if (number <= own || Math.abs(nowMs - saidMs) < sayEveryMs) return;
+    saidMs = nowMs;
+    log.error(
+      { node, enforced: number, inForce: own },
+      'a node has enforced a later policy revision than this server has: it refuses older ones. Was this server restored from a backup? See docs/policy.md, Revisions',
+    );
+  };
+}
+
+/**
+ * The last of the revisions that are kept no longer: all but the last thousand, and those that ceased to be in force over
+ * a year ago. The last ten always stay, so that there is a way back.
+ * @param now null when the time is not to be relied upon: then age counts for nothing
+ */
+export function oldRevisions(kept: readonly KeptRevision[], now: Date | null): number | null {
+  const cutoff = now === null ? Number.NEGATIVE_INFINITY : now.getTime() - maxAgeMs;
+  const alive = kept.findIndex(({ endedMs }) => endedMs === null || endedMs > cutoff);
+  const aged = Math.min(alive === -1 ? 0 : alive, kept.length - minKept);
+  const dropped = Math.max(aged, kept.length - maxKept);
+  return kept[dropped - 1]?.number ?? null;
+}
+
+async function generate(): Promise<Uint8Array> {
+  const { privateKey } = await promisify(generateKeyPair)('ed25519');
+  const { buffer, byteOffset, length } = privateKey.export({ format: 'der', type: 'pkcs8' });
+  return new Uint8Array(buffer, byteOffset, length);
+}
+
+const sayEveryMs = 60_000;
+const maxKept = 1_000;
+const minKept = 10;
+const dayMs = 86_400_000;
+const maxAgeMs = 365 * dayMs;
