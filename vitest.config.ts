@@ -1,5 +1,5 @@
 import { defineConfig } from 'vitest/config';
-import type { Reporter } from 'vitest/node';
+import { BaseSequencer, type Reporter, type TestSpecification } from 'vitest/node';
 
 /** The last line of a run, for people and for programs that count. */
 const closingLine: Reporter = {
@@ -21,9 +21,45 @@ const closingLine: Reporter = {
   },
 };
 
+/** Rooms that do no I/O and hold no state: their files share a worker, which saves its start and their imports. */
+const pure = ['spiffe', 'authz', 'audit', 'ca', 'yaml', 'identity'].map(
+  (room) => `test/${room}/**/*.test.ts`,
+);
+
+/** Whole meshes and the programs of others; `tool/check` leaves them out. */
+const whole = ['test/e2e/**/*.test.ts', 'test/interop/**/*.test.ts'];
+
+/**
+ * Files that wait for proxies beside files that start processes, and the short ones last: no core is without work, at the
+ * end neither. By path, because a clean clone knows no durations.
+ */
+class Interleaved extends BaseSequencer {
+  override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
+    const sorted = await super.sort(files);
+    const waits = sorted.filter(({ moduleId }) => moduleId.includes('/test/e2e/'));
+    const long = sorted.filter(({ moduleId }) => /\/test\/(?:cli\/|up)/.test(moduleId));
+    const paired = Array.from({ length: Math.max(waits.length, long.length) }, (_, i) =>
+      [waits[i], long[i]].filter((one) => one !== undefined),
+    );
+    return [...new Set([...paired.flat(), ...sorted.filter(isIsolated), ...sorted])];
+  }
+}
+
+function isIsolated({ project }: TestSpecification): boolean {
+  return project.config.isolate;
+}
+
 export default defineConfig({
   test: {
-    include: ['test/**/*.test.ts'],
+    projects: [
+      {
+        extends: true,
+        test: { name: 'pure', include: pure, isolate: false, setupFiles: ['test/harness/same-world.ts'] },
+      },
+      { extends: true, test: { name: 'real', include: ['test/**/*.test.ts'], exclude: [...pure, ...whole] } },
+      { extends: true, test: { name: 'whole', include: whole } },
+    ],
+    sequence: { sequencer: Interleaved },
     testTimeout: 60_000,
     hookTimeout: 120_000,
     // Real Envoys, real sockets and real disks: two files at a time keep a two-core machine honest.

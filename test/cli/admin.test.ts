@@ -4,11 +4,14 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test, vi } from 'vitest';
 import { clientCertificate, configuredAdmin } from '../http/callers.ts';
 import { type Harness, startHarness } from '../http/harness.ts';
-import { runCli } from './run-cli.ts';
+import { createScope } from '../harness/scope.ts';
+import { openCli, runCli } from './run-cli.ts';
 
 // Each run is a process, which takes seconds to start on a machine that is busy.
 vi.setConfig({ testTimeout: 240_000 });
 
+const scope = createScope();
+const run = openCli(scope, { cwd: tmpdir() });
 let dir: string;
 let harness: Harness;
 let tls: readonly string[];
@@ -32,6 +35,7 @@ beforeAll(async () => {
 });
 afterAll(async () => {
   await harness.close();
+  await scope.close();
   rmSync(dir, { recursive: true, force: true });
 });
 
@@ -39,7 +43,7 @@ function write(name: string, text: string): void {
   writeFileSync(join(dir, name), text, { mode: 0o600 });
 }
 const withCertificate = (name: string, key: string, ...args: string[]) =>
-  runCli([...tls, '--client-cert', join(dir, name), '--client-key', join(dir, key), ...args]);
+  run([...tls, '--client-cert', join(dir, name), '--client-key', join(dir, key), ...args]);
 const admin = (...args: string[]) => withCertificate('svid.pem', 'key.pem', ...args);
 
 test('a certificate does what a token does, and grants are made, listed and deleted', async () => {

@@ -4,14 +4,16 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { startAuthority } from '../harness/authority.ts';
 import { createScope } from '../harness/scope.ts';
 import { makeTempDir } from '../harness/temp.ts';
-import { type Outcome, runCli } from './run-cli.ts';
+import { openCli, type Outcome, runCli } from './run-cli.ts';
 
 const scope = createScope();
 const directory = makeTempDir(scope);
 beforeAll(() => startAuthority(scope, { directory }));
 afterAll(() => scope.close());
 
-const cli = (...args: string[]): Promise<Outcome> => runCli(['--socket', join(directory, 'a.sock'), ...args]);
+const socket = ['--socket', join(directory, 'a.sock')];
+const run = openCli(scope, { cwd: directory });
+const cli = (...args: string[]): Promise<Outcome> => run([...socket, ...args]);
 const json = async (...args: string[]) => JSON.parse((await cli(...args, '-o', 'json')).out);
 const web = 'spiffe://mesh.test/ns/shop/sa/web';
 const orders = 'spiffe://mesh.test/ns/shop/sa/orders';
@@ -104,4 +106,9 @@ test.each([
   const outcome = await cli(...args);
   expect([outcome.code, outcome.out]).toEqual([code, '']);
   expect(outcome.err).toContain(`error[${error}]`);
+});
+
+test('a process of its own exits as the table says', async () => {
+  const outcome = await runCli([...socket, 'unban', 'serial', '40ab']);
+  expect([outcome.code, outcome.err.includes('error[ban_not_found]')]).toEqual([2, true]);
 });

@@ -7,7 +7,7 @@ import { fetchKeyPair } from '../harness/sds-client.ts';
 import { makeTempDir } from '../harness/temp.ts';
 import { join } from 'node:path';
 import { writeFileSync } from 'node:fs';
-import { main, type Outcome, runCli } from './run-cli.ts';
+import { main, openCli, type Outcome, runCli } from './run-cli.ts';
 
 const scope = createScope();
 const dir = makeTempDir(scope);
@@ -25,7 +25,8 @@ beforeAll(async () => {
 });
 afterAll(() => scope.close());
 
-const cli = (...args: string[]): Promise<Outcome> => runCli(['--data-dir', data, ...args], { cwd: dir });
+const run = openCli(scope, { cwd: dir });
+const cli = (...args: string[]): Promise<Outcome> => run(['--data-dir', data, ...args]);
 const status = async (): Promise<CaAnswer> =>
   JSON.parse((await cli('ca', 'status', '-o', 'json')).out) as CaAnswer;
 
@@ -47,7 +48,7 @@ test('a rotation waits for somebody who confirmed nothing, by name, and goes on 
     join(dir, 'mesh.yaml'),
     `apiVersion: countersign.dev/v1\nkind: RegistrationEntry\nmetadata: { name: web }\nspec: { spiffeId: "${id}", selectors: ["unix:uid:${uid}"] }\n`,
   );
-  expect((await cli('apply', '-f', 'mesh.yaml')).code).toBe(0);
+  expect((await runCli(['--data-dir', data, 'apply', '-f', 'mesh.yaml'], { cwd: dir })).code).toBe(0);
   // It takes its certificate and leaves without a word.
   await fetchKeyPair(workload);
   expect((await cli('ca', 'rotate')).out).toMatch(/intermediate +[0-9a-f]{40} +retiring/);

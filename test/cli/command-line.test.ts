@@ -5,7 +5,7 @@ import { type Child, startChild } from '../harness/child.ts';
 import { eventually } from '../harness/eventually.ts';
 import { createScope } from '../harness/scope.ts';
 import { makeTempDir } from '../harness/temp.ts';
-import { main, type Outcome, runCli } from './run-cli.ts';
+import { main, openCli, type Outcome, runCli } from './run-cli.ts';
 
 const scope = createScope();
 const dir = makeTempDir(scope);
@@ -50,7 +50,10 @@ beforeAll(async () => {
 });
 afterAll(() => scope.close());
 
-const cli = (...args: string[]): Promise<Outcome> => runCli(['--data-dir', data, ...args], { cwd: dir });
+const run = openCli(scope, { cwd: dir });
+const cli = (...args: string[]): Promise<Outcome> => run(['--data-dir', data, ...args]);
+/** As a process of its own. */
+const alone = (...args: string[]): Promise<Outcome> => runCli(['--data-dir', data, ...args], { cwd: dir });
 const json = async (...args: string[]) => {
   const outcome = await cli(...args, '-o', 'json');
   expect(outcome.err).toBe('');
@@ -71,7 +74,7 @@ test('up prints a short status once everything is open', () => {
     expect(text).toContain(part);
   }
   expect(text).toMatch(/state +ready/);
-  expect(text).toContain(`bin/countersign status --socket ${data}.run/admin.sock`);
+  expect(text).toContain(`bin/countersign --socket ${data}.run/admin.sock status`);
 });
 
 describe('against a running server', () => {
@@ -149,7 +152,7 @@ describe('against a running server', () => {
     [['status', '-o', 'yaml'], 64, 'usage'],
     [['status', '--socket', '/nowhere/admin.sock'], 69, 'server_unreachable'],
   ])('%j exits %i with %s in words', async (args, code, error) => {
-    const { code: exit, out, err } = await cli(...args);
+    const { code: exit, out, err } = await alone(...args);
     expect([exit, out]).toEqual([code, '']);
     expect(err).toMatch(new RegExp(`^error\\[${error}\\]: \\S.*\nfix: \\S.*\n$`));
   });
@@ -229,23 +232,15 @@ describe('against a running server', () => {
     await writeFile(caFile, (await cli('trust-bundle')).out);
     const { adminUrl } = await json('status');
     const remote = (...args: string[]) =>
-      runCli(['--server', adminUrl, '--token-file', file, '--ca-file', caFile, ...args]);
+      run(['--server', adminUrl, '--token-file', file, '--ca-file', caFile, ...args]);
     expect((await remote('status')).out).toContain('mesh.test');
     expect((await remote('token', 'list')).code).toBe(77);
     expect((await remote('entry', 'delete', 'web')).err).toContain('error[forbidden]');
 
-    const noCa = await runCli(['--server', adminUrl, '--token-file', file, 'status']);
+    const noCa = await run(['--server', adminUrl, '--token-file', file, 'status']);
     expect([noCa.code, noCa.err.includes('--ca-file')]).toEqual([69, true]);
     const byAddress = adminUrl.replace('localhost', '127.0.0.1');
-    const wrongName = await runCli([
-      '--server',
-      byAddress,
-      '--token-file',
-      file,
-      '--ca-file',
-      caFile,
-      'status',
-    ]);
+    const wrongName = await run(['--server', byAddress, '--token-file', file, '--ca-file', caFile, 'status']);
     expect([wrongName.code, wrongName.err.includes('a name the certificate has')]).toEqual([69, true]);
 
     await chmod(file, 0o644);
@@ -323,7 +318,7 @@ describe('against a running server', () => {
 
 describe('stopping', () => {
   test('a second server on the same data is refused', async () => {
-    const second = await cli('up', '--admin-address', 'off');
+    const second = await alone('up', '--admin-address', 'off');
     expect([second.code, second.err.includes('error[store_locked]')]).toEqual([2, true]);
   });
 
@@ -333,7 +328,7 @@ describe('stopping', () => {
     [['--admin-address', '0.0.0.0'], 'config_invalid'],
     [['--colour'], 'usage'],
   ])('up %j is refused with %s', async (args, code) => {
-    expect((await cli('up', ...args)).err).toContain(`error[${code}]`);
+    expect((await alone('up', ...args)).err).toContain(`error[${code}]`);
   });
 
   test('a start that finds its port taken ends by itself', async () => {
@@ -353,7 +348,7 @@ describe('stopping', () => {
     await new Promise((resolve) => setTimeout(resolve, 5));
     server.kill('SIGINT');
     expect(await server.exited).toBe(0);
-    const { code, err } = await cli('status');
+    const { code, err } = await alone('status');
     expect(code).toBe(69);
     expect(err).toContain('is countersign up running');
     expect(err).toContain(`${data}.run/admin.sock`);

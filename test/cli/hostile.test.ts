@@ -7,7 +7,7 @@ import { startChild } from '../harness/child.ts';
 import { eventually } from '../harness/eventually.ts';
 import { createScope } from '../harness/scope.ts';
 import { makeTempDir } from '../harness/temp.ts';
-import { main, runCli } from './run-cli.ts';
+import { main, openCli, runCli } from './run-cli.ts';
 
 const scope = createScope();
 const dir = makeTempDir(scope);
@@ -15,6 +15,7 @@ const socket = join(dir, 'hostile.sock');
 const evil = '\u001b[2J\u001b]0;owned\u0007\r\n\u009b31m\u202eabc';
 let answer: { status: number; body: string } = { status: 200, body: '{}' };
 let server: Server;
+const run = openCli(scope, { cwd: dir });
 
 // A server that is not ours, or ours with names of an attacker's choice in it.
 beforeAll(async () => {
@@ -148,7 +149,7 @@ test.each([
   [['status'], 200, 'null'],
 ])('%j prints nothing that drives a terminal (%i)', async (args, status, body) => {
   answer = { status, body };
-  const { code, out, err } = await runCli([...args, '--socket', socket]);
+  const { code, out, err } = await run([...args, '--socket', socket]);
   expect(out + err).not.toMatch(/[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u202e]/);
   expect(err).not.toMatch(/\n +at /);
   if (status !== 200) expect([2, 70]).toContain(code);

@@ -10,10 +10,16 @@ import { SpiffeId } from '../../src/spiffe/id.ts';
 import { encodePem } from '../../src/spiffe/pem.ts';
 import { makeKey, makeTestAuthority } from '../ca/test-authority.ts';
 import { altNames, leafExtensions, leafUri, oddCertificate, uri } from '../spiffe/odd-certificate.ts';
-import { runCli } from './run-cli.ts';
+import { createScope } from '../harness/scope.ts';
+import { openCli, runCli } from './run-cli.ts';
 
 const directory = mkdtempSync(join(tmpdir(), 'cs-inspect-'));
-afterAll(() => rmSync(directory, { recursive: true, force: true }));
+const scope = createScope();
+const run = openCli(scope, { cwd: directory });
+afterAll(async () => {
+  await scope.close();
+  rmSync(directory, { recursive: true, force: true });
+});
 const path = (name: string) => join(directory, name);
 const put = (name: string, content: string | Uint8Array) => writeFileSync(path(name), content);
 const now = new Date('2026-11-21T12:00:00Z');
@@ -73,7 +79,7 @@ describe('exit codes', () => {
     [['jwt', path('token'), '--bundle', path('jwks.json'), '--at', at], 0, /^signature +verified/],
     [['jwt', path('token'), '--bundle', path('root.json'), '--at', at], 1, /^signature +INVALID/],
   ])('%j: %i', async (args, code, shown) => {
-    const outcome = await runCli(['inspect', ...args]);
+    const outcome = await run(['inspect', ...args]);
     expect(outcome).toMatchObject({ code, err: '' });
     expect(outcome.out).toMatch(shown);
   });
@@ -90,7 +96,7 @@ describe('exit codes', () => {
     [['svid', path('svid.pem'), '--batch'], 64, 'usage'],
     [['svid', '-', '--trust-bundle', '-'], 64, 'usage'],
   ])('%j: %i, %s', async (args, exitCode, code) => {
-    const outcome = await runCli(['inspect', ...args, '-o', 'json']);
+    const outcome = await run(['inspect', ...args, '-o', 'json']);
     expect([outcome.code, outcome.out]).toEqual([exitCode, '']);
     expect(JSON.parse(outcome.err)).toMatchObject({ error: { code, exitCode } });
   });

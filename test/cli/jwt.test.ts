@@ -6,7 +6,7 @@ import { type Child, startChild } from '../harness/child.ts';
 import { eventually } from '../harness/eventually.ts';
 import { createScope } from '../harness/scope.ts';
 import { makeTempDir } from '../harness/temp.ts';
-import { main, type Outcome, runCli } from './run-cli.ts';
+import { main, openCli, type Outcome, runCli } from './run-cli.ts';
 
 const scope = createScope();
 const dir = makeTempDir(scope);
@@ -35,7 +35,8 @@ beforeAll(async () => {
 }, 60_000);
 afterAll(() => scope.close());
 
-const cli = (...args: string[]): Promise<Outcome> => runCli(['--data-dir', data, ...args], { cwd: dir });
+const run = openCli(scope, { cwd: dir });
+const cli = (...args: string[]): Promise<Outcome> => run(['--data-dir', data, ...args]);
 const mint = (...args: string[]): Promise<Outcome> =>
   cli('jwt', 'mint', '--spiffe-id', web, '--audience', 'db', ...args);
 

@@ -23,11 +23,12 @@ import { startChild } from '../harness/child.ts';
 import { eventually } from '../harness/eventually.ts';
 import { createScope } from '../harness/scope.ts';
 import { makeTempDir } from '../harness/temp.ts';
-import { main, runCli } from './run-cli.ts';
+import { main, openCli, runCli } from './run-cli.ts';
 
 const scope = createScope();
 afterAll(() => scope.close());
 const directory = makeTempDir(scope);
+const run = openCli(scope, { cwd: directory });
 const names = ['bundle.pem', 'key.pem', 'svid.pem'];
 
 describe('against a server', () => {
@@ -68,9 +69,9 @@ describe('against a server', () => {
     expect(fetched.out).not.toContain('PRIVATE');
     expectPair(target);
 
-    const other = await runCli(['svid', 'fetch', ...socket, '--spiffe-id', id]);
+    const other = await run(['svid', 'fetch', ...socket, '--spiffe-id', id]);
     expect(other.out).toMatch(new RegExp(`^SPIFFE ID +${id}\n[^]*expires in 1?[0-9] s[^]*no rule broken\n$`));
-    const wrong = await runCli(['svid', 'fetch', ...socket, '--spiffe-id', `${id}x`, '--timeout', '1s']);
+    const wrong = await run(['svid', 'fetch', ...socket, '--spiffe-id', `${id}x`, '--timeout', '1s']);
     expect([wrong.code, wrong.out]).toEqual([77, '']);
 
     const watch = startChild(scope, {
@@ -106,9 +107,9 @@ describe('against a server', () => {
       sub: id,
       aud: ['orders', 'billing'],
     });
-    const named = await runCli([...jwt, ...socket, '--spiffe-id', id, '-o', 'json']);
+    const named = await run([...jwt, ...socket, '--spiffe-id', id, '-o', 'json']);
     expect(JSON.parse(named.out)).toMatchObject({ svids: [{ spiffeId: id }] });
-    const refused = await runCli([...jwt, ...socket, '--spiffe-id', `${id}x`, '-o', 'json']);
+    const refused = await run([...jwt, ...socket, '--spiffe-id', `${id}x`, '-o', 'json']);
     expect([refused.code, JSON.parse(refused.err)]).toMatchObject([77, { error: { code: 'identity_none' } }]);
 
     await authority.kill();
@@ -133,7 +134,7 @@ test.each([
     'server_unreachable',
   ],
 ])('fetch %j exits %i with %s', async (args, exitCode, code) => {
-  const outcome = await runCli(['svid', 'fetch', ...args, '-o', 'json']);
+  const outcome = await run(['svid', 'fetch', ...args, '-o', 'json']);
   expect(outcome.code).toBe(exitCode);
   expect(JSON.parse(outcome.err)).toMatchObject({ error: { code } });
 });

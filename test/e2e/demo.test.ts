@@ -57,7 +57,7 @@ test.each([
   ['entry:orders', 'step 3, '],
   ['policy:orders', 'step 4, '],
   ['entry:assets', 'step 5, '],
-])('without %s it fails at %s', { timeout: 60_000 }, async (missing, step) => {
+])('without %s it fails at %s', { timeout: 120_000 }, async (missing, step) => {
   const { code, output } = await runDemo('--without', missing);
   expect(output).toContain(`× ${step}`);
   expect(code).toBe(1);

@@ -131,7 +131,7 @@ test.each([0, 2, 24, 120])(
       {
         encoding: 'utf8',
         env: { ...process.env, COUNTERSIGN_ADMIN_SOCKET: join(directory, 'a.sock') },
-        timeout: 10_000,
+        timeout: 50_000,
       },
     );
     expect([found.status, found.stderr]).toEqual([69, expect.stringContaining('error[store_unavailable]')]);
@@ -142,7 +142,16 @@ test.each([0, 2, 24, 120])(
 describe.runIf(mayMount())('a start on a disk of its own', () => {
   const inNamespace = (script: string, directory: string, data: string) => {
     const main = join(import.meta.dirname, '../../src/cli/main.ts');
-    const up = `timeout 6 "$1" "$2" up --data-dir "$3" --workload-socket "$0.w" --admin-address off; echo "exit $?"`;
+    // Until it is ready or has ended, however long the machine takes.
+    const up = `{
+      : >"$0.log"
+      "$1" "$2" up --data-dir "$3" --workload-socket "$0.w" --admin-address off >"$0.log" 2>&1 & up=$!
+      for _ in {1..400}; do
+        if [ -z "$(jobs -pr)" ] || grep -q "Ctrl-C stops" "$0.log"; then break; fi
+        sleep 0.1
+      done
+      kill $up 2>/dev/null; wait $up; code=$?
+      cat "$0.log"; echo "exit $code"; }`;
     const found = spawnSync(
       'unshare',
       [
@@ -160,7 +169,7 @@ describe.runIf(mayMount())('a start on a disk of its own', () => {
       {
         encoding: 'utf8',
         env: { ...process.env, COUNTERSIGN_ADMIN_SOCKET: `${directory}.a` },
-        timeout: 40_000,
+        timeout: 100_000,
       },
     );
     return found.stdout + found.stderr;

@@ -104,8 +104,16 @@ test('a root is rotated from prepare to retire with certificates of 20 s, and no
     everyMs: 250,
   });
   await ca('retire');
-  // Both sides renew once more under the new root alone.
-  await new Promise((resolve) => setTimeout(resolve, 14_000));
+  // Both sides renew once more under the new root alone, and there are calls enough for a failure to show.
+  const [clientsBefore, serversBefore] = [load.seen.clients.size, load.seen.servers.size];
+  await eventually(
+    'both sides to renew',
+    () =>
+      load.seen.clients.size > Math.max(clientsBefore, 2) &&
+      load.seen.servers.size > Math.max(serversBefore, 2) &&
+      load.passed() > 500,
+    { withinMs: 60_000, everyMs: 100 },
+  );
   const { passed, failures, clients, servers } = await load.stop();
   console.log(
     `${passed} calls passed, with ${servers.size} certificates of NGINX and ${clients.size} of the client`,
@@ -193,6 +201,8 @@ function startCalls() {
   };
   const all = Promise.all([one(), one()]);
   return {
+    seen,
+    passed: () => passed,
     stop: async () => {
       running = false;
       await all;

@@ -1,9 +1,10 @@
 import { X509Certificate } from 'node:crypto';
 import { mkdirSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
 import type { CaReport } from '../../src/http/ca-report.ts';
-import { runCli } from '../cli/run-cli.ts';
+import { openCli, runCli } from '../cli/run-cli.ts';
 import { startHttpApp } from '../harness/apps.ts';
 import { type Authority, startAuthority } from '../harness/authority.ts';
 import { eventually } from '../harness/eventually.ts';
@@ -17,6 +18,7 @@ import { freePorts, makeTempDir } from '../harness/temp.ts';
 
 // Proxies that serve certificates under a root this machine never had the key of.
 const scope = createScope();
+const run = openCli(scope, { cwd: tmpdir() });
 afterAll(() => scope.close());
 
 type Mesh = {
@@ -59,7 +61,7 @@ async function startMesh(directory: string, env: Readonly<Record<string, string>
 }
 
 async function cli(args: readonly string[], stdin = ''): Promise<string> {
-  const { code, out, err } = await runCli(args, { stdin });
+  const { code, out, err } = await (stdin === '' ? run(args) : runCli(args, { stdin }));
   if (code !== 0) throw new Error(`${args.join(' ')}: ${code} ${err}`);
   return out;
 }

@@ -1,4 +1,7 @@
 import { generateKeyPairSync, type KeyObject, sign } from 'node:crypto';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { parseAuditQuery } from '../../src/audit/question.ts';
 import { routeAccess } from '../../src/http/roles.ts';
@@ -244,9 +247,20 @@ describe('the keys of the issuer', () => {
     expect((await ask(token())).status).toBe(200);
   });
 
-  test('that nobody can have are 503, and tokens of our own still work', async () => {
+  test('from a file that is not there are refused at the start', () => {
     const missing = { ...fromFile, oidcJwksFile: '/nowhere/jwks.json' };
+    expect(() => openOidc(missing, harness.clock, openLog('silent'))).toThrow(
+      expect.objectContaining({ code: 'config_invalid' }) as Error,
+    );
+  });
+
+  test('that nobody can have are 503, and tokens of our own still work', async () => {
+    const directory = mkdtempSync(join(tmpdir(), 'cs-oidc-'));
+    const missing = { ...fromFile, oidcJwksFile: join(directory, 'jwks.json') };
+    writeFileSync(missing.oidcJwksFile, JSON.stringify({ keys }));
     const away = await startHarness({}, (clock) => openOidc(missing, clock, openLog('silent')));
+    // It was there at the start, or there had been none.
+    rmSync(directory, { recursive: true });
     const times = { iat: away.clock.now().getTime() / 1_000, exp: away.clock.now().getTime() / 1_000 + 60 };
     const headers = { authorization: `Bearer ${token(times)}` };
     try {
