@@ -2,6 +2,7 @@ import { kubernetesNames, type TrustDomain } from '../spiffe/id.ts';
 import { canonicalAddress, parseAddress } from './cidr.ts';
 import type { AuthzRequest } from './decision.ts';
 import type { Attribute } from './document.ts';
+import { trimSpaces } from './header-line.ts';
 
 /** Who made a token, and for whom. */
 export type TokenSubject = { readonly issuer: string; readonly subject: string };
@@ -23,6 +24,8 @@ export class Facts {
   readonly #request: AuthzRequest;
   readonly #trustDomain: TrustDomain;
   #names: ReturnType<typeof kubernetesNames> | null = null;
+  /** Thousands of rules may ask for the same: what takes time is worked out once. */
+  #known: Map<string, unknown> | undefined;
 
   constructor(request: AuthzRequest, trustDomain: TrustDomain) {
     const http = request.protocol === 'http';
@@ -55,26 +58,35 @@ export class Facts {
     return this.#request.source?.trustDomain.name;
   }
 
-  /** Lower case; empty when TLS named nothing. */
+  /** Lower case, without trailing dot; empty when TLS named nothing. What is no DNS name cannot be told. */
   get sni(): string | undefined {
-    return this.#request.context.sni?.toLowerCase();
+    return this.#once('sni', () => {
+      const name = this.#request.context.sni?.toLowerCase();
+      return name !== undefined && /^[a-z0-9._-]*$/.test(name) ? name.replace(/\.$/, '') : undefined;
+    });
   }
 
   /** The bytes of an address, 4 or 16. */
   address(attribute: 'source.ip' | 'remote.ip' | 'destination.ip'): readonly number[] | undefined {
-    const { sourceIp, remoteIp, destinationIp } = this.#request.context;
-    const text = { 'source.ip': sourceIp, 'remote.ip': remoteIp, 'destination.ip': destinationIp }[attribute];
-    const bytes = text === undefined ? undefined : parseAddress(text);
-    return bytes === undefined ? undefined : canonicalAddress(bytes);
+    return this.#once(attribute, () => {
+      const { sourceIp, remoteIp, destinationIp } = this.#request.context;
+      const text = { 'source.ip': sourceIp, 'remote.ip': remoteIp, 'destination.ip': destinationIp }[
+        attribute
+      ];
+      const bytes = text === undefined ? undefined : parseAddress(text);
+      return bytes === undefined ? undefined : canonicalAddress(bytes);
+    });
   }
 
   /** The lines of a header, without outer spaces. One with other characters than ASCII makes all of them unknown. */
   headerLines(name: string): readonly string[] | undefined {
     if (this.protocol === 'tcp') return undefined;
-    const lines = this.#request.context.headerLines?.(name);
-    // Proxies, libraries and applications read such bytes in several ways.
-    if (lines === undefined || lines.some((line) => !/^[\t -~]*$/.test(line))) return undefined;
-    return lines.map((line) => line.replace(/^[ \t]+|[ \t]+$/g, ''));
+    return this.#once(`header ${name}`, () => {
+      const lines = this.#request.context.headerLines?.(name);
+      // Proxies, libraries and applications read such bytes in several ways.
+      if (lines === undefined || lines.some((line) => !/^[\t -~]*$/.test(line))) return undefined;
+      return lines.map(trimSpaces);
+    });
   }
 
   /** The issuer and subject of the token; null when there is no token, or one without them. */
@@ -89,18 +101,29 @@ export class Facts {
   claim(way: readonly string[]): readonly string[] | undefined {
     const claims = this.#claims();
     if (claims === undefined) return undefined;
-    let found: unknown = claims;
-    for (const name of way) found = memberOf(found, name);
-    if (typeof found === 'string') {
-      const isSpaced = way.length === 1 && spaceDelimited.has(way[0] ?? '');
-      return isSpaced ? found.split(' ').filter((part) => part !== '') : [found];
-    }
-    return Array.isArray(found) ? found.filter((one) => typeof one === 'string') : [];
+    // No name has a bracket in it.
+    return this.#once(`claim ${way.join('][')}`, () => {
+      let found: unknown = claims;
+      for (const name of way) found = memberOf(found, name);
+      if (typeof found === 'string') {
+        const isSpaced = way.length === 1 && spaceDelimited.has(way[0] ?? '');
+        return isSpaced ? found.split(' ').filter((part) => part !== '') : [found];
+      }
+      return Array.isArray(found) ? found.filter((one) => typeof one === 'string') : [];
+    });
   }
 
   /** What a filter noted under a key. */
   metadata(filter: string, key: string): unknown {
     return this.#request.context.metadata?.get(filter)?.get(key);
+  }
+
+  #once<T>(name: string, read: () => T): T {
+    const known = (this.#known ??= new Map<string, unknown>());
+    if (known.has(name)) return known.get(name) as T;
+    const found = read();
+    known.set(name, found);
+    return found;
   }
 
   #claims(): ReadonlyMap<string, unknown> | null | undefined {

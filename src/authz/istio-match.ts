@@ -1,5 +1,6 @@
 import { isInCidr, parseAddress, parseCidr } from './cidr.ts';
 import type { Attribute, Condition, PolicyDocument } from './document.ts';
+import { trimSpaces } from './header-line.ts';
 import type { IstioMesh, ProxyRequest } from './istio-request.ts';
 import { normalizedPath } from './normalized-path.ts';
 import { compileTemplate, isPathTemplate } from './path-template.ts';
@@ -172,7 +173,7 @@ function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
 function headerLines(name: string, { headers, host, method, path }: ProxyRequest): readonly string[] {
   const pseudo = { ':authority': host, host, ':method': method, ':path': path }[name];
   if (pseudo !== undefined) return pseudo === null ? [] : [pseudo];
-  return headers.filter(([each]) => each === name).map(([, value]) => value.replace(/^[ \t]+|[ \t]+$/g, ''));
+  return headers.filter(([each]) => each === name).map(([, value]) => trimSpaces(value));
 }
 
 /** `[v]` looks in a list, `v` at a string. */

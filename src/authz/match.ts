@@ -83,7 +83,10 @@ export function compilePredicate(predicate: Predicate, action: PolicyAction): Te
   if (isSingle(attribute)) return negate(compileSingle(predicate, singleFacts[attribute]), negated);
   if (attribute === 'request.headers') {
     const matches = compileTexts(textsOf(predicate));
-    const fits = (line: string): boolean => matches(line) !== negated;
+    const isAnything = textsOf(predicate).some(({ kind }) => kind === 'present');
+    // Some hold an empty header for one that is there, others do not: `*` cannot be told of it.
+    const fits = (line: string): boolean =>
+      line === '' && isAnything ? cautious : matches(line) !== negated;
     const [name = ''] = names;
     return (facts) => {
       const lines = facts.headerLines(name);
@@ -173,12 +176,12 @@ function compileMetadata(
   return (facts) => {
     const found = facts.metadata(filter, key);
     if (found === undefined) return undefined;
-    if (typeof found !== 'string' && !Array.isArray(found)) return ofMissing;
-    const matched = values.some(({ inList, fits }) =>
-      Array.isArray(found)
-        ? inList && found.some((one) => typeof one === 'string' && fits(one))
-        : !inList && fits(found),
-    );
+    const isList = Array.isArray(found);
+    const texts = (isList ? found : [found]).filter((one) => typeof one === 'string');
+    const comparable = values.filter(({ inList }) => inList === isList);
+    // A list is no text, and the other way round: neither is what a `not` of ALLOW speaks of.
+    if (texts.length === 0 || comparable.length === 0) return ofMissing;
+    const matched = comparable.some(({ fits }) => texts.some(fits));
     return matched !== negated;
   };
 }

@@ -2,6 +2,7 @@ import { kubernetesNames } from '../spiffe/id.ts';
 import { canonicalAddress, isInCidr, parseAddress } from './cidr.ts';
 import type { AuthzRequest, Decision, ShadowVerdict } from './decision.ts';
 import { isHttpOnly, type PolicyAction } from './document.ts';
+import { trimSpaces } from './header-line.ts';
 import { compileTemplate } from './path-template.ts';
 import type { Entry, Policy, Predicate, Rule, TextMatch } from './policy.ts';
 import type { SnapshotInput, Workload } from './snapshot.ts';
@@ -121,12 +122,10 @@ function evaluate(
     const [filter = '', key = ''] = predicate.names;
     const found = request.context.metadata?.get(filter)?.get(key);
     if (found === undefined) return undefined;
-    if (typeof found !== 'string' && !Array.isArray(found)) return isMissing;
-    const fits = predicate.matches.some(({ inList, match }) =>
-      typeof found === 'string'
-        ? !inList && compare(match, found)
-        : inList && found.some((one) => typeof one === 'string' && compare(match, one)),
-    );
+    const texts = (Array.isArray(found) ? found : [found]).filter((one) => typeof one === 'string');
+    const matches = predicate.matches.filter(({ inList }) => inList === Array.isArray(found));
+    if (texts.length === 0 || matches.length === 0) return isMissing;
+    const fits = matches.some(({ match }) => texts.some((text) => compare(match, text)));
     return fits !== negated;
   }
   const having = read(mesh, predicate, request);
@@ -135,10 +134,12 @@ function evaluate(
   if (having === null || having.length === 0) return isMissing;
   if (typeof having === 'string') return fits(having) !== negated;
   if (attribute !== 'request.headers') return having.some(fits) !== negated;
+  // Whether an empty line is there for `*` is read in both ways, so it speaks against the caller.
+  const isAnything = predicate.matches.some(({ kind }) => kind === 'present');
+  const speaks = (line: string): boolean =>
+    line === '' && isAnything ? action !== 'ALLOW' : fits(line) !== negated;
   // Every line must speak for an ALLOW; one is enough for whatever restricts.
-  return action === 'ALLOW'
-    ? having.every((line) => fits(line) !== negated)
-    : having.some((line) => fits(line) !== negated);
+  return action === 'ALLOW' ? having.every(speaks) : having.some(speaks);
 }
 
 function read(mesh: SnapshotInput, { attribute, names }: Predicate, request: AuthzRequest): Having {
@@ -153,11 +154,14 @@ function read(mesh: SnapshotInput, { attribute, names }: Predicate, request: Aut
   if (attribute === 'source.trustDomain') return source?.trustDomain.name;
   if (attribute === 'request.method') return request.method === '' ? undefined : request.method;
   if (attribute === 'request.path') return request.path === '' ? undefined : request.path;
-  if (attribute === 'connection.sni') return context.sni?.toLowerCase();
+  if (attribute === 'connection.sni') {
+    const name = context.sni?.toLowerCase();
+    return name !== undefined && /^[a-z0-9._-]*$/.test(name) ? name.replace(/\.$/, '') : undefined;
+  }
   if (attribute === 'request.headers') {
     const lines = context.headerLines?.(names[0] ?? '');
     const isPlain = lines?.every((line) => /^[\t -~]*$/.test(line));
-    return isPlain === true ? lines?.map((line) => line.replace(/^[ \t]+|[ \t]+$/g, '')) : undefined;
+    return isPlain === true ? lines?.map(trimSpaces) : undefined;
   }
   const way = { 'request.auth.audiences': ['aud'], 'request.auth.presenter': ['azp'] }[attribute as string];
   return readClaim(context.claims, way ?? names);

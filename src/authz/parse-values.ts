@@ -168,11 +168,12 @@ function checkCanonical(node: YamlNode, text: string, whole: string): void {
 
 const pathFix = 'write the path without query, escapes of plain characters, //, /./ and /../';
 
-/** A name that TLS asks for is a DNS name, which knows no upper case. @see RFC 6066 section 3 */
+/** As facts have it: a name that TLS asks for is a DNS name, without upper case and last dot. @see RFC 6066 section 3 */
 function parseServerName(node: YamlNode): StringMatch {
   const text = node.string();
   const match = parseMatch(node, text);
   if (match.kind === 'present') return match;
-  if (/^[A-Za-z0-9._-]{1,253}$/.test(match.text)) return { kind: match.kind, text: match.text.toLowerCase() };
+  const name = match.kind === 'prefix' ? match.text : match.text.replace(/\.$/, '');
+  if (/^[A-Za-z0-9._-]{1,253}$/.test(name)) return { kind: match.kind, text: name.toLowerCase() };
   throw invalid(node, text, 'is no DNS name', 'write a name, with at most one * first or last');
 }

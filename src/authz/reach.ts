@@ -5,8 +5,9 @@ import type { AuthzRequest } from './decision.ts';
 import type { Attribute } from './document.ts';
 import { Facts } from './facts.ts';
 import type { CompiledRule } from './match.ts';
+import { sides } from './policy.ts';
 import { isSettled, type OpenEntry, type Residue, residueOf } from './residue.ts';
-import type { Applied, Snapshot } from './snapshot.ts';
+import type { AppliedRules, Snapshot } from './snapshot.ts';
 import { rulesInStep, type Steps } from './steps.ts';
 import { describeWanted } from './words.ts';
 
@@ -32,13 +33,17 @@ export type Reach = {
   readonly reach: 'always' | 'depends' | 'never';
   readonly allow: readonly OpenRule[];
   readonly unless: readonly OpenRule[];
+  /** How many more rules there are of each, which are not shown: only so many are. */
+  readonly allowOmitted: number;
+  readonly unlessOmitted: number;
 };
 export const reaches = ['always', 'depends', 'never'] as const satisfies readonly Reach['reach'][];
 
 /**
  * Who may make a call, of some callers and of anybody: exact, from the rules and not from samples. Conditions that
  * contradict each other are not noticed.
- * @param callers in the order of the answer
+ * @param callers in the order of the answer. It holds the first of them, at least one: as many as reasonable work is
+ *   enough for
  */
 export function* whoCan(
   snapshot: Snapshot,
@@ -46,17 +51,21 @@ export function* whoCan(
   call: PartialCall,
   callers: readonly SpiffeId[],
 ): Steps<{ readonly anybody: Reach; readonly callers: readonly (Reach & { readonly caller: string })[] }> {
-  const applied = yield* snapshot.learn(destination);
+  const applied = yield* snapshot.rulesFor(destination);
   const isOpen = openIn(call);
   const ofAnybody = (attribute: Attribute): boolean => callerAttributes.has(attribute) || isOpen(attribute);
   // What the call alone rules out need not be looked at for each caller.
   const anybody = yield* survey(applied, factsOf(snapshot, null, destination, call), ofAnybody);
   const answers: (Reach & { readonly caller: string })[] = [];
+  let work = 0;
   for (const caller of callers) {
     const left = yield* survey(anybody, factsOf(snapshot, caller, destination, call), isOpen);
-    answers.push({ caller: caller.text, ...judge(snapshot, left) });
+    const answer = judge(snapshot, left, shownOfOne);
+    answers.push({ caller: caller.text, ...answer });
+    work += workOf(anybody, answer);
+    if (work > maxWork) break;
   }
-  return { anybody: judge(snapshot, anybody), callers: answers };
+  return { anybody: judge(snapshot, anybody, shownOfAnybody), callers: answers };
 }
 
 /** Where a caller may call, of some destinations. As {@link whoCan}. */
@@ -68,10 +77,14 @@ export function* canReach(
 ): Steps<readonly (Reach & { readonly destination: string })[]> {
   const isOpen = openIn(call);
   const answers: (Reach & { readonly destination: string })[] = [];
+  let work = 0;
   for (const destination of destinations) {
     const facts = factsOf(snapshot, source, destination, call);
-    const left = yield* survey(yield* snapshot.learn(destination), facts, isOpen);
-    answers.push({ destination: destination.text, ...judge(snapshot, left) });
+    const applied = yield* snapshot.rulesFor(destination);
+    const answer = judge(snapshot, yield* survey(applied, facts, isOpen), shownOfOne);
+    answers.push({ destination: destination.text, ...answer });
+    work += workOf(applied, answer);
+    if (work > maxWork) break;
   }
   return answers;
 }
@@ -85,7 +98,7 @@ type Survey = {
 };
 
 function* survey(
-  from: Applied | Survey,
+  from: AppliedRules | Survey,
   facts: Facts,
   isOpen: (attribute: Attribute) => boolean,
 ): Steps<Survey> {
@@ -119,23 +132,59 @@ function* residues(
   return left;
 }
 
-function judge(snapshot: Snapshot, { isGoverned, allow, deny, custom }: Survey): Reach {
+function judge(snapshot: Snapshot, { isGoverned, allow, deny, custom }: Survey, shown: Shown): Reach {
   const restricting = snapshot.providersAnswer ? deny : [...custom, ...deny];
   if (!isGoverned || allow.length === 0 || restricting.some(isSettled)) return never;
   const settled = allow.filter(isSettled);
-  if (settled.length > 0 && restricting.length === 0) {
-    return { reach: 'always', allow: settled.slice(0, maxRules).map(describe), unless: [] };
-  }
+  const isAlways = settled.length > 0 && restricting.length === 0;
+  // One that matches whatever comes says all that the others could.
+  const told = isAlways ? settled : settled.length > 0 ? settled.slice(0, 1) : allow;
+  const [allowing, against] = [describeSome(told, shown), describeSome(restricting, shown)];
   return {
-    reach: 'depends',
-    // One that matches whatever comes says all that the others could.
-    allow: (settled.length > 0 ? settled.slice(0, 1) : allow).map(describe),
-    unless: restricting.map(describe),
+    reach: isAlways ? 'always' : 'depends',
+    allow: allowing,
+    unless: against,
+    allowOmitted: told.length - allowing.length,
+    unlessOmitted: restricting.length - against.length,
   };
 }
 
-const never: Reach = { reach: 'never', allow: [], unless: [] };
-const maxRules = 16;
+/** What is said of whom nobody may call, or who may call nobody. */
+export const never: Reach = { reach: 'never', allow: [], unless: [], allowOmitted: 0, unlessOmitted: 0 };
+
+/** How many rules are shown, and after how many conditions no further one is. */
+type Shown = { readonly rules: number; readonly conditions: number };
+const shownOfOne: Shown = { rules: 16, conditions: 256 };
+const shownOfAnybody: Shown = { rules: 512, conditions: 4_096 };
+
+function describeSome(residues: readonly Residue[], { rules, conditions }: Shown): readonly OpenRule[] {
+  const described: OpenRule[] = [];
+  let told = 0;
+  for (const residue of residues) {
+    if (described.length === rules || told > conditions) break;
+    const rule = describe(residue);
+    described.push(rule);
+    told += conditionsOf(rule);
+  }
+  return described;
+}
+
+function conditionsOf(rule: OpenRule): number {
+  let conditions = 1;
+  for (const side of sides) for (const entry of rule[side]) conditions += entry.length;
+  return conditions;
+}
+
+/** In rules that are looked at; to say a condition costs as much as a hundred of them. */
+function workOf(of: AppliedRules | Survey, { allow, unless }: Reach): number {
+  const looked =
+    'allowRules' in of
+      ? of.allowRules.length + of.denyRules.length + of.customRules.length
+      : of.allow.length + of.deny.length + of.custom.length;
+  return [...allow, ...unless].reduce((work, rule) => work + 100 * conditionsOf(rule), looked);
+}
+
+const maxWork = 1_000_000;
 
 function describe({ compiled, from, to, when }: Residue): OpenRule {
   const words = (entries: readonly OpenEntry[]): readonly (readonly string[])[] =>

@@ -54,7 +54,7 @@ export class Applied {
     this.allow = parts.allow;
     this.custom = parts.custom;
     this.audit = parts.audit;
-    this.isGoverned = this.policies.some(({ dryRun, action }) => !dryRun && action !== 'AUDIT');
+    this.isGoverned = this.policies.some(governs);
     this.onTrial = parts.onTrial;
   }
 
@@ -62,13 +62,7 @@ export class Applied {
     policies: readonly Policy[],
     rulesOf: (policy: Policy) => readonly CompiledRule[],
   ): Steps<Applied> {
-    const enforced = noRules();
-    const tried = noRules();
-    for (const [i, policy] of policies.entries()) {
-      if (i % rulesInStep === 0) yield;
-      const rules = (policy.dryRun ? tried : enforced)[policy.action];
-      for (const rule of rulesOf(policy)) rules.push(rule);
-    }
+    const { enforced, tried } = yield* sortRules(policies, rulesOf);
     const isTried = (action: PolicyAction): boolean =>
       policies.some((policy) => policy.dryRun && policy.action === action);
     const onTrial = {
@@ -107,8 +101,27 @@ type AppliedParts = Pick<
   'policies' | 'allowRules' | 'denyRules' | 'customRules' | 'deny' | 'allow' | 'custom' | 'audit' | 'onTrial'
 >;
 
-function noRules(): Readonly<Record<PolicyAction, CompiledRule[]>> {
-  return { ALLOW: [], DENY: [], AUDIT: [], CUSTOM: [] };
+/** What decides calls to a destination. */
+export type AppliedRules = Pick<Applied, 'isGoverned' | 'allowRules' | 'denyRules' | 'customRules'>;
+
+function governs({ dryRun, action }: Policy): boolean {
+  return !dryRun && action !== 'AUDIT';
+}
+
+type RulesByAction = Readonly<Record<PolicyAction, CompiledRule[]>>;
+
+function* sortRules(
+  policies: readonly Policy[],
+  rulesOf: (policy: Policy) => readonly CompiledRule[],
+): Steps<{ readonly enforced: RulesByAction; readonly tried: RulesByAction }> {
+  const enforced: RulesByAction = { ALLOW: [], DENY: [], AUDIT: [], CUSTOM: [] };
+  const tried: RulesByAction = { ALLOW: [], DENY: [], AUDIT: [], CUSTOM: [] };
+  for (const [i, policy] of policies.entries()) {
+    if (i % rulesInStep === 0) yield;
+    const rules = (policy.dryRun ? tried : enforced)[policy.action];
+    for (const rule of rulesOf(policy)) rules.push(rule);
+  }
+  return { enforced, tried };
 }
 
 /**
@@ -175,10 +188,17 @@ export class Snapshot {
     return known.applied;
   }
 
-  /** {@link Snapshot.appliedTo} in small steps, for those who ask about many destinations. */
-  *learn(destination: SpiffeId): Steps<Applied> {
-    const known = this.#byDestination.get(destination.text) ?? (yield* this.#learn(destination));
-    return known.applied;
+  /**
+   * The rules of {@link Snapshot.appliedTo}, not ready to be searched. Nothing is kept of it: whoever asks about all
+   * destinations must not fill the memory with indexes of them.
+   */
+  *rulesFor(destination: SpiffeId): Steps<AppliedRules> {
+    const known = this.#byDestination.get(destination.text);
+    if (known !== undefined) return known.applied;
+    const policies = yield* this.#policiesOf(destination);
+    const { enforced } = yield* sortRules(policies, (policy) => this.#rulesOf(policy));
+    const { ALLOW: allowRules, DENY: denyRules, CUSTOM: customRules } = enforced;
+    return { isGoverned: policies.some(governs), allowRules, denyRules, customRules };
   }
 
   /**
@@ -204,10 +224,12 @@ export class Snapshot {
     return known;
   }
 
+  *#policiesOf(destination: SpiffeId): Steps<readonly Policy[]> {
+    return destination.memberOf(this.trustDomain) ? yield* this.#attachment.policiesOf(destination) : [];
+  }
+
   *#learn(destination: SpiffeId): Steps<Known> {
-    const policies = destination.memberOf(this.trustDomain)
-      ? yield* this.#attachment.policiesOf(destination)
-      : [];
+    const policies = yield* this.#policiesOf(destination);
     yield;
     const set = createHash('sha256')
       .update(policies.map(({ key }) => key).join('\n'))
@@ -226,14 +248,16 @@ export class Snapshot {
   }
 
   #compile(policies: readonly Policy[]): Steps<Applied> {
-    return Applied.compile(policies, (policy) => {
-      const known = this.#rules.get(policy);
-      if (known !== undefined) return known;
-      const first = this.#firstOrdinals.get(policy) ?? 0;
-      const rules = policy.rules.map((rule, index) => compileRule(policy, rule, first + index));
-      this.#rules.set(policy, rules);
-      return rules;
-    });
+    return Applied.compile(policies, (policy) => this.#rulesOf(policy));
+  }
+
+  #rulesOf(policy: Policy): readonly CompiledRule[] {
+    const known = this.#rules.get(policy);
+    if (known !== undefined) return known;
+    const first = this.#firstOrdinals.get(policy) ?? 0;
+    const rules = policy.rules.map((rule, index) => compileRule(policy, rule, first + index));
+    this.#rules.set(policy, rules);
+    return rules;
   }
 }
 

@@ -66,5 +66,5 @@ function formatResult({ revision, changes }: ApplyResult, dryRun: boolean): stri
     ['KIND', 'NAME', dryRun ? 'WOULD BE' : 'NOW'],
     changes.map(({ kind, key, action }) => [kind, key, action]),
   );
-  return `${table}${dryRun ? 'dry run: nothing was changed\n' : `revision ${revision}\n`}`;
+  return `${table}${dryRun ? 'dry run: nothing was changed\n' : `mesh revision ${revision}\n`}`;
 }

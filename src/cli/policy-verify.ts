@@ -17,14 +17,22 @@ export type Verification = {
  * Verifies revisions, the latest first, as the server gave them: one key signed all, each follows the next in the list, and
  * author and message are those that were signed.
  * @param keyId the key that is expected; without it only that all have one and the same
- * @throws MeshError `policy_revision_invalid` naming the first that is not right
+ * @throws MeshError `policy_revision_invalid` naming the first that is not right; `policy_revision_not_found` when there
+ *   is none
  */
 export function verifyRevisions(
   { items, trustDomain: name }: Pick<RevisionPage, 'items' | 'trustDomain'>,
   keyId?: string,
 ): Verification {
   const trustDomain = TrustDomain.parse(name);
-  const expected = keyId ?? (items[0] === undefined ? '' : policyKeyId(items[0].publicKey));
+  const [latest] = items;
+  // A server that shows nothing has proven nothing.
+  if (latest === undefined) {
+    throw new MeshError('policy_revision_not_found', 'there is no revision of policies to verify', {
+      fix: 'apply a policy first',
+    });
+  }
+  const expected = keyId ?? policyKeyId(latest.publicKey);
   for (const [at, view] of items.entries()) {
     const revision: PolicyRevision = { ...view, time: new Date(view.time) };
     const key = policyKeyId(view.publicKey);

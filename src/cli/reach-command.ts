@@ -103,12 +103,17 @@ function formatRows<T extends Row>(
   return `${rows.length === 0 ? '' : table}${identities} ${never}\n`;
 }
 
-function describeRow({ reach, allow, unless }: Row): string {
+function describeRow({ reach, allow, unless, allowOmitted, unlessOmitted }: Row): string {
   const [first] = allow;
   if (first === undefined) return '';
   if (reach === 'always') return first.rule;
-  const more = allow.length > 1 ? `, and ${allow.length - 1} more` : '';
-  const but = unless.length === 0 ? '' : `; unless ${unless.map(describeRule).join(', or ')}`;
+  const others = allow.length - 1 + allowOmitted;
+  const more = others > 0 ? `, and ${others} more` : '';
+  const against = [
+    ...unless.map(describeRule),
+    ...(unlessOmitted > 0 ? [`one of ${unlessOmitted} more`] : []),
+  ];
+  const but = unless.length === 0 ? '' : `; unless ${against.join(', or ')}`;
   return `${describeRule(first)}${more}${but}`;
 }
 
@@ -123,11 +128,15 @@ function describeEntries(entries: readonly (readonly string[])[]): string {
   return texts.length === 1 ? (texts[0] ?? '') : `(${texts.join(', or ')})`;
 }
 
-function describeAnybody({ reach, allow, unless }: Reach): readonly string[] {
+function describeAnybody({ reach, allow, unless, allowOmitted, unlessOmitted }: Reach): readonly string[] {
   if (reach === 'never') return ['\nnobody may, registered or not\n'];
+  const more = (kind: string, omitted: number) =>
+    omitted === 0 ? [] : [`  ${kind}  one of ${omitted} more\n`];
   return [
     '\nrules, for whoever has a certificate\n',
     ...allow.map((rule) => `  allow   ${describeRule(rule)}  ${rule.place}\n`),
+    ...more('allow ', allowOmitted),
     ...unless.map((rule) => `  unless  ${describeRule(rule)}  ${rule.place}\n`),
+    ...more('unless', unlessOmitted),
   ];
 }

@@ -143,15 +143,21 @@ function collectHeaders(http: AttributeContext_HttpRequest): Headers {
     ...Object.entries(http.headers).map(([key, value]): [string, string] => [key.toLowerCase(), value]),
   ];
   const rawNames = raw.map((header) => header.key.toLowerCase());
+  const lines = new Map<string, string[]>();
+  for (const [name, value] of pairs) {
+    const known = lines.get(name);
+    if (known === undefined) lines.set(name, [value]);
+    else known.push(value);
+  }
+  // A map joins the lines of a header with commas, which may stand in a line as well.
+  const joined = new Set<string>();
+  for (const [key, value] of Object.entries(http.headers))
+    if (value.includes(',')) joined.add(key.toLowerCase());
+  const valuesOf = (name: string): readonly string[] => lines.get(name) ?? [];
   return {
-    names: [...new Set(pairs.map(([name]) => name))],
-    valuesOf: (name) => pairs.filter(([key]) => key === name).map(([, value]) => value),
-    linesOf: (name) => {
-      const joined = Object.entries(http.headers).filter(([key]) => key.toLowerCase() === name);
-      // A map joins the lines of a header with commas, which may stand in a line as well.
-      if (joined.some(([, value]) => value.includes(','))) return undefined;
-      return pairs.filter(([key]) => key === name).map(([, value]) => value);
-    },
+    names: [...lines.keys()],
+    valuesOf,
+    linesOf: (name) => (joined.has(name) ? undefined : valuesOf(name)),
     doubled: decidingHeaders.find((name) => rawNames.indexOf(name) !== rawNames.lastIndexOf(name)),
   };
 }

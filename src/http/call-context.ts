@@ -3,6 +3,12 @@ import { type CallContext, untold } from '../authz/context.ts';
 
 const address = z.string().max(64);
 
+/** What a proxy could tell: a token travels in a header. More would hold up everybody while rules are tried. */
+const maxJsonCharacters = 65_536;
+const isShort = (value: unknown): boolean =>
+  value === undefined || JSON.stringify(value).length <= maxJsonCharacters;
+const tooLong = `more than ${maxJsonCharacters} characters of JSON`;
+
 /** What else is known of a call that somebody asks about; what is left out is not known. */
 export const callContextBody = z.strictObject({
   /** All headers of the request, each line by itself. */
@@ -16,9 +22,12 @@ export const callContextBody = z.strictObject({
   /** Empty: TLS named nothing. */
   sni: z.string().max(255).optional(),
   /** Of a token that was verified; null: there was none. */
-  claims: z.record(z.string().max(256), z.unknown()).nullable().optional(),
+  claims: z.record(z.string().max(256), z.unknown()).nullable().optional().refine(isShort, tooLong),
   /** By filter and key. */
-  metadata: z.record(z.string().max(256), z.record(z.string().max(256), z.unknown())).optional(),
+  metadata: z
+    .record(z.string().max(256), z.record(z.string().max(256), z.unknown()))
+    .optional()
+    .refine(isShort, tooLong),
 });
 
 /** A {@link callContextBody} as the engine takes it. The client is the peer of the connection unless it is named. */

@@ -133,7 +133,13 @@ const openRules = z.array(
     when: z.array(z.array(z.string())),
   }),
 );
-const reachFields = { reach: z.enum(reaches), allow: openRules, unless: openRules };
+const reachFields = {
+  reach: z.enum(reaches),
+  allow: openRules,
+  unless: openRules,
+  allowOmitted: z.number().int(),
+  unlessOmitted: z.number().int(),
+};
 const rowFields = { ...reachFields, banned: z.boolean() };
 const whoCanSchema = revisedPageSchema(z.object({ caller: z.string(), ...rowFields })).extend({
   destination: z.string(),

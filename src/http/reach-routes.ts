@@ -2,7 +2,7 @@ import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
 import { splitAuthority } from '../authz/host.ts';
 import { canonicalPath } from '../authz/path.ts';
-import { canReach, type PartialCall, type Reach, whoCan } from '../authz/reach.ts';
+import { canReach, never, type PartialCall, type Reach, whoCan } from '../authz/reach.ts';
 import { isMethod } from '../authz/request.ts';
 import type { Snapshot } from '../authz/snapshot.ts';
 import type { Steps } from '../authz/steps.ts';
@@ -41,14 +41,14 @@ export function addReachRoutes(app: FastifyInstance, ports: ReachPorts, trustDom
     const { entries, revision } = administration.current();
     // Who else is registered is not for everybody to see.
     const seen = withinScope(identitiesOf(entries), scopeOf(grants, 'entries:read'), namespaceOf);
-    const { items, next } = pageOf(seen, body);
+    const { items } = pageOf(seen, body);
     const call = readCall(body);
     const { anybody, callers } = await survey((snapshot) => whoCan(snapshot, destination, call, items));
     return {
       destination: destination.text,
       anybody,
       items: callers.map((answer, i) => judged(answer, items[i] ?? destination, destination)),
-      next,
+      next: nextAfter(seen, body, callers.length),
       revision,
     };
   });
@@ -57,19 +57,27 @@ export function addReachRoutes(app: FastifyInstance, ports: ReachPorts, trustDom
     const source = SpiffeId.parseWorkload(body.source);
     const { entries, revision } = administration.current();
     const scope = scopeOf(callerOf(request).grants, 'authz:explain');
-    const { items, next } = pageOf(withinScope(identitiesOf(entries), scope, namespaceOf), body);
+    const seen = withinScope(identitiesOf(entries), scope, namespaceOf);
+    const { items } = pageOf(seen, body);
     const call = readCall(body);
     const answers = await survey((snapshot) => canReach(snapshot, source, call, items));
     return {
       source: source.text,
       items: answers.map((answer, i) => judged(answer, source, items[i] ?? source)),
-      next,
+      next: nextAfter(seen, body, answers.length),
       revision,
     };
   });
 }
 
-const never: Reach = { reach: 'never', allow: [], unless: [] };
+/** Where the page goes on that ends with the last of those that were answered for. */
+function nextAfter(
+  seen: ReadonlyMap<string, SpiffeId>,
+  { cursor }: { readonly cursor?: string | undefined },
+  answered: number,
+): string | null {
+  return answered === 0 ? null : pageOf(seen, { cursor, limit: answered }).next;
+}
 
 /** The identities that entries give, by their text; the same map for the same entries. */
 function identitiesOf(entries: ReadonlyMap<string, RegistrationEntry>): ReadonlyMap<string, SpiffeId> {

@@ -146,8 +146,13 @@ function parseCursor(cursor: string): number {
 }
 
 function refuse(number: string): never {
-  throw new MeshError('policy_revision_not_found', `there is no policy revision ${quote(number)}`, {
-    fix: 'countersign policy log shows those that are kept',
+  // The number of the one in force while there is none.
+  const isFirst = number === '0';
+  const what = isFirst
+    ? 'there is no revision of policies yet'
+    : `there is no policy revision ${quote(number)}`;
+  throw new MeshError('policy_revision_not_found', what, {
+    fix: isFirst ? 'apply a policy first' : 'countersign policy log shows those that are kept',
   });
 }
 

@@ -56,7 +56,7 @@ const whenKeys = {
   'source.serviceAccount': sourceFields.serviceAccounts,
   'source.trustDomain': sourceFields.trustDomains,
   'destination.port': ports,
-  'connection.sni': ['h', 'X.H', 'h.*', '*'],
+  'connection.sni': ['h', 'X.H.', 'h.*', '*.h', '*'],
   'experimental.envoy.filters.http.f[k]': ['a', '[a]', 'a*', '[*]'],
 };
 
@@ -92,7 +92,7 @@ const context: fc.Arbitrary<CallContext> = fc.oneof(
         sourceIp: address,
         remoteIp: address,
         destinationIp: address,
-        sni: fc.constantFrom('', 'h', 'x.h', 'H.x', undefined),
+        sni: fc.constantFrom('', 'h', 'x.h', 'x.h.', 'H.x', 'h x', undefined),
         claims: fc.option(
           fc.record({
             iss: fc.constantFrom<unknown>('i', 'ix', '', 1),

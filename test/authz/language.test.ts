@@ -96,6 +96,8 @@ describe('a condition on a call that is known', () => {
     ['connection.sni', ['LEDGER.pay'], both, neither],
     ['connection.sni', ['*.pay'], both, neither],
     ['connection.sni', ['pay'], neither, both],
+    ['connection.sni', ['ledger.pay.'], both, neither],
+    ['connection.sni', ['*.pay.'], both, neither],
     ['request.auth.principal', ['https://i.example/x/ann'], both, neither],
     ['request.auth.principal', ['https://i.example/x/*'], both, neither],
     ['request.auth.principal', ['*'], both, neither],
@@ -122,13 +124,18 @@ describe('a condition on a call that is known', () => {
     [header('x-two'), ['a'], cautious, cautious],
     [header('x-two'), ['a', 'b'], both, neither],
     [header('x-two'), ['c'], neither, both],
-    [header('x-empty'), ['*'], neither, both],
+    // Empty: there for some, and not for others.
+    [header('x-empty'), ['*'], cautious, cautious],
+    [header('x-empty'), ['a'], neither, both],
     [header('x-none'), ['a'], neither, cautious],
     [header('x-odd'), ['a'], cautious, cautious],
     [noted('k'), ['v'], both, neither],
-    [noted('k'), ['[v]'], neither, both],
+    // A list is no text, and a text no list.
+    [noted('k'), ['[v]'], neither, cautious],
+    [noted('k'), ['w', '[v]'], neither, both],
     [noted('l'), ['[w]'], both, neither],
-    [noted('l'), ['w'], neither, both],
+    [noted('l'), ['[x]'], neither, both],
+    [noted('l'), ['w'], neither, cautious],
     [noted('n'), ['1'], neither, cautious],
     [noted('none'), ['v'], cautious, cautious],
   ])('%s is %j', (key, values, expected, negated) => {
@@ -159,6 +166,24 @@ test.each(['connection.sni', 'request.auth.principal', claim('a'), header('x-non
     expect(holds({ when: [{ key, notValues: [valueOf(key)] }] }, one)).toEqual(cautious);
   },
 );
+
+test.each<[string, typeof both]>([
+  ['ledger.pay.', both],
+  ['LEDGER.PAY', both],
+  ['ledger.pay..', neither],
+  // No DNS names: applications may read them as they like.
+  ['ledger.pay\u0000x', cautious],
+  ['l\u00e9dger.pay', cautious],
+])('the server name %j is ledger.pay', (sni, expected) => {
+  const one = { ...call(), context: { ...known, sni } };
+  expect(holds({ when: [{ key: 'connection.sni', values: ['ledger.pay'] }] }, one)).toEqual(expected);
+});
+
+test('spaces within a header cost time in proportion to their number', () => {
+  const line = `a${' '.repeat(1_000_000)}b`;
+  const one = { ...call(), context: { ...known, headerLines: () => [line] } };
+  expect(holds({ when: [{ key: header('x-one'), values: ['a*'] }] }, one)).toEqual(both);
+});
 
 describe('a TCP connection', () => {
   const made = canonicalizeTcp({ source: web, destination: ledger, port: 5_432, context: known });

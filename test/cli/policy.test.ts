@@ -34,9 +34,19 @@ function file(text: string): string {
 }
 
 // In this order: each goes on from what the one before left.
+test.each([
+  ['there is no revision of policies yet', ['rollback']],
+  ['there is no revision of policies to verify', ['log', '--verify', '--key-id', 'ab'.repeat(20)]],
+])('before the first revision %s', async (message, command) => {
+  const { code, err } = await run('policy', ...command);
+  expect([code, err]).toEqual([2, expect.stringContaining(message)]);
+});
+
 test('policy apply makes a revision, with the message', async () => {
   const made = await run('policy', 'apply', '-f', file(policy('all', 'shop')), '-m', 'let web in');
   expect(made.out).toContain('shop/all');
+  // Its number is not that of a revision of policies, by which one goes back.
+  expect(made.out).toMatch(/\nmesh revision [0-9]+\n$/);
   const changed = policy('all', 'shop').replace('GET', 'PUT');
   expect(changed).not.toBe(policy('all', 'shop'));
   expect((await run('apply', '-f', file(changed), '-m', 'and let it write')).code).toBe(0);

@@ -61,6 +61,26 @@ describe('a check that can be judged', () => {
     ).toMatchObject({ method: 'GET', path: '/orders/1?x=1', rejection: null });
   });
 
+  test.each<[CheckInput, (readonly string[] | undefined)[]]>([
+    // A map joins lines with commas, so nobody knows how many there were.
+    [{ headers: { 'x-a': '1', 'X-B': 'q,r', 'x-c': '' } }, [['1'], undefined, [''], []]],
+    [
+      {
+        headers: {},
+        rawHeaders: [
+          ['x-a', '1,2'],
+          ['X-A', '3'],
+          ['x-b', Buffer.from([0xff])],
+          ['constructor', ''],
+        ],
+      },
+      [['1,2', '3'], ['\u00ff'], [], []],
+    ],
+  ])('with its headers line by line: %j', (input, expected) => {
+    const lines = read(input).context.headerLines;
+    expect(['x-a', 'x-b', 'x-c', 'x-d'].map((name) => lines?.(name))).toEqual(expected);
+  });
+
   test('of a TCP connection', () => {
     expect(read({ http: null })).toMatchObject({ protocol: 'tcp', method: '', path: '', rejection: null });
   });

@@ -120,7 +120,10 @@ test.each<[TokenName, string, object, number, string]>([
 test('a banned identity reaches nothing, and is reached by nobody', async () => {
   await ask('admin', 'bans', { kind: 'spiffe-id', value: web, reason: 'x' });
   const { json } = await ask('admin', 'authz/who-can', { destination: ledger, method: 'GET' });
-  expect(json.items.at(-1)).toEqual({ caller: web, reach: 'never', allow: [], unless: [], banned: true });
+  expect(json.items.at(-1)).toEqual({
+    ...{ caller: web, reach: 'never', allow: [], unless: [], allowOmitted: 0, unlessOmitted: 0 },
+    banned: true,
+  });
   // The rule itself stands, for whoever is not banned.
   expect(json.anybody.reach).toBe('depends');
   expect(await rows('admin', 'can-reach', { source: ledger })).toEqual([

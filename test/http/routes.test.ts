@@ -143,6 +143,10 @@ describe('apply and policies', () => {
       'spiffe_id_trust_domain_char',
     );
     expect((await ask({ ...call, port: 65_536 })).json.code).toBe('body_invalid');
+    // No token is so long, and each rule would look through all of it.
+    const claims = { groups: Array<string>(20_000).fill('a') };
+    expect((await ask({ ...call, context: { claims } })).json.code).toBe('body_invalid');
+    expect((await ask({ ...call, context: { metadata: { f: claims } } })).json.code).toBe('body_invalid');
 
     const deleted = await harness.overTls(
       { method: 'DELETE', path: '/v1/policies/shop/orders' },
