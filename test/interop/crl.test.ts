@@ -1,13 +1,13 @@
 import { spawnSync } from 'node:child_process';
-import { existsSync, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { afterAll, describe, expect, test } from 'vitest';
 import { signRevocationList } from '../../src/ca/crl.ts';
 import { makeIssuer } from '../ca/crl-issuer.ts';
 import { createScope } from '../harness/scope.ts';
 import { makeTempDir } from '../harness/temp.ts';
 import { buildGoClient, goIsHere, runClient } from './go-client.ts';
+import { installPkilint } from './pkilint.ts';
 
 const scope = createScope();
 afterAll(() => scope.close());
@@ -59,10 +59,9 @@ describe.skipIf(!goIsHere())('Go', () => {
   });
 });
 
-// Brought in by pkilint.test.ts.
-const python = fileURLToPath(new URL('../../.tool/pkilint-0.13.3/bin/python', import.meta.url));
+const python = installPkilint();
 
-describe.skipIf(!existsSync(python))('pkilint', () => {
+describe.skipIf(python === undefined)('pkilint', () => {
   test.each(lists)('finds nothing in a list of a CA with %s, empty: %s', async (kind, isEmpty) => {
     const { listFile } = await writeList(kind, isEmpty);
     const args = [
@@ -78,7 +77,7 @@ describe.skipIf(!existsSync(python))('pkilint', () => {
       '-f',
       'JSON',
     ];
-    const { stdout } = spawnSync(python, [...args, '--document-format', 'DER', listFile], {
+    const { stdout } = spawnSync(python ?? '', [...args, '--document-format', 'DER', listFile], {
       encoding: 'utf8',
     });
     expect(JSON.parse(stdout)).toMatchObject({ results: [] });

@@ -1,17 +1,14 @@
-import { execFile, spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { execFile } from 'node:child_process';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { SpiffeId } from '../../src/spiffe/id.ts';
 import { makeKey, makeTestAuthority, type TestAuthority } from '../ca/test-authority.ts';
 import { createScope } from '../harness/scope.ts';
 import { makeTempDir } from '../harness/temp.ts';
+import { installPkilint } from './pkilint.ts';
 
-// DigiCert's linter with its RFC 5280 set, from PyPI into .tool/. Without python3 or the network this is skipped, but
-// never in CI.
-const version = '0.13.3';
 const run = promisify(execFile);
 
 type Finding = { readonly severity: string; readonly code: string; readonly at: string };
@@ -87,37 +84,4 @@ async function errorsIn(der: Uint8Array): Promise<readonly Finding[]> {
       )
       .map(({ severity, code }) => ({ severity, code, at })),
   );
-}
-
-function installPkilint(): string | undefined {
-  const tools = fileURLToPath(new URL('../../.tool', import.meta.url));
-  const home = join(tools, `pkilint-${version}`);
-  const python = join(home, 'bin', 'python');
-  if (!existsSync(python)) {
-    const failed = install(tools, home);
-    if (failed !== undefined) {
-      if (process.env['CI']) throw new Error(`pkilint could not be installed: ${failed}`);
-      return undefined;
-    }
-  }
-  return python;
-}
-
-function install(tools: string, home: string): string | undefined {
-  mkdirSync(tools, { recursive: true });
-  // Under another name first: two test runs may install at once.
-  const making = mkdtempSync(join(tools, 'pkilint.'));
-  try {
-    for (const [command, ...args] of [
-      ['python3', '-m', 'venv', making],
-      [join(making, 'bin', 'python'), '-m', 'pip', 'install', '--quiet', `pkilint==${version}`],
-    ] as const) {
-      const { status, stderr } = spawnSync(command, args, { encoding: 'utf8', timeout: 120_000 });
-      if (status !== 0) return stderr ?? 'python3 is not on PATH';
-    }
-    renameSync(making, home);
-    return undefined;
-  } finally {
-    rmSync(making, { recursive: true, force: true });
-  }
 }

@@ -154,11 +154,11 @@ describe('the log', () => {
   test('forgets a personal value and keeps its leaf', () => {
     const db = openWithEvents();
     db.exec("DELETE FROM audit_personal WHERE field = 'path'");
-    expect(db.prepare('SELECT idx, field FROM audit_personal').raw().all()).toEqual([
-      [4, 'sourceAddress'],
-      [7, 'sourceAddress'],
-      [12, 'sourceAddress'],
-    ]);
+    const addressed = oneOfEach.flatMap((event, index) => ('sourceAddress' in event ? [index] : []));
+    expect(addressed).toHaveLength(3);
+    expect(db.prepare('SELECT idx, field FROM audit_personal').raw().all()).toEqual(
+      addressed.map((index) => [index, 'sourceAddress']),
+    );
     expect(db.prepare('SELECT count(*) FROM audit_leaves').pluck().get()).toBe(oneOfEach.length);
     db.close();
   });
