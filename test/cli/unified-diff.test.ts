@@ -76,7 +76,12 @@ describe('revisions that are verified', () => {
     });
     const hidden = items.map((item) => ({ ...item, author: null, message: null }));
     expect(verifyRevisions({ items: hidden, trustDomain: 'mesh.test' })).toMatchObject({ hidden: 3 });
-    expect(verifyRevisions({ items: [], trustDomain: 'mesh.test' })).toMatchObject({ revisions: 0 });
+  });
+
+  test('are not verified when there are none', () => {
+    expect(() => verifyRevisions({ items: [], trustDomain: 'mesh.test' }, keyId)).toThrow(
+      expect.objectContaining({ code: 'policy_revision_not_found' }),
+    );
   });
 
   test.each<[string, (items: readonly RevisionView[]) => Promise<readonly RevisionView[]> | RevisionView[]]>([
