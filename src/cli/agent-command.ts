@@ -7,7 +7,7 @@ import { globalOptions } from './global-options.ts';
 import { examples } from './help.ts';
 import { print, type Session } from './session.ts';
 import { formatPairs } from './text.ts';
-import { keepHeapsSmall } from './heap-size.ts';
+import { keepYoungGenerationSmall } from './heap-size.ts';
 
 /** `countersign agent`: runs until a signal stops it. */
 export function agentCommand(session: Session): Command {
@@ -32,7 +32,7 @@ export function agentCommand(session: Session): Command {
       }
       const config = loadAgentConfig({ ...flags, ...(dataDir === undefined ? {} : { dataDir }) }, session);
       const stop = session.catchSignals();
-      keepHeapsSmall();
+      keepYoungGenerationSmall();
       const [{ openLog }, { startAgent }] = await Promise.all([import('../log.ts'), import('../agent.ts')]);
       const running = await startAgent(config, openLog(config.logLevel), undefined, stop).catch(
         (error: unknown) => {

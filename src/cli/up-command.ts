@@ -8,7 +8,7 @@ import { globalOptions } from './global-options.ts';
 import { print, type Session } from './session.ts';
 import { formatStatus, type StatusAnswer } from './status-command.ts';
 import { printable } from './text.ts';
-import { keepHeapsSmall } from './heap-size.ts';
+import { keepOldGenerationSmall, keepYoungGenerationSmall } from './heap-size.ts';
 
 /** `countersign up`: runs until a signal stops it. */
 export function upCommand(session: Session): Command {
@@ -51,7 +51,9 @@ export function authorityCommand(session: Session, made: AuthorityCommand): Comm
         isRoot: session.isRoot,
       });
       const stop = session.catchSignals();
-      keepHeapsSmall();
+      keepYoungGenerationSmall();
+      // It has no workloads of its own.
+      if (made.name === 'server') keepOldGenerationSmall();
       // Loaded here, so that no other command waits for gRPC, SQLite and the web server to load.
       const { openLog } = await import('../log.ts');
       const running = await made.start(config, openLog(config.logLevel));
