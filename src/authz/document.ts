@@ -66,6 +66,9 @@ export type TargetRef = {
   readonly namespace: string | null;
 };
 
+/** Of the Gateway API: whose Gateways a policy may name, and whose label says which one a workload is of. */
+export const gatewayGroup = 'gateway.networking.k8s.io';
+
 /** An AuthorizationPolicy as it is written, valid and not yet read in either mode. Immutable. */
 export type PolicyDocument = {
   readonly namespace: string;

@@ -1,4 +1,11 @@
-import { type Condition, type DocumentRule, isHttpOnly, type PolicyDocument, ruleId } from './document.ts';
+import {
+  type Condition,
+  type DocumentRule,
+  gatewayGroup,
+  isHttpOnly,
+  type PolicyDocument,
+  ruleId,
+} from './document.ts';
 import { type Comparison, conditionHolds } from './istio-match.ts';
 import type { ShadowVerdict } from './decision.ts';
 import type { IstioMesh, IstioWorkload, ProxyRequest } from './istio-request.ts';
@@ -90,12 +97,12 @@ function refusedBeforePolicy({ pathNormalization }: IstioMesh, { protocol, path 
 
 function isAttached(mesh: IstioMesh, { namespace, labels }: IstioWorkload, policy: PolicyDocument): boolean {
   if (policy.namespace !== mesh.rootNamespace && policy.namespace !== namespace) return false;
-  const gateway = labels.get('gateway.networking.k8s.io/gateway-name');
+  const gateway = labels.get(`${gatewayGroup}/gateway-name`);
   if (policy.targetRefs.length > 0) {
     return policy.targetRefs.some(
       ({ group, kind, name, namespace: target }) =>
         gateway !== undefined &&
-        group === 'gateway.networking.k8s.io' &&
+        group === gatewayGroup &&
         kind === 'Gateway' &&
         name === gateway &&
         policy.namespace === namespace &&

@@ -1,18 +1,15 @@
 import { quote } from '../errors.ts';
 import type { YamlDocument } from '../yaml.ts';
 import type { YamlNode } from '../yaml-node.ts';
-import type { Condition, PolicyDocument, TargetRef } from './document.ts';
+import { type Condition, gatewayGroup, type PolicyDocument, type TargetRef } from './document.ts';
 import { parseValues } from './parse-values.ts';
 import type { Entry, Policy, Predicate, Rule } from './policy.ts';
 import { negatedName } from './read-conditions.ts';
-import { readPolicyDocument } from './read-document.ts';
+import { checkLength, readPolicyDocument } from './read-document.ts';
 
 /** What the documents of this room say of themselves. */
 export const policyKind = 'AuthorizationPolicy';
 export const policyApiVersions = ['security.istio.io/v1', 'security.istio.io/v1beta1'] as const;
-
-/** The most rules in a policy, entries in a rule, values in a field and labels in a selector. */
-export const maxListLength = 512;
 
 /**
  * Reads an AuthorizationPolicy of Istio's language in strict mode: what Istio refuses, and beyond it whatever could match
@@ -28,7 +25,7 @@ export function parsePolicy(document: YamlDocument): Policy {
   const { namespace, name, action, provider, dryRun, selector, targetRefs, place } = read;
   const key = `${namespace}/${name}`;
   const spec = top.required('spec');
-  if (selector.size > maxListLength) throw tooLong(spec);
+  checkLength(spec, selector.size);
   for (const target of targetRefs) checkTarget(spec, target);
   return {
     key,
@@ -90,9 +87,6 @@ function checkTarget(spec: YamlNode, { group, kind }: TargetRef): void {
   );
 }
 
-/** Of the Gateway API. */
-export const gatewayGroup = 'gateway.networking.k8s.io';
-
 function parseRules(read: PolicyDocument, spec: YamlNode, key: string): readonly Rule[] {
   const nodes = spec.mapping(specFields).optional('rules')?.sequence() ?? [];
   return read.rules.map((rule, index): Rule => {
@@ -100,7 +94,7 @@ function parseRules(read: PolicyDocument, spec: YamlNode, key: string): readonly
     if (when !== undefined && rule.when.length === 0) {
       throw when.error('policy_invalid', 'is empty', 'list a condition, or remove when');
     }
-    if (when !== undefined && rule.when.length > maxListLength) throw tooLong(when);
+    checkLength(when, rule.when.length);
     const entry = (conditions: readonly Condition[]): Entry => ({
       predicates: conditions.flatMap((condition) => parseCondition(condition, read.namespace)),
     });
@@ -123,7 +117,7 @@ function parseCondition(condition: Condition, namespace: string): readonly Predi
     const node = written[list];
     if (node === undefined) return [];
     const values = node.sequence();
-    if (values.length > maxListLength) throw tooLong(node);
+    checkLength(node, values.length);
     const negated = list === 'notValues';
     return [
       {
@@ -143,8 +137,4 @@ function parseCondition(condition: Condition, namespace: string): readonly Predi
 /** Keys of `when` have dots in them, fields of a source or operation have none. */
 function nameNegated(field: string): string {
   return field.includes('.') ? `${field} notValues` : negatedName(field);
-}
-
-function tooLong(node: YamlNode): Error {
-  return node.error('policy_invalid', `has more than ${maxListLength} entries`, 'split the policy');
 }

@@ -11,7 +11,7 @@ import {
 } from './document.ts';
 import { readOperation, readSource, readWhen } from './read-conditions.ts';
 
-/** The most rules of a policy, and entries of each of its lists. */
+/** The most rules of a policy, entries of each of its lists, values of a field and labels of a selector. */
 const maxListLength = 512;
 const maxTargetRefs = 16;
 const defaultNamespace = 'default';
@@ -163,7 +163,8 @@ function readEntries(
   return entries.map((entry) => entry.mapping([inner]).required(inner));
 }
 
-function checkLength(node: YamlNode | undefined, length: number): void {
+/** @throws MeshError `policy_invalid` for a list of more than 512 */
+export function checkLength(node: YamlNode | undefined, length: number): void {
   if (node === undefined || length <= maxListLength) return;
   throw node.error('policy_invalid', `has more than ${maxListLength} entries`, 'split the policy');
 }

@@ -1,9 +1,8 @@
 import { createHash } from 'node:crypto';
 import { MeshError, quote } from '../errors.ts';
-import type { PolicyAction } from './document.ts';
+import { gatewayGroup, type PolicyAction } from './document.ts';
 import { kubernetesNames, type SpiffeId, type TrustDomain } from '../spiffe/id.ts';
 import { type CompiledRule, compileRule } from './match.ts';
-import { gatewayGroup } from './parse.ts';
 import type { Policy } from './policy.ts';
 import { buildIndex, buildSideIndex, type RuleFinder } from './rule-index.ts';
 import { finish, rulesInStep, type Steps } from './steps.ts';
