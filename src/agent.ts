@@ -187,10 +187,7 @@ async function open(
   });
   opened.push(() => keeper.close());
   reissueOutgoing = ({ outgoing }) => {
-    const keyIds = (isUrgent: boolean) =>
-      outgoing.filter(({ urgent }) => urgent === isUrgent).map(({ keyId }) => keyId);
-    keeper.reissue(keyIds(true), 'soon');
-    keeper.reissue(keyIds(false), 'gently');
+    for (const { keyId, urgent, nodes } of outgoing) keeper.reissue([keyId], urgent ? 'soon' : { nodes });
   };
   reissueOutgoing(view());
   const save = (): void => {

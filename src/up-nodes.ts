@@ -18,7 +18,7 @@ import type { Keeper } from './identity/keeper.ts';
 import type { KeyOwners } from './identity/key-owners.ts';
 import { type AttestedNode, nodeSpiffeId, nodeTtlSeconds } from './identity/node.ts';
 import { createNamesInEntries } from './identity/node-alias.ts';
-import { createViewMaker, type NodeView } from './identity/view.ts';
+import { createViewMaker, type NodeView, type OutgoingIssuer } from './identity/view.ts';
 import { createRefusals } from './identity/refusals.ts';
 import type { Log } from './log.ts';
 import { createAttestationService, type IssueNodeCertificate } from './node/attestation-service.ts';
@@ -267,6 +267,10 @@ function viewPort(
 ): ViewPort {
   const makeView = createViewMaker();
   const namesInEntries = createNamesInEntries();
+  const withNodes = createFleetCount(() => {
+    const now = clock.now();
+    return registry.all().filter(({ evictedAt, notAfter }) => evictedAt === null && notAfter > now).length;
+  });
   const viewSettings: NodeView['settings'] = {
     trustDomain: settings.trustDomain.name,
     rootNamespace: settings.rootNamespace,
@@ -281,7 +285,7 @@ function viewPort(
         bundle: authority.bundle(),
         jwtBundle: jwt.bundle(),
         crls: crl.published(),
-        outgoing: outgoingIssuers(authority.state(), clock.now()),
+        outgoing: withNodes(outgoingIssuers(authority.state(), clock.now())),
         settings: viewSettings,
       };
       return makeView(namesInEntries(node, mesh.aliases), source, 0);
@@ -290,6 +294,23 @@ function viewPort(
       const all = [holder, authority, crl, jwt, registry].map(({ onChange }) => onChange(listener));
       return () => all.forEach((unsubscribe) => unsubscribe());
     },
+  };
+}
+
+/**
+ * Says of each CA that is on its way out how many nodes there were when that began: a number that followed every node
+ * that comes and goes would be news to all of them.
+ */
+function createFleetCount(
+  count: () => number,
+): (issuers: readonly Omit<OutgoingIssuer, 'nodes'>[]) => readonly OutgoingIssuer[] {
+  let known = new Map<string, number>();
+  return (issuers) => {
+    if (issuers.length !== known.size || issuers.some(({ keyId }) => !known.has(keyId))) {
+      const nodes = count();
+      known = new Map(issuers.map(({ keyId }) => [keyId, known.get(keyId) ?? nodes]));
+    }
+    return issuers.map((issuer) => ({ ...issuer, nodes: known.get(issuer.keyId) ?? 0 }));
   };
 }
 

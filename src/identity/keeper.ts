@@ -8,6 +8,7 @@ import type { Attestation } from './evidence.ts';
 import { formatEntry } from './entry-parse.ts';
 import type { IssueX509 } from './issuer.ts';
 import { createLatch, type Latch, latchOrSleep } from './notice.ts';
+import { renewalSpreadMs } from './renewal-spread.ts';
 import { createTurns, type Turns } from './turns.ts';
 import { peerCertificateIds } from '../spiffe/svid.ts';
 
@@ -50,7 +51,8 @@ export type Keeper = {
   readonly states: () => readonly KeptState[];
   /**
    * Replaces every certificate that one of these CAs signed, now or later. It is spread: over a tenth of what is left of
-   * its life, and a minute at most; `gently` over a quarter, and an hour, for many keepers that ask one CA at once.
+   * its life, and a minute at most. Where many nodes ask one CA it is spread over a quarter, and as long as so many take
+   * between them (renewal-spread.ts).
    */
   readonly reissue: (issuerKeyIds: readonly string[], pace?: ReissuePace) => void;
   /** Stops every renewal. */
@@ -58,7 +60,7 @@ export type Keeper = {
 };
 
 /** How fast certificates are replaced. */
-export type ReissuePace = 'soon' | 'gently';
+export type ReissuePace = 'soon' | { readonly nodes: number };
 
 /** How the certificate of one entry stands. */
 export type KeptState = {
@@ -78,8 +80,12 @@ export type Lease = {
   readonly release: () => void;
 };
 
-/** By key id of the CA. */
-type Outgoing = Map<string, ReissuePace>;
+type Outgoing = {
+  /** By key id of the CA. */
+  readonly paces: Map<string, ReissuePace>;
+  /** How many certificates there are. */
+  readonly count: () => number;
+};
 
 type Slot = {
   entry: RegistrationEntry;
@@ -108,17 +114,16 @@ const longestRetryMs = 15_000;
 const longestSleepMs = 60_000;
 // A clock put back by less than this leaves a certificate valid: it begins 30 s before it was made.
 const toleratedStepMs = 30_000;
-const paces: Readonly<Record<ReissuePace, { readonly share: number; readonly longestMs: number }>> = {
-  soon: { share: 1 / 10, longestMs: 60_000 },
-  gently: { share: 1 / 4, longestMs: 3_600_000 },
-};
+const soonShare = 1 / 10;
+const soonMs = 60_000;
+const sharedShare = 1 / 4;
 // Each costs the event loop under a millisecond, in bursts of as many as one commit records.
 const issuedAtOnce = 16;
 
 export function createKeeper(parts: KeeperParts): Keeper {
   const slots = new Map<string, Slot>();
   const turns = createTurns(issuedAtOnce);
-  const outgoing: Outgoing = new Map();
+  const outgoing: Outgoing = { paces: new Map(), count: () => slots.size };
   const unsubscribe = parts.onChange(() => {
     for (const slot of slots.values()) slot.latch.raise();
   });
@@ -155,8 +160,11 @@ export function createKeeper(parts: KeeperParts): Keeper {
       })),
     reissue: (issuerKeyIds, pace = 'soon') => {
       // What was asked for before stays planned as it is.
-      const fresh = issuerKeyIds.filter((keyId) => ![pace, 'soon'].includes(outgoing.get(keyId) ?? ''));
-      for (const keyId of fresh) outgoing.set(keyId, pace);
+      const fresh = issuerKeyIds.filter((keyId) => {
+        const known = outgoing.paces.get(keyId);
+        return known === undefined || (pace === 'soon' && known !== 'soon');
+      });
+      for (const keyId of fresh) outgoing.paces.set(keyId, pace);
       for (const slot of slots.values()) {
         if (slot.svid === undefined || !fresh.includes(slot.svid.issuerKeyId)) continue;
         // Nobody has it now, and nobody shall be given it again.
@@ -328,10 +336,11 @@ function replacementTime(
   outgoing: Outgoing,
   { clock, random }: KeeperParts,
 ): number {
-  const pace = outgoing.get(issuerKeyId);
+  const pace = outgoing.paces.get(issuerKeyId);
   if (pace === undefined) return Infinity;
   const now = clock.now().getTime();
-  const { share, longestMs } = paces[pace];
+  const [share, longestMs] =
+    pace === 'soon' ? [soonShare, soonMs] : [sharedShare, renewalSpreadMs(pace.nodes, outgoing.count())];
   return now + random() * Math.min((notAfter.getTime() - now) * share, longestMs);
 }
 

@@ -40,8 +40,10 @@ export type NodeView = {
 export type OutgoingIssuer = {
   /** Subject key identifier, lower-case hex. */
   readonly keyId: string;
-  /** At once, since nobody trusts it or somebody else may have its key; else over the time that is left. */
+  /** At once, since nobody trusts it or somebody else may have its key; else spread, as renewal-spread.ts has it. */
   readonly urgent: boolean;
+  /** How many nodes replace them: they do not ask all at once. */
+  readonly nodes: number;
 };
 
 /** What leads from one view to the next of its stream. */
@@ -257,7 +259,10 @@ function sameBytes(a: readonly Uint8Array[], b: readonly Uint8Array[]): boolean 
 
 function sameOutgoing(a: readonly OutgoingIssuer[], b: readonly OutgoingIssuer[]): boolean {
   return (
-    a.length === b.length && a.every((one, at) => one.keyId === b[at]?.keyId && one.urgent === b[at].urgent)
+    a.length === b.length &&
+    a.every(
+      (one, at) => one.keyId === b[at]?.keyId && one.urgent === b[at].urgent && one.nodes === b[at].nodes,
+    )
   );
 }
 

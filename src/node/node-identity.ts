@@ -4,6 +4,7 @@ import type { Clock } from '../clock.ts';
 import { type ErrorCode, MeshError, publicError } from '../errors.ts';
 import type { GenerateKeyPair } from '../identity/keeper.ts';
 import { createLatch, createNotice, latchOrSleep } from '../identity/notice.ts';
+import { renewalSpreadMs } from '../identity/renewal-spread.ts';
 import type { OutgoingIssuer } from '../identity/view.ts';
 import { readCertificate } from '../spiffe/certificate.ts';
 import { checkX509SvidLeaf } from '../spiffe/svid.ts';
@@ -214,13 +215,16 @@ export async function keepIdentity(parts: IdentityParts): Promise<IdentityKeeper
     leave: (issuers) => {
       const issuer = issuers.find(({ keyId }) => keyId === issuerOf(identity));
       if (issuer === undefined) return;
-      const { urgent } = issuer;
+      const { urgent, nodes } = issuer;
       // What was planned before stays planned as it is.
       if (leaving?.held === identity && (leaving.urgent || !urgent)) return;
       leaving = { held: identity, urgent };
       const nowMs = clock.now().getTime();
       const left = datesOf(identity).notAfter - nowMs;
-      half = Math.min(half, nowMs + random() * Math.min(left / 4, urgent ? urgentMs : gentleMs));
+      half = Math.min(
+        half,
+        nowMs + random() * Math.min(left / 4, urgent ? urgentMs : renewalSpreadMs(nodes, 0)),
+      );
       latch.raise();
     },
     trouble: () => trouble,
@@ -309,7 +313,6 @@ const longestSleepMs = 60_000;
 const pollMs = 2_000;
 // A fleet does not ask at once.
 const urgentMs = 60_000;
-const gentleMs = 3_600_000;
 const longestRefusedMs = 300_000;
 const firstTurnMs = 1_000;
 // A certificate that counted for so long was not pushed out by a rival.

@@ -64,6 +64,7 @@ export type NodeRegistry = {
   readonly evict: (name: string, actor: Actor) => Promise<AttestedNode>;
   /** Forgets the nodes whose last certificate ended before `before`: they may come again. @returns how many */
   readonly forget: (before: Date) => Promise<number>;
+  /** Calls back when a node was let in, evicted or forgotten; not when it has renewed. */
   readonly onChange: (listener: () => void) => () => void;
 };
 
@@ -75,6 +76,12 @@ export async function openNodeRegistry(store: NodeStore, clock: Clock): Promise<
   const put = (node: AttestedNode): AttestedNode => {
     nodes.set(node.name, node);
     notice.announce();
+    return node;
+  };
+  // Nothing of any view follows from it, and a whole fleet renews within minutes: streams of a certificate that counts no
+  // longer end when they are judged the next time.
+  const putQuietly = (node: AttestedNode): AttestedNode => {
+    nodes.set(node.name, node);
     return node;
   };
   return {
@@ -116,7 +123,7 @@ export async function openNodeRegistry(store: NodeStore, clock: Clock): Promise<
         const node: AttestedNode = { ...current, renewedAt: now, notAfter, serials };
         const events = shown === null ? [] : [nodeEvent(node, 'renewed', now, { serial, sourceAddress })];
         await store.putNode(node, events);
-        return put(node);
+        return putQuietly(node);
       }),
     evict: (name, actor) =>
       inTurn(async () => {

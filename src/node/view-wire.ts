@@ -139,14 +139,14 @@ function jwtBundleFromWire({ keys, sequence }: wire.JwtBundle, trustDomain: Trus
 }
 
 function outgoingToWire(outgoing: readonly OutgoingIssuer[]): wire.OutgoingIssuers {
-  return { issuers: outgoing.map(({ keyId, urgent }) => ({ keyId, urgent })) };
+  return { issuers: outgoing.map(({ keyId, urgent, nodes }) => ({ keyId, urgent, nodes: BigInt(nodes) })) };
 }
 
 /** Also of a server, or in a cache, that knew of none. */
 function outgoingFromWire({ issuers }: wire.OutgoingIssuers): readonly OutgoingIssuer[] {
-  return issuers.map(({ keyId, urgent }) => {
+  return issuers.map(({ keyId, urgent, nodes }) => {
     if (!/^[0-9a-f]{2,128}$/.test(keyId)) refuse('has a CA without a name');
-    return { keyId, urgent };
+    return { keyId, urgent, nodes: integerOf(nodes, 'a count') };
   });
 }
 

@@ -209,6 +209,8 @@ export interface OutgoingIssuer {
   keyId: string;
   /** At once, and not over the time that is left. */
   urgent: boolean;
+  /** How many nodes there are, each of which is told this: what is not urgent they spread among themselves. */
+  nodes: bigint;
 }
 
 export interface RevocationLists {
@@ -2286,7 +2288,7 @@ export const OutgoingIssuers: MessageFns<OutgoingIssuers> = {
 };
 
 function createBaseOutgoingIssuer(): OutgoingIssuer {
-  return { keyId: "", urgent: false };
+  return { keyId: "", urgent: false, nodes: 0n };
 }
 
 export const OutgoingIssuer: MessageFns<OutgoingIssuer> = {
@@ -2296,6 +2298,12 @@ export const OutgoingIssuer: MessageFns<OutgoingIssuer> = {
     }
     if (message.urgent !== false) {
       writer.uint32(16).bool(message.urgent);
+    }
+    if (message.nodes !== 0n) {
+      if (BigInt.asIntN(64, message.nodes) !== message.nodes) {
+        throw new globalThis.Error("value provided for field message.nodes of type int64 too large");
+      }
+      writer.uint32(24).int64(message.nodes);
     }
     return writer;
   },
@@ -2327,6 +2335,14 @@ export const OutgoingIssuer: MessageFns<OutgoingIssuer> = {
             }
 
             message.urgent = reader.bool();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.nodes = reader.int64() as bigint;
             continue;
           }
         }

@@ -3,6 +3,7 @@ import { noBans } from '../../src/identity/ban-list.ts';
 import type { X509Svid } from '../../src/identity/credentials.ts';
 import { parseEntry } from '../../src/identity/entry-parse.ts';
 import { createKeeper, type Keeper } from '../../src/identity/keeper.ts';
+import { renewalSpreadMs } from '../../src/identity/renewal-spread.ts';
 import { SpiffeId, TrustDomain } from '../../src/spiffe/id.ts';
 import { makeShown } from '../node/node-certificates.ts';
 import { makeTestAuthority } from '../ca/test-authority.ts';
@@ -129,13 +130,13 @@ test('many are spread, and all are replaced within the minute', async () => {
   expect(issued.filter(({ by }) => by === 'new')).toHaveLength(100);
 });
 
-test('gently, a fleet asks its CA over a quarter of what is left, and not within a minute', async () => {
+test('a large fleet asks its CA over a quarter of what is left, and not within a minute', async () => {
   let draws = 0;
   draw = () => (draws++ % 20) / 20;
   for (let i = 0; i < 100; i++) hold(`w${i}`, 3_600);
   await settle();
   signer = 'new';
-  keeper.reissue(['old'], 'gently');
+  keeper.reissue(['old'], { nodes: 10_000 });
   const made = () => issued.filter(({ by }) => by === 'new').length;
   await clock.advance(60_000);
   expect(made()).toBeLessThan(20);
@@ -143,16 +144,54 @@ test('gently, a fleet asks its CA over a quarter of what is left, and not within
   expect(made()).toBe(100);
 });
 
+test.each([
+  [0, 0, 5],
+  [1, 0, 5],
+  [1, 1_000, 5.06],
+  [1, 10_000, 50.06],
+  [80, 0, 5],
+  [1_000, 0, 60],
+  [1_000, 10, 110],
+  [10_000, 0, 600],
+  [10_000, 10, 1_100],
+  [100_000, 10, 3_600],
+  [Number.MAX_SAFE_INTEGER, Number.MAX_SAFE_INTEGER, 3_600],
+])('%d nodes with %d certificates each spread them over %d s', (nodes, certificates, seconds) => {
+  expect(renewalSpreadMs(nodes, certificates)).toBe(seconds * 1_000);
+});
+
+test.each([
+  ['one node is done within seconds', 1, 10, 5_000],
+  ['of a thousand nodes each takes its share of a minute, and of what all have', 1_000, 10, 110_000],
+])('%s', async (_, nodes, count, withinMs) => {
+  for (let i = 0; i < count; i++) hold(`w${i}`, 3_600);
+  await settle();
+  signer = 'new';
+  let draws = 0;
+  // The last one draws the end of it.
+  draw = () => ++draws / count;
+  keeper.reissue(['old'], { nodes });
+  await clock.advance(withinMs / 2);
+  const made = () => issued.filter(({ by }) => by === 'new').length;
+  expect(made()).toBeGreaterThan(count / 3);
+  expect(made()).toBeLessThan((count * 2) / 3);
+  await clock.advance(withinMs / 2 - 1);
+  expect(made()).toBeLessThan(count);
+  draw = () => 0.5;
+  await clock.advance(1);
+  expect(made()).toBe(count);
+});
+
 test('what was begun gently is hurried by a taint, and what is hurried stays so', async () => {
   draw = () => 1;
   hold('web', 3_600);
   await settle();
   signer = 'new';
-  keeper.reissue(['old'], 'gently');
+  keeper.reissue(['old'], { nodes: 10_000 });
   await clock.advance(60_000);
   expect(issued).toHaveLength(1);
   keeper.reissue(['old']);
-  keeper.reissue(['old'], 'gently');
+  keeper.reissue(['old'], { nodes: 10_000 });
   await clock.advance(60_000);
   expect(issued.map(({ by }) => by)).toEqual(['old', 'new']);
 });
@@ -162,9 +201,9 @@ test('saying the same again does not bring it forward', async () => {
   hold('web', 3_600);
   await settle();
   signer = 'new';
-  keeper.reissue(['old'], 'gently');
+  keeper.reissue(['old'], { nodes: 10_000 });
   draw = () => 0;
-  for (let i = 0; i < 50; i++) keeper.reissue(['old'], 'gently');
+  for (let i = 0; i < 50; i++) keeper.reissue(['old'], { nodes: 10_000 });
   await clock.advance(60_000);
   expect(issued).toHaveLength(1);
 });

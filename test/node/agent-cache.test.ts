@@ -66,7 +66,7 @@ beforeAll(async () => {
       bundle: authority.authority.bundle,
       jwtBundle: { trustDomain, authorities: [{ keyId: 'k', publicKey: Uint8Array.of(9) }], sequence: 2 },
       crls: [Uint8Array.of(4, 5)],
-      outgoing: [{ keyId: 'ab12', urgent: true }],
+      outgoing: [{ keyId: 'ab12', urgent: true, nodes: 3 }],
       settings: {
         trustDomain: 'mesh.test',
         rootNamespace: 'istio-system',

@@ -132,14 +132,16 @@ test('a join token is not shown while its key cannot be kept', async () => {
 
 test.each([
   { what: 'is replaced at once', issuer: { urgent: true }, withinMs: 60_000, renewals: 1 },
-  { what: 'is replaced in time', issuer: { urgent: false }, withinMs: 15 * 60_000, renewals: 1 },
-  { what: 'is replaced in time', issuer: { urgent: false }, withinMs: 60_000, renewals: 0 },
+  { what: 'of one node is replaced in time', issuer: { nodes: 1 }, withinMs: 2_500, renewals: 1 },
+  { what: 'of many is replaced in time', issuer: { nodes: 10_000 }, withinMs: 300_000, renewals: 1 },
+  { what: 'of many is replaced in time', issuer: { nodes: 10_000 }, withinMs: 60_000, renewals: 0 },
+  { what: 'of a number no fleet has is replaced', issuer: { nodes: 1e15 }, withinMs: 900_000, renewals: 1 },
   { what: 'is another', issuer: { urgent: true, keyId: 'ab' }, withinMs: 15 * 60_000, renewals: 0 },
 ])('when a CA $what a node has renewed $renewals times within $withinMs ms', async (row) => {
   const held = certificate();
   const keeper = await open(held);
   const keyId = Buffer.from(ours.intermediate.key.publicKey.keyId).toString('hex');
-  const outgoing = [{ keyId, ...row.issuer }];
+  const outgoing = [{ keyId, urgent: false, nodes: 10_000, ...row.issuer }];
   keeper.leave(outgoing);
   // Told again with every change of the view.
   keeper.leave(outgoing);
