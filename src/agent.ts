@@ -33,6 +33,7 @@ import type { NodeView } from './identity/view.ts';
 import type { Log } from './log.ts';
 import { createCoverageReporter } from './node/coverage-reporter.ts';
 import { createAgentReporter } from './node/agent-report.ts';
+import { createTrustKeeper } from './node/kept-trust.ts';
 import { mayPass } from './node/node-identity.ts';
 import { openNodeLink } from './node/node-link.ts';
 import { createPolicyGuard } from './node/policy-guard.ts';
@@ -190,10 +191,13 @@ async function open(
     for (const { keyId, urgent, nodes } of outgoing) keeper.reissue([keyId], urgent ? 'soon' : { nodes });
   };
   reissueOutgoing(view());
+  const trust = createTrustKeeper(link.bundle);
   const save = (): void => {
+    const [identity, held] = [link.identity(), view()];
     // Those that nobody has asked for since the start are kept on: their workloads may just not be back yet.
-    const svids = [...keeper.kept().filter(isForAttested), ...spares.keep(view().mesh.entries)];
-    cache.save({ identity: link.identity(), view: view(), freshAt: link.freshAt(), svids });
+    const svids = [...keeper.kept().filter(isForAttested), ...spares.keep(held.mesh.entries)];
+    cache.save({ identity, view: held, freshAt: link.freshAt(), svids });
+    trust.saved(identity, held.bundle);
   };
   const { saveSoon, close: closeSaving } = cache.keepSaved(save, clock, (error) => {
     const detail = publicError(error);
@@ -301,8 +305,11 @@ async function open(
   const reporter = createAgentReporter({
     client: link.client,
     isConnected: link.isWatching,
-    read: () => reportOf(status()),
-    onChange: link.onChange,
+    read: () => ({ ...reportOf(status()), kept: trust.current() }),
+    onChange: (listener) => {
+      const forgets = [link.onChange(listener), trust.onChange(listener)];
+      return () => forgets.forEach((forget) => forget());
+    },
     clock,
     random: Math.random,
   });
@@ -341,7 +348,12 @@ function settingsOf({ bundle, settings }: NodeView): MeshSettings {
 }
 
 /** What of it the server is told. */
-function reportOf({ server, events, workloads, workloadsInAll }: AgentStatusReport): AgentReport {
+function reportOf({
+  server,
+  events,
+  workloads,
+  workloadsInAll,
+}: AgentStatusReport): Omit<AgentReport, 'kept'> {
   return {
     viewRevision: server.viewRevision,
     eventsQueued: events.queued,

@@ -9,20 +9,19 @@ import { createCheckPresented } from './grpc/tls-svid.ts';
 import type { NodePorts } from './http/node-routes.ts';
 import type { NodesReport } from './http/status-report.ts';
 import { type MeshHolder, type MeshSettings } from './identity/current-mesh.ts';
-import type { SecretContent } from './identity/coverage.ts';
+import type { IssuedCertificate } from './identity/coverage.ts';
 import type { RegistrationEntry } from './identity/entry.ts';
-import { reservedIds } from './identity/entry-parse.ts';
 import type { Breathe } from './identity/breath.ts';
-import { createIssuer, type IssuedX509, type IssueX509 } from './identity/issuer.ts';
+import { createIssuer, type IssueX509 } from './identity/issuer.ts';
 import type { Keeper } from './identity/keeper.ts';
 import type { KeyOwners } from './identity/key-owners.ts';
-import { type AttestedNode, nodeSpiffeId, nodeTtlSeconds } from './identity/node.ts';
+import { nodeEntryPrefix, nodeSpiffeId, nodeTtlSeconds } from './identity/node.ts';
 import { createNamesInEntries } from './identity/node-alias.ts';
 import { createViewMaker, type NodeView, type OutgoingIssuer } from './identity/view.ts';
 import { createRefusals } from './identity/refusals.ts';
 import type { Log } from './log.ts';
 import { createAttestationService, type IssueNodeCertificate } from './node/attestation-service.ts';
-import { createCheckPeer, type NodePeer } from './node/node-check.ts';
+import { createCheckPeer } from './node/node-check.ts';
 import { claimKeys } from './node/key-claims.ts';
 import { keepForgetting } from './node/forgetting.ts';
 import { createNodePresences, type NodePresences } from './node/node-presence.ts';
@@ -32,7 +31,6 @@ import { formatJoinSecret } from './node/server-trust.ts';
 import type { ViewPort } from './node/view-stream.ts';
 import { decodePem, encodePem } from './spiffe/pem.ts';
 import { traceCalls } from './tracing.ts';
-import type { TrustBundle } from './spiffe/bundle.ts';
 import type { TrustDomain } from './spiffe/id.ts';
 import { readListFile } from './store/key-files.ts';
 import type { Store } from './store/store.ts';
@@ -41,6 +39,7 @@ import type { KeptAuthority } from './up-authority.ts';
 import type { RevocationLists } from './up-crl.ts';
 import type { JwtPlant } from './up-jwt.ts';
 import { openClusters } from './up-node-clusters.ts';
+import { createNodeCoverage, isOverForNode } from './up-node-coverage.ts';
 import { nodesReport } from './up-nodes-report.ts';
 import { type DoorCertificate, keepOwnCertificate } from './up-own-certificate.ts';
 import { watchAhead } from './up-policy-revisions.ts';
@@ -50,6 +49,8 @@ import type { Rotation } from './up-rotation.ts';
 export type Nodes = {
   readonly ports: NodePorts;
   readonly report: () => NodesReport;
+  /** Whether a certificate is one of a node that it can use no more. */
+  readonly isOver: (certificate: Pick<IssuedCertificate, 'spiffeId' | 'serial' | 'notAfter'>) => boolean;
   readonly close: () => Promise<void>;
 };
 
@@ -103,6 +104,7 @@ export async function openNodes(parts: NodesParts): Promise<Nodes> {
       },
     },
     report: () => nodesReport(registry.all(), presences, clock.now()),
+    isOver: (certificate) => isOverForNode(parts.trustDomain, registry.find, certificate),
     close: async () => {
       await forgetting.close();
       await door?.close(config.shutdownGraceSeconds * 1_000);
@@ -120,7 +122,7 @@ async function openDoor(
   const refusals = createRefusals((event) => recordQuietly(event), clock, undefined, 'issue');
   const claimed = (issue: IssueX509): IssueX509 => claimKeys(issue, parts.keyOwners, refusals.add);
   const issueNode = nodeIssuer(parts, registry, claimed);
-  const { delivering, seen } = coverNodes(parts);
+  const { attested, renewed, keeps } = createNodeCoverage(parts);
   const recordQuietly = (event: Parameters<Store['recordEvents']>[0][number]): void => {
     store
       .recordEvents([event])
@@ -138,7 +140,7 @@ async function openDoor(
     bundle: authority.bundle,
     bans,
     recordRefusal: recordQuietly,
-    delivering,
+    delivering: attested,
     randomBytes,
     clock,
     report,
@@ -160,8 +162,8 @@ async function openDoor(
       }
     },
     storeShipment: ({ events, ...shipment }) => store.recordShipment(shipment, events),
-    delivering,
-    seen,
+    delivering: renewed,
+    keeps,
     enforces: watchAhead(holder, clock, log),
     presences,
     clock,
@@ -232,32 +234,6 @@ function entryOf(trustDomain: TrustDomain, name: string): RegistrationEntry {
     hint: '',
     expiresAt: null,
     revision: 0,
-  };
-}
-
-/** An agent verifies the server with the bundle that came with its certificate, so it counts for rotation as any proxy. */
-function coverNodes({ note, clock }: NodesParts) {
-  const carried = new Map<string, SecretContent>();
-  const clientOf = (name: string) => ({ uid: 0, pid: 0, node: 'agent', host: name });
-  return {
-    delivering: (node: AttestedNode, issued: IssuedX509, bundle: TrustBundle): void => {
-      const content: SecretContent = {
-        kind: 'svid',
-        spiffeId: nodeSpiffeId(bundle.trustDomain, node.name).text,
-        serial: issued.serial,
-        issuerKeyId: issued.issuerKeyId,
-        notAfter: issued.notAfter,
-        bundleSequence: bundle.sequence,
-      };
-      carried.set(node.name, content);
-      note(false, clientOf(node.name), 'node', content, clock.now());
-    },
-    seen: ({ node, leaf }: NodePeer): void => {
-      const content = carried.get(node.name);
-      if (content?.kind !== 'svid' || content.serial !== leaf.serial) return;
-      carried.delete(node.name);
-      note(true, clientOf(node.name), 'node', content, clock.now());
-    },
   };
 }
 
@@ -338,5 +314,4 @@ function formatHost(host: string): string {
   return host.includes(':') ? `[${host}]` : host;
 }
 
-const nodeEntryPrefix = `${reservedIds}node.`;
 const maxCaFileBytes = 262_144;

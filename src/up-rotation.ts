@@ -6,7 +6,8 @@ import { type Evidence, unconfirmed } from './ca/slot.ts';
 import type { Clock } from './clock.ts';
 import { publicError } from './errors.ts';
 import type { CaPort, CaReport } from './http/ca-report.ts';
-import { type CoverageClient, createCoverage, type SecretContent } from './identity/coverage.ts';
+import { type CoverageClient, createCoverage, type IsOver, type SecretContent } from './identity/coverage.ts';
+import { nodeEntryPrefix } from './identity/node.ts';
 import { createLatch } from './identity/notice.ts';
 import type { Log } from './log.ts';
 import type { Acknowledgement, Delivery, SdsObserver, StreamIdentity } from './sds/observer.ts';
@@ -42,25 +43,28 @@ export type RotationParts = Omit<AuthorityParts, 'evidence' | 'doubt' | 'store'>
   readonly log: Log;
   /** Entries whose certificates this process alone uses: it follows every change of the bundle itself. */
   readonly ownEntries: ReadonlySet<string>;
+  /** Whether nobody can use a certificate any more, though it has not ended. Default: none such. */
+  readonly isOver?: IsOver;
 };
 
 /** Opens the CA and keeps it going. @throws MeshError as {@link openAuthority} */
 export async function openRotation(parts: RotationParts): Promise<Rotation> {
-  const { store, clock, log, ownEntries } = parts;
+  const { store, clock, log, ownEntries, isOver } = parts;
   const rows = await store.loadCoverage();
   // The row stands while a process runs. One that is found was left by a crash, with whatever it had not yet written.
   const hasCrashed = rows.some(({ key }) => key === openRow.key);
   const doubtful = hasCrashed ? await store.unexpiredCertificates(clock.now()) : [];
   const coverage = createCoverage(
     rows.filter(({ key }) => key !== openRow.key),
-    doubtful.filter(({ entryId }) => !ownEntries.has(entryId)),
+    // Of a node's own nothing is in doubt: it is with that node alone, and what its agent last said is said again.
+    doubtful.filter(({ entryId }) => !ownEntries.has(entryId) && !entryId.startsWith(nodeEntryPrefix)),
   );
   await store.commitCoverage({ put: [openRow], remove: [] });
   const clockWatch = watchClock(clock, () => performance.now());
   const evidence = async (): Promise<Evidence> => {
     const issued = await store.unexpiredCertificates(clock.now());
     const foreign = issued.filter(({ entryId }) => !ownEntries.has(entryId));
-    return coverage.evidence(foreign, clock.now(), clockWatch());
+    return coverage.evidence(foreign, clock.now(), clockWatch(), isOver);
   };
   const authority = await openAuthority({
     ...parts,

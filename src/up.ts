@@ -37,7 +37,7 @@ import { sourceReport, workloadOutlooks } from './up-outlook.ts';
 import { checkPolicyRevision, keepPolicyRevisions, openPolicyKey } from './up-policy-revisions.ts';
 import { openRotation } from './up-rotation.ts';
 import { custodyOf, readSealingSecret } from './up-secret.ts';
-import { openNodes } from './up-nodes.ts';
+import { type Nodes, openNodes } from './up-nodes.ts';
 import { traceIssuance, traceSteps } from './tracing.ts';
 import { openWorkloadDoor } from './up-workload.ts';
 import { openTrustDoor, type TrustDoor } from './up-trust.ts';
@@ -111,6 +111,7 @@ async function open(
   const sealing = { keyDir, trustDomain, secret: readSealingSecret(config, keyDir), randomBytes };
   const custody = createFileCustody(sealing);
   let reissue: Keeper['reissue'] = () => undefined;
+  let isOver: Nodes['isOver'] = () => false;
   let jwtKeys: JwtPlant['keySha256'] = () => [];
   const proofs = startProofThread((cause) =>
     log.warn({ cause }, 'the thread that verifies is gone; the main thread verifies from now on'),
@@ -129,6 +130,7 @@ async function open(
     lint: proofs.lintLeaf,
     ownEntries: ownEntryIds,
     reissue: (issuerKeyIds) => reissue(issuerKeyIds),
+    isOver: (certificate) => isOver(certificate),
     ...hooks,
   });
   opened.push(rotation.close);
@@ -255,6 +257,7 @@ async function open(
     randomBytes,
     log,
   });
+  isOver = nodes.isOver;
   opened.push(nodes.close);
   const openWorkload = async () =>
     openWorkloadDoor({

@@ -133,7 +133,7 @@ export function unconfirmed(evidence: Evidence, sequence: number, now: Date): re
     const until = lastExpiry(holder.leaves, now);
     if (until === null || (holder.sequence ?? 0) >= sequence) return [];
     const why =
-      holder.sequence === null
+      (holder.sequence ?? 0) === 0
         ? 'has confirmed no bundle'
         : `has confirmed bundle ${holder.sequence}, not ${sequence}`;
     return laggard(holder, why, until);

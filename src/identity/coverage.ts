@@ -47,11 +47,23 @@ export type Coverage = {
   readonly sent: (client: CoverageClient, name: string, content: SecretContent, at: Date) => void;
   /** A process has taken a secret into use, in place of all it was sent before under this name. */
   readonly confirmed: (client: CoverageClient, name: string, content: SecretContent, at: Date) => void;
-  /** Who may have an unexpired certificate in use. @param issued all certificates that have not expired at `now` */
-  readonly evidence: (issued: readonly IssuedCertificate[], now: Date, doubt: string | null) => Evidence;
+  /**
+   * Who may have an unexpired certificate in use.
+   * @param issued all certificates that have not expired at `now`
+   * @param isOver those that nobody can use all the same; default: none
+   */
+  readonly evidence: (
+    issued: readonly IssuedCertificate[],
+    now: Date,
+    doubt: string | null,
+    isOver?: IsOver,
+  ) => Evidence;
   /** What has changed since the last call. Now and then it also drops what is over by `now`. */
   readonly takeChange: (now: Date) => CoverageChange;
 };
+
+/** Whether nobody can use a certificate any more, though it has not ended. */
+export type IsOver = (certificate: Pick<IssuedCertificate, 'serial' | 'spiffeId' | 'notAfter'>) => boolean;
 
 type Leaf = Extract<SecretContent, { kind: 'svid' }>;
 
@@ -141,7 +153,10 @@ export function createCoverage(
       }
       holding.replaced = holding.replaced.slice(-maxReplaced);
     },
-    evidence: (issued, now, doubt) => ({ holders: holdersOf(holdings, unfollowed, issued, now), doubt }),
+    evidence: (issued, now, doubt, isOver = () => false) => ({
+      holders: holdersOf(holdings, unfollowed, issued, { now, isOver }),
+      doubt,
+    }),
     takeChange: (now) => {
       if (Math.abs(now.getTime() - prunedAtMs) >= pruneMs) {
         prunedAtMs = now.getTime();
@@ -185,7 +200,7 @@ function holdersOf(
   holdings: ReadonlyMap<string, Holding>,
   unfollowed: ReadonlyMap<string, Date>,
   issued: readonly IssuedCertificate[],
-  now: Date,
+  { now, isOver }: { readonly now: Date; readonly isOver: IsOver },
 ): readonly Holder[] {
   const clients = new Map<string, Client>();
   const idOf = new Map(issued.map(({ serial, spiffeId }) => [serial, spiffeId]));
@@ -210,7 +225,7 @@ function holdersOf(
     for (const content of [confirmed, ...sent]) {
       if (content?.kind !== 'svid') continue;
       account(content.serial, content.spiffeId);
-      if (content.notAfter <= now) continue;
+      if (content.notAfter <= now || isOver(content)) continue;
       client.leaves.set(content.serial, content);
       if (content.bundleSequence === undefined) client.isMute = true;
       else client.carried = Math.min(client.carried ?? Infinity, content.bundleSequence);
@@ -231,8 +246,10 @@ function holdersOf(
     }
   }
   // Given out some other way, or to somebody who was forgotten: nobody can say what its holder trusts.
-  for (const { serial, spiffeId, issuerKeyId, notAfter } of issued) {
-    if ((accounted.has(serial) && !unfollowed.has(serial)) || notAfter <= now) continue;
+  for (const certificate of issued) {
+    const { serial, spiffeId, issuerKeyId, notAfter } = certificate;
+    if ((accounted.has(serial) && !unfollowed.has(serial)) || notAfter <= now || isOver(certificate))
+      continue;
     const leaves = [{ issuerKeyId, notAfter }];
     holders.push({ spiffeId, node: '', lastSeen: null, sequence: null, leaves });
   }

@@ -1,4 +1,4 @@
-/** What an agent says of itself. Nobody proves it: it is for people. */
+/** What an agent says of itself. Nobody proves it: it is for people, but for what it has kept. */
 export type AgentReport = {
   /** The revision of the open stream that is in force there. */
   readonly viewRevision: number;
@@ -10,6 +10,18 @@ export type AgentReport = {
   readonly workloads: number;
   /** When the first of them would end, were the server away from now on; null when there is none. */
   readonly darkAt: Date | null;
+  /** Null while its cache holds nothing. */
+  readonly kept: KeptTrust | null;
+};
+
+/** What an agent goes by on its connections to the server now, and after a crash. */
+export type KeptTrust = {
+  /** Of the bundle that it verifies the server with. */
+  readonly bundleSequence: number;
+  /** As `bundleSha256` has it. */
+  readonly bundleSha256: string;
+  /** Of the certificate that it shows, lower-case hex. */
+  readonly serial: string;
 };
 
 /** What the server has seen of a node since it started. */
@@ -27,5 +39,5 @@ export type NodePresence = {
   /** Since when it does not have what it should have; null when it has all. */
   readonly behindSince: Date | null;
   /** What the agent says of itself; null when it has said nothing yet. */
-  readonly report: Omit<AgentReport, 'viewRevision'> | null;
+  readonly report: Omit<AgentReport, 'viewRevision' | 'kept'> | null;
 };

@@ -1,6 +1,6 @@
 import { MeshError, quote } from '../errors.ts';
 import { SpiffeId, type TrustDomain } from '../spiffe/id.ts';
-import { reservedPath } from './entry-parse.ts';
+import { reservedIds, reservedPath } from './entry-parse.ts';
 
 /** How a node has proven which machine it is. */
 export const attestationMethods = ['join_token', 'x509pop', 'k8s_psat'] as const;
@@ -111,4 +111,6 @@ export function mayShow(node: AttestedNode | undefined, serial: string): boolean
 
 /** SPIFFE IDs of nodes: below what is kept for Countersign itself, and yet subject to bans. */
 export const nodePath = `${reservedPath}node/`;
+/** How the ids begin under which certificates of nodes are issued; these entries are in no registry. */
+export const nodeEntryPrefix = `${reservedIds}node.`;
 const attestorPrefixes = ['x509pop-', 'k8s-'];

@@ -2,6 +2,7 @@ import type { Clock } from '../clock.ts';
 import type { AgentReport } from '../identity/node-presence.ts';
 import { createLatch, latchOrSleep } from '../identity/notice.ts';
 import type { AgentReport as Wire, NodeClient } from '../wire/node.ts';
+import { keptTrustFromWire, keptTrustToWire } from './kept-trust.ts';
 import { ask } from './node-client.ts';
 import { dateOf, integerOf } from './wire-values.ts';
 
@@ -13,6 +14,7 @@ export function agentReportFromWire(report: Wire): AgentReport {
     eventsLost: integerOf(report.eventsLost, 'a count'),
     workloads: integerOf(report.workloads, 'a count'),
     darkAt: report.darkAtMs === undefined ? null : dateOf(report.darkAtMs),
+    kept: report.kept === undefined ? null : keptTrustFromWire(report.kept),
   };
 }
 
@@ -23,12 +25,13 @@ export function agentReportToWire(report: AgentReport): Wire {
     eventsLost: BigInt(report.eventsLost),
     workloads: BigInt(report.workloads),
     darkAtMs: report.darkAt === null ? undefined : BigInt(report.darkAt.getTime()),
+    kept: report.kept === null ? undefined : keptTrustToWire(report.kept),
   };
 }
 
 /**
- * Tells the server how the agent is: soon after each change of its view, spread over two seconds so that not all nodes
- * tell at once, and every half minute. What fails is told the next time.
+ * Tells the server how the agent is: soon after each change of its view and of what its cache holds, spread over two
+ * seconds so that not all nodes tell at once, and every half minute. What fails is told the next time.
  */
 export function createAgentReporter(parts: {
   readonly client: () => NodeClient;

@@ -3,9 +3,11 @@ import { MeshError, publicError } from '../errors.ts';
 import type { GenerateKeyPair } from '../identity/keeper.ts';
 import { aborted, createNotice } from '../identity/notice.ts';
 import { applyDelta, type NodeView } from '../identity/view.ts';
+import type { TrustBundle } from '../spiffe/bundle.ts';
 import { TrustDomain } from '../spiffe/id.ts';
 import { checkX509SvidLeaf } from '../spiffe/svid.ts';
 import type { NodeCertificate, NodeClient, ViewUpdate } from '../wire/node.ts';
+import { createBelievedBundle } from './believed-bundle.ts';
 import { makeCertificateRequest } from './certificate-request.ts';
 import {
   ask,
@@ -30,6 +32,8 @@ export type NodeLink = {
   /** For calls; may be cut at any time. */
   readonly client: () => NodeClient;
   readonly view: () => NodeView;
+  /** What the server is verified with from the next connection on: that of the view, or a newer one. */
+  readonly bundle: () => TrustBundle;
   /** When the server last confirmed the view: now, while it is watched. */
   readonly freshAt: () => Date;
   readonly isWatching: () => boolean;
@@ -79,7 +83,7 @@ export async function openNodeLink(parts: NodeLinkParts): Promise<NodeLink> {
   const complain = createComplaints(parts);
   const trust = kept === null ? await learn() : trustOf(kept.view);
   const { trustDomain } = trust;
-  let { roots } = trust;
+  const believed = createBelievedBundle(kept?.view.bundle ?? null);
   let trouble: Trouble | null = null;
   let line: Line | undefined;
   const identities = await keepIdentity({
@@ -138,14 +142,14 @@ export async function openNodeLink(parts: NodeLinkParts): Promise<NodeLink> {
   }
 
   function channelOf(): ChannelOptions {
-    return { server: parts.server, roots, trustDomain };
+    return { server: parts.server, roots: believed.current()?.x509Authorities ?? trust.roots, trustDomain };
   }
 
   /** @throws MeshError when it is not what was asked for */
   function take({ certificates, bundle }: NodeCertificate, privateKey: Uint8Array): NodeIdentity {
     const made: NodeIdentity = { certificates: certificates.map((der) => new Uint8Array(der)), privateKey };
     checkX509SvidLeaf(made.certificates[0] ?? new Uint8Array(0));
-    if (bundle !== undefined) roots = bundleFromWire(bundle, trustDomain).x509Authorities;
+    if (bundle !== undefined) believed.withCertificate(bundleFromWire(bundle, trustDomain));
     return made;
   }
 
@@ -164,7 +168,7 @@ export async function openNodeLink(parts: NodeLinkParts): Promise<NodeLink> {
     noteSetBack(next);
     if (!isWatching) since = clock.now();
     view = next;
-    roots = next.bundle.x509Authorities;
+    believed.withView(next.bundle, kind?.$case === 'full');
     identities.leave(next.outgoing);
     [freshAt, isWatching, trouble] = [clock.now(), true, null];
     first.resolve();
@@ -241,6 +245,7 @@ export async function openNodeLink(parts: NodeLinkParts): Promise<NodeLink> {
     identity: identities.current,
     client: () => currentLine().client,
     view: () => view ?? opened,
+    bundle: () => believed.current() ?? opened.bundle,
     freshAt: () => (isWatching ? clock.now() : freshAt),
     isWatching: () => isWatching,
     since: () => since,

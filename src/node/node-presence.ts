@@ -8,7 +8,7 @@ export type PresentStream = { readonly sent: (revision: number) => void; readonl
 export type NodePresences = {
   readonly contact: (node: string) => void;
   readonly opened: (node: string, agentVersion: string) => PresentStream;
-  readonly reported: (node: string, report: AgentReport) => void;
+  readonly reported: (node: string, report: Omit<AgentReport, 'kept'>) => void;
   readonly of: (node: string) => NodePresence;
   readonly connected: () => number;
 };

@@ -11,6 +11,7 @@ import type { Breathe } from '../identity/breath.ts';
 import type { IssuedX509, IssueX509 } from '../identity/issuer.ts';
 import type { MintJwt } from '../identity/jwt-svid.ts';
 import type { AttestedNode } from '../identity/node.ts';
+import type { KeptTrust } from '../identity/node-presence.ts';
 import { createAdmission } from '../identity/admission.ts';
 import { createRateLimit, type RateLimits } from '../identity/rate-limit.ts';
 import { createTurns } from '../identity/turns.ts';
@@ -91,8 +92,8 @@ export type NodeServiceOptions = {
   readonly storeShipment: StoreShipment;
   /** A certificate leaves for a node, together with the bundle. */
   readonly delivering?: (node: AttestedNode, issued: IssuedX509, bundle: TrustBundle) => void;
-  /** A node has shown its certificate, which it was sent together with a bundle. */
-  readonly seen?: (peer: NodePeer) => void;
+  /** A node says what it goes by now, and after a crash. Not proven. */
+  readonly keeps?: (peer: NodePeer, kept: KeptTrust) => void;
   /** A node says which policy revision it has enforced last; 0 for none. Not proven. */
   readonly enforces?: (node: string, policyNumber: number) => void;
   /** Where it is noted which nodes are there. */
@@ -128,7 +129,6 @@ export function createNodeService(options: NodeServiceOptions): GrpcService {
   const judge = (peer: TlsPeer): NodePeer => {
     if (stop.signal.aborted) throw new MeshError('shutting_down', 'the server is shutting down');
     const node = demandNode(check(peer));
-    options.seen?.(node);
     options.presences?.contact(node.node.name);
     return node;
   };
@@ -284,10 +284,15 @@ export function createNodeService(options: NodeServiceOptions): GrpcService {
 
   const reportCoverage = guardUnary<CoverageReport, CoverageAccepted>(
     (call) => {
-      const { node } = judge(tlsPeerOf(call));
+      const peer = judge(tlsPeerOf(call));
+      const { node } = peer;
       if (!takeReport(node.name)) throw new MeshError('rate_limited', 'the node reports too often');
       const { notes, agent } = call.request;
-      if (agent !== undefined) options.presences?.reported(node.name, agentReportFromWire(agent));
+      if (agent !== undefined) {
+        const { kept, ...report } = agentReportFromWire(agent);
+        options.presences?.reported(node.name, report);
+        if (kept !== null) options.keeps?.(peer, kept);
+      }
       if (notes.length > maxNotes)
         throw new MeshError('message_too_large', `a report has at most ${maxNotes} notes`);
       const own = new Set(

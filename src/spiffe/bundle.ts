@@ -1,4 +1,4 @@
-import { createPublicKey } from 'node:crypto';
+import { createPublicKey, hash } from 'node:crypto';
 import { MeshError, publicError } from '../errors.ts';
 import { bytesEqual } from './der.ts';
 import type { TrustDomain } from './id.ts';
@@ -50,6 +50,11 @@ export function makeBundle(
 /** All authorities of a bundle as PEM, in order. */
 export function bundlePem(bundle: TrustBundle): string {
   return bundle.x509Authorities.map((der) => encodePem('CERTIFICATE', der)).join('');
+}
+
+/** Tells a bundle from any other, whatever its sequence says: SHA-256 over those of its authorities, lower-case hex. */
+export function bundleSha256({ x509Authorities }: TrustBundle): string {
+  return hash('sha256', Buffer.concat(x509Authorities.map((der) => hash('sha256', der, 'buffer'))), 'hex');
 }
 
 function checkAuthority(trustDomain: TrustDomain, der: Uint8Array): void {

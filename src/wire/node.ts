@@ -306,7 +306,21 @@ export interface AgentReport {
    * milliseconds since 1970, absent when there is none.
    */
   workloads: bigint;
-  darkAtMs?: bigint | undefined;
+  darkAtMs?:
+    | bigint
+    | undefined;
+  /** Absent while its cache holds nothing. */
+  kept: KeptTrust | undefined;
+}
+
+/** What an agent goes by on its connections to the server now, and after a crash: it is in force, and in its sealed cache. */
+export interface KeptTrust {
+  /** Of the bundle that it verifies the server with. */
+  bundleSequence: bigint;
+  /** SHA-256 over the SHA-256s of its CA certificates, in their order. */
+  bundleSha256: Buffer;
+  /** Of the certificate that it shows; lower-case hex. */
+  serial: string;
 }
 
 export interface CoverageNote {
@@ -3133,7 +3147,7 @@ export const CoverageReport: MessageFns<CoverageReport> = {
 };
 
 function createBaseAgentReport(): AgentReport {
-  return { viewRevision: 0n, eventsQueued: 0n, eventsLost: 0n, workloads: 0n, darkAtMs: undefined };
+  return { viewRevision: 0n, eventsQueued: 0n, eventsLost: 0n, workloads: 0n, darkAtMs: undefined, kept: undefined };
 }
 
 export const AgentReport: MessageFns<AgentReport> = {
@@ -3167,6 +3181,9 @@ export const AgentReport: MessageFns<AgentReport> = {
         throw new globalThis.Error("value provided for field message.darkAtMs of type int64 too large");
       }
       writer.uint32(40).int64(message.darkAtMs);
+    }
+    if (message.kept !== undefined) {
+      KeptTrust.encode(message.kept, writer.uint32(50).fork()).join();
     }
     return writer;
   },
@@ -3222,6 +3239,85 @@ export const AgentReport: MessageFns<AgentReport> = {
             }
 
             message.darkAtMs = reader.int64() as bigint;
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.kept = KeptTrust.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseKeptTrust(): KeptTrust {
+  return { bundleSequence: 0n, bundleSha256: Buffer.alloc(0), serial: "" };
+}
+
+export const KeptTrust: MessageFns<KeptTrust> = {
+  encode(message: KeptTrust, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.bundleSequence !== 0n) {
+      if (BigInt.asIntN(64, message.bundleSequence) !== message.bundleSequence) {
+        throw new globalThis.Error("value provided for field message.bundleSequence of type int64 too large");
+      }
+      writer.uint32(8).int64(message.bundleSequence);
+    }
+    if (message.bundleSha256.length !== 0) {
+      writer.uint32(18).bytes(message.bundleSha256);
+    }
+    if (message.serial !== "") {
+      writer.uint32(26).string(message.serial);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): KeptTrust {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseKeptTrust();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.bundleSequence = reader.int64() as bigint;
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.bundleSha256 = Buffer.from(reader.bytes());
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.serial = reader.string();
             continue;
           }
         }

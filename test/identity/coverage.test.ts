@@ -316,6 +316,29 @@ test('a crash never makes anybody look more covered than they are', () => {
   );
 });
 
+test.each<[string, readonly string[], Act[], string[]]>([
+  ['one that nobody was sent', ['a1'], [], ['a@? bundle null new']],
+  [
+    'the one in use',
+    ['a1'],
+    [confirmed(1, 'default', leaf('a1')), confirmed(1, 'ROOTCA', bundle(1))],
+    ['a@? bundle null new'],
+  ],
+  [
+    'one beside another',
+    ['a1'],
+    [sent(1, 'default', leaf('a1')), sent(1, 'default', leaf('a2'))],
+    ['a@n1 bundle null new'],
+  ],
+  ['none', [], [confirmed(1, 'default', leaf('a1'))], ['a@n1 bundle null old', 'a@? bundle null new']],
+])('a certificate that nobody can use any more is in nobody’s way: %s', (_, over, acts, holders) => {
+  const coverage = createCoverage([]);
+  play(coverage, acts);
+  const isOver = ({ serial }: { readonly serial: string }) => over.includes(serial);
+  const { holders: seen } = coverage.evidence(issued('a1', 'a2'), at(50), null, isOver);
+  expect(seen.map(show)).toEqual(holders);
+});
+
 test('a node that invents processes and certificates is remembered up to a bound, and takes no room of others', () => {
   const coverage = createCoverage([]);
   const client = (host: string, pid: number) => ({ uid: 1, pid, node: 'n', host });

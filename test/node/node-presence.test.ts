@@ -68,8 +68,10 @@ test('however many revisions nobody confirms, memory is bounded and the oldest c
 });
 
 test('a report travels whole, and an impossible one is refused', () => {
-  const report = { ...said, viewRevision: 7, darkAt: new Date('2027-01-01T00:00:00Z') };
+  const kept = { bundleSequence: 3, bundleSha256: 'ab'.repeat(32), serial: '0a' };
+  const report = { ...said, viewRevision: 7, darkAt: new Date('2027-01-01T00:00:00Z'), kept };
   expect(agentReportFromWire(agentReportToWire(report))).toEqual(report);
+  expect(agentReportFromWire(agentReportToWire({ ...report, kept: null })).kept).toBeNull();
   expect(agentReportFromWire(agentReportToWire({ ...report, darkAt: null })).darkAt).toBeNull();
   for (const wrong of [{ viewRevision: -1n }, { eventsLost: 2n ** 60n }, { darkAtMs: 2n ** 60n }]) {
     expect(() => agentReportFromWire({ ...agentReportToWire(report), ...wrong })).toThrow(
