@@ -1,4 +1,3 @@
-import { readFileSync } from 'node:fs';
 import { z } from 'zod';
 import type { CallContext } from '../authz/context.ts';
 import { decide } from '../authz/decide.ts';
@@ -15,6 +14,7 @@ import { SpiffeId, TrustDomain } from '../spiffe/id.ts';
 import { readDocuments, type YamlDocument } from '../yaml.ts';
 import { documentOfJson } from '../yaml-json.ts';
 import { readJsonLines } from './json-lines.ts';
+import { readPolicyFile } from './policy-file.ts';
 
 /** The longest line read, newline not counted. */
 export const maxLineBytes = 2_097_152;
@@ -145,7 +145,7 @@ function documentsOf(
   const documents =
     policiesFile === undefined
       ? (policies ?? []).map((policy) => documentOfJson(policy, place))
-      : readPolicyFile(policiesFile, files);
+      : documentsOfFile(policiesFile, files);
   // Other kinds are of no matter here, so that whole manifests can be given.
   return documents.filter(({ kind, apiVersion }) => {
     if (kind !== policyKind || !apiVersion.startsWith('security.istio.io/')) return false;
@@ -155,16 +155,10 @@ function documentsOf(
   });
 }
 
-function readPolicyFile(file: string, files: Map<string, readonly YamlDocument[]>): readonly YamlDocument[] {
+function documentsOfFile(file: string, files: Map<string, readonly YamlDocument[]>): readonly YamlDocument[] {
   const known = files.get(file);
   if (known !== undefined) return known;
-  let content: string;
-  try {
-    content = readFileSync(file, 'utf8');
-  } catch (cause) {
-    throw new MeshError('input_unreadable', `cannot read ${quote(file)}`, { cause });
-  }
-  const documents = readDocuments({ file, text: content });
+  const documents = readDocuments({ file, text: readPolicyFile(file) });
   files.set(file, documents);
   return documents;
 }

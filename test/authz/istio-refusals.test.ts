@@ -110,6 +110,43 @@ test('a file of policies is read once for all the lines that name it', async () 
   }
 });
 
+test.each(['istio', 'strict'])(
+  'of a file that cannot be taken nothing is used, and the lines around it are judged: %s',
+  async (mode) => {
+    const directory = mkdtempSync(join(tmpdir(), 'cs-eval-'));
+    const text = (one: unknown): string => `${JSON.stringify(one)}\n`;
+    const bad = policy([{ form: [] }], {}, { name: 'bad' });
+    const files: [string, string | Buffer, string][] = [
+      ['one of two is bad', `${text(allowAll)}---\n${text(bad)}`, 'document_field_unknown'],
+      ['the second is no YAML', `${text(allowAll)}---\n{`, 'document_syntax'],
+      ['over 1 MiB', text(allowAll).padEnd(1_048_577), 'document_too_large'],
+      [
+        'not UTF-8',
+        Buffer.concat([Buffer.from(text(allowAll)), Buffer.from([0x23, 0xff])]),
+        'input_unreadable',
+      ],
+    ];
+    try {
+      for (const [name, content] of files) writeFileSync(join(directory, name), content);
+      const named = [...files.map(([name]) => join(directory, name)), directory, '/dev/zero', '/dev/tty\0'];
+      const good = { id: 'good', mode, policies: [allowAll], mesh: {} };
+      const answers = await judge(
+        good,
+        ...named.map((policiesFile) => ({ mode, policies: undefined, policiesFile })),
+        good,
+      );
+      expect(answers.map(({ allow, rule, error }) => [allow, rule, error])).toEqual([
+        [true, 'ns[shop]-policy[open]-rule[0]', null],
+        ...files.map(([, , error]) => [false, null, error]),
+        ...Array.from({ length: 3 }, () => [false, null, 'input_unreadable']),
+        [true, 'ns[shop]-policy[open]-rule[0]', null],
+      ]);
+    } finally {
+      rmSync(directory, { recursive: true });
+    }
+  },
+);
+
 test('the command answers each line, and says which file it cannot read', async () => {
   const line = JSON.stringify({ id: 7, workload: { namespace: 'x' }, policies: [], request: {} });
   const judged = await runCli(['authz', 'eval', '--batch', '-'], { stdin: `${line}\n\n${line}` });
