@@ -11,6 +11,7 @@ import { openAgentDoors } from './agent-door.ts';
 import { createSpares } from './agent-spares.ts';
 import { isStale, staleSnapshot } from './agent-staleness.ts';
 import { type AgentFacts, agentStatus, type AgentStatusParts, deniesAt } from './agent-status.ts';
+import { createAgentView, settingsOf } from './agent-view.ts';
 import { openWaitingDoor } from './agent-waiting.ts';
 import { createSourceHealths } from './attest/source-health.ts';
 import { createWorkloadAttestor } from './attest/workload.ts';
@@ -18,12 +19,7 @@ import { type Clock, systemClock } from './clock.ts';
 import { MeshError, publicError } from './errors.ts';
 import type { AgentStatusReport } from './http/status-report.ts';
 import type { X509Svid } from './identity/credentials.ts';
-import {
-  compileStoredMesh,
-  createMeshHolder,
-  type MeshHolder,
-  type MeshSettings,
-} from './identity/current-mesh.ts';
+import type { MeshHolder } from './identity/current-mesh.ts';
 import { createJwtValidator } from './identity/jwt-validator.ts';
 import { createKeeper } from './identity/keeper.ts';
 import { createKeyOwners } from './identity/key-owners.ts';
@@ -36,7 +32,6 @@ import { createAgentReporter } from './node/agent-report.ts';
 import { createTrustKeeper } from './node/kept-trust.ts';
 import { mayPass } from './node/node-identity.ts';
 import { openNodeLink } from './node/node-link.ts';
-import { createPolicyGuard } from './node/policy-guard.ts';
 import { createRemoteSigner } from './node/remote-signer.ts';
 import { startProofThread } from './signing/thread.ts';
 import { lockDirectory } from './store/directory-lock.ts';
@@ -119,17 +114,10 @@ async function open(
   opened.push(doors.close);
   const stopWaiting = kept === null ? await openWaitingDoor(config, log) : async () => undefined;
   opened.push(stopWaiting);
-  let holder: MeshHolder | undefined;
-  let accepted: NodeView | undefined;
+  const agentView = createAgentView();
   let reissueOutgoing: (view: NodeView) => void = () => undefined;
-  const guard = createPolicyGuard();
   const accept = (view: NodeView): void => {
-    guard.demand(view);
-    const next = compileStoredMesh(view.mesh, settingsOf(view), holder?.current());
-    guard.enforce(view);
-    accepted = view;
-    if (holder === undefined) holder = createMeshHolder(next);
-    else holder.replace(next);
+    agentView.take(view);
     // Bundles first: whoever is given another certificate has been told what it is verified with.
     reissueOutgoing(view);
   };
@@ -151,8 +139,8 @@ async function open(
     signal,
   });
   opened.push(link.close);
-  const mesh = holder;
-  const view = (): NodeView => accepted ?? link.view();
+  const mesh = agentView.holder();
+  const view = (): NodeView => agentView.taken() ?? link.view();
   if (mesh === undefined) throw new MeshError('internal', 'the agent has no view');
   const proofs = startProofThread((cause) => log.warn({ cause }, 'the thread that verifies is gone'));
   opened.push(proofs.close);
@@ -340,11 +328,6 @@ function bundlesOf(mesh: MeshHolder, view: () => NodeView) {
     if (!isSame) notice.announce();
   });
   return { onChange: notice.subscribe };
-}
-
-function settingsOf({ bundle, settings }: NodeView): MeshSettings {
-  const { rootNamespace, ttlSeconds } = settings;
-  return { trustDomain: bundle.trustDomain, rootNamespace, ttlSeconds };
 }
 
 /** What of it the server is told. */
