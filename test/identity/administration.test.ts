@@ -4,6 +4,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import type { Actor, AuditEvent } from '../../src/audit/event.ts';
+import { decide } from '../../src/authz/decide.ts';
+import type { AuthzRequest } from '../../src/authz/decision.ts';
+import { canonicalizeHttp, isRejection } from '../../src/authz/request.ts';
 import type { ErrorCode } from '../../src/errors.ts';
 import { type Administration, createAdministration } from '../../src/identity/administration.ts';
 import { compileStoredMesh, createMeshHolder, type MeshHolder } from '../../src/identity/current-mesh.ts';
@@ -73,6 +76,21 @@ spec:
   rules:
     - to: [{ operation: { methods: [${method}] } }]
 `;
+
+/** `web` calls itself. */
+function toWeb(method: string): AuthzRequest {
+  const web = SpiffeId.parse('spiffe://mesh.test/ns/shop/sa/web');
+  const made = canonicalizeHttp({
+    source: web,
+    destination: web,
+    method,
+    path: '/',
+    authority: 'a',
+    port: 80,
+  });
+  if (isRejection(made)) throw new Error(made.why);
+  return made;
+}
 
 const documents = (...texts: readonly string[]) => [{ file: 'mesh.yaml', text: texts.join('---\n') }];
 const apply = (...texts: readonly string[]) => mesh.apply(documents(...texts), actor, { dryRun: false });
@@ -173,15 +191,26 @@ test.each<[string, string[], ErrorCode, number]>([
     6,
   ],
   ['an id kept for us', [entry('countersign.x')], 'entry_invalid', 4],
+  [
+    'a good policy before a bad one',
+    [policy('a'), policy('b').replace('methods', 'metods')],
+    'document_field_unknown',
+    17,
+  ],
+  ['more than 1 MiB', [policy('a'), '#'.repeat(1_048_576)], 'document_too_large', 1],
+  ['more than 32 levels', [policy('a'), `a: ${'['.repeat(40)}${']'.repeat(40)}\n`], 'document_depth', 10],
 ])('a file with %s changes nothing and names the place', async (_, texts, code, line) => {
   await apply(entry('kept'));
   await expect(apply(entry('first').replace('name: first', 'name: aaa'))).resolves.toBeDefined();
-  const before = mesh.current();
+  await apply(policy('kept'));
+  const before = holder.current();
   await expect(mesh.apply(documents(...texts), actor, { dryRun: false })).rejects.toMatchObject({
     code,
     place: { file: 'mesh.yaml', line },
   });
-  expect(mesh.current()).toBe(before);
+  expect(holder.current()).toBe(before);
+  expect(decide(before.snapshot, toWeb('GET'))).toMatchObject({ rule: 'shop/kept rule[0]' });
+  expect(decide(before.snapshot, toWeb('PUT'))).toMatchObject({ reason: 'no_allow_rule' });
   await checkInvariants();
 });
 
