@@ -2,6 +2,7 @@ import { z } from 'zod';
 import type { CallContext } from '../authz/context.ts';
 import { decide } from '../authz/decide.ts';
 import type { PolicyDocument } from '../authz/document.ts';
+import { headerLinesOf } from '../authz/header-alias.ts';
 import { decideAsIstio, type IstioVerdict } from '../authz/istio.ts';
 import type { ProxyRequest } from '../authz/istio-request.ts';
 import { pathNormalizations } from '../authz/normalized-path.ts';
@@ -273,7 +274,7 @@ function contextOf({
   metadata,
 }: ProxyRequest): CallContext {
   return {
-    headerLines: (name) => headers.filter(([each]) => each === name).map(([, value]) => value),
+    headerLines: headerLinesOf(headers),
     sourceIp: sourceIp ?? undefined,
     remoteIp: remoteIp ?? undefined,
     destinationIp: destinationIp ?? undefined,

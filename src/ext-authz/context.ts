@@ -19,7 +19,7 @@ export function readContext(
     remoteIp: sourceIp,
     destinationIp: hostOf(destination?.address),
     sni: tlsSession?.sni,
-    claims: readClaims(filters?.[jwtFilter]),
+    claims: readClaims(own(filters, jwtFilter)),
     metadata:
       filters === undefined
         ? undefined
@@ -28,6 +28,11 @@ export function readContext(
 }
 
 const jwtFilter = 'envoy.filters.http.jwt_authn';
+
+/** A key `__proto__` of a message is its prototype here, and nothing that anybody has said of a filter. */
+function own<T>(record: Readonly<Record<string, T>> | undefined, key: string): T | undefined {
+  return record !== undefined && Object.hasOwn(record, key) ? record[key] : undefined;
+}
 
 /** The filter keeps the claims of a verified token under a name of its configuration; under two, nobody knows which. */
 function readClaims(keys: Readonly<Record<string, unknown>> | undefined): CallContext['claims'] {

@@ -1,11 +1,12 @@
 import { type CallContext, untold } from '../authz/context.ts';
+import { isBlurred } from '../authz/header-alias.ts';
 import { ambiguous, malformed, type Rejection } from '../authz/rejection.ts';
 import { SpiffeId } from '../spiffe/id.ts';
 import { type AttributeContext, type AttributeContext_HttpRequest, CheckRequest } from '../wire/authz.ts';
 import type { HeaderValue } from '../wire/core.ts';
 import { formatAddress, portOf, readContext } from './context.ts';
+import { isForeign } from './foreign-header.ts';
 import type { ReadPeerCertificate } from './peer-certificate.ts';
-import { ownHeaderPrefix } from './response.ts';
 
 /**
  * A Check as the proxy sent it, read once. Only what the proxy's own TLS layer and connection vouch for is taken as
@@ -95,12 +96,12 @@ function readHttp(http: AttributeContext_HttpRequest | undefined): HttpParts {
   const nothing = { method: '', authority: '', path: '', foreignHeaders: [], rejection: null } as const;
   if (http === undefined) return { protocol: 'tcp', ...nothing, headerLines: undefined };
   const headers = collectHeaders(http);
-  const method = agree('method', [http.method, ...headers.valuesOf(':method')]);
-  const path = agree('path', [http.path, ...headers.valuesOf(':path')]);
+  const method = agree('method', http.method, headers.valuesOf(':method'));
+  const path = agree('path', http.path, headers.valuesOf(':path'));
   // Envoy folds `host` into `:authority`; both may only be there when they say the same.
   const hosts = [...headers.valuesOf(':authority'), ...headers.valuesOf('host')];
-  const authority = agree('authority', [http.host, ...hosts]);
-  const names = headers.names.filter((name) => name.startsWith(ownHeaderPrefix));
+  const authority = agree('authority', http.host, hosts);
+  const names = headers.names.filter(isForeign);
   const foreignHeaders = names.filter((name) => removableName.test(name)).slice(0, maxForeignHeaders);
   const hidden =
     foreignHeaders.length < names.length
@@ -108,6 +109,7 @@ function readHttp(http: AttributeContext_HttpRequest | undefined): HttpParts {
       : null;
   const doubled =
     headers.doubled === undefined ? null : ambiguous(`the header ${headers.doubled} is there twice`);
+  const torn = headers.isTorn ? ambiguous('a header has one value as text and another as bytes') : null;
   return {
     protocol: 'http',
     method: method.value,
@@ -115,15 +117,18 @@ function readHttp(http: AttributeContext_HttpRequest | undefined): HttpParts {
     authority: authority.value,
     foreignHeaders,
     headerLines: headers.linesOf,
-    rejection: doubled ?? method.rejection ?? path.rejection ?? authority.rejection ?? hidden,
+    rejection: doubled ?? torn ?? method.rejection ?? path.rejection ?? authority.rejection ?? hidden,
   };
 }
 
-/** The value all sources agree on. Empty ones are absent ones: Envoy fills the fields and the headers separately. */
-function agree(what: string, values: readonly string[]): { value: string; rejection: Rejection | null } {
-  const present = values.filter((value) => value !== '');
-  const value = present[0] ?? '';
-  return present.every((other) => other === value)
+/** The value all sources agree on. An empty field is an absent one: Envoy fills the fields and the headers separately. */
+function agree(
+  what: string,
+  field: string,
+  lines: readonly string[],
+): { value: string; rejection: Rejection | null } {
+  const value = field === '' ? (lines[0] ?? '') : field;
+  return lines.every((line) => line === value)
     ? { value, rejection: null }
     : { value, rejection: ambiguous(`the request names more than one ${what}`) };
 }
@@ -134,6 +139,8 @@ type Headers = {
   readonly linesOf: NonNullable<CallContext['headerLines']>;
   /** The first of the headers that decide about the request and appear more than once. */
   readonly doubled: string | undefined;
+  /** Whether a header has both of what is one or the other. @see envoy.config.core.v3.HeaderValue */
+  readonly isTorn: boolean;
 };
 
 function collectHeaders(http: AttributeContext_HttpRequest): Headers {
@@ -153,12 +160,16 @@ function collectHeaders(http: AttributeContext_HttpRequest): Headers {
   const joined = new Set<string>();
   for (const [key, value] of Object.entries(http.headers))
     if (value.includes(',')) joined.add(key.toLowerCase());
+  // The decoder of a map loses it.
+  if (raw.length === 0) joined.add('__proto__');
   const valuesOf = (name: string): readonly string[] => lines.get(name) ?? [];
   return {
     names: [...lines.keys()],
     valuesOf,
-    linesOf: (name) => (joined.has(name) ? undefined : valuesOf(name)),
+    linesOf: (name) =>
+      joined.has(name) || isBlurred(name, lines.keys(), lines.get('connection')) ? undefined : valuesOf(name),
     doubled: decidingHeaders.find((name) => rawNames.indexOf(name) !== rawNames.lastIndexOf(name)),
+    isTorn: raw.some(({ value, rawValue }) => rawValue.length > 0 && value !== ''),
   };
 }
 

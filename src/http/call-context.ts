@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { type CallContext, untold } from '../authz/context.ts';
+import { headerLinesOf } from '../authz/header-alias.ts';
 
 const address = z.string().max(64);
 
@@ -36,7 +37,7 @@ export function readCallContext(body: z.infer<typeof callContextBody> | undefine
   const { headers, sourceIp, remoteIp = sourceIp, destinationIp, sni, claims, metadata } = body;
   const lines = headers?.map(([name, value]) => [name.toLowerCase(), value] as const);
   return {
-    headerLines: lines && ((name) => lines.filter(([each]) => each === name).map(([, value]) => value)),
+    headerLines: lines && headerLinesOf(lines),
     sourceIp,
     remoteIp,
     destinationIp,

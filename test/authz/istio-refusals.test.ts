@@ -147,6 +147,20 @@ test.each(['istio', 'strict'])(
   },
 );
 
+test('a header that could be taken for another cannot be told, strictly', async () => {
+  const deny = { action: 'DENY' };
+  const policies = [allowAll, policy(when('request.headers[x-role]', ['admin']), deny)];
+  const withHeaders = (mode: string, headers: object) => ({ mode, policies, request: { headers } });
+  const answers = await judge(
+    ...['istio', 'strict'].flatMap((mode) => [
+      withHeaders(mode, { 'x-role': 'user' }),
+      withHeaders(mode, { x_role: 'admin' }),
+      withHeaders(mode, { 'x-role': 'user', connection: 'x-role' }),
+    ]),
+  );
+  expect(answers.map(({ allow }) => allow)).toEqual([true, true, true, true, false, false]);
+});
+
 test('the command answers each line, and says which file it cannot read', async () => {
   const line = JSON.stringify({ id: 7, workload: { namespace: 'x' }, policies: [], request: {} });
   const judged = await runCli(['authz', 'eval', '--batch', '-'], { stdin: `${line}\n\n${line}` });

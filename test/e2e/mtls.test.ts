@@ -84,12 +84,18 @@ describe('two sidecars', () => {
       'x-forwarded-client-cert': forged,
       'x-countersign-decision': 'mine',
       'x-countersign-role': 'admin',
+      // An application behind CGI, WSGI or PHP could not tell these from those above.
+      'x.forwarded.client.cert': forged,
+      'x.countersign.role': 'admin',
     };
     await ask({ to: toOrders, path: '/orders/2', headers });
     const seen = app.seen.find(({ path }) => path === '/orders/2');
     expect(seen?.headers['x-forwarded-client-cert']).toContain(`URI=${web.id}`);
     expect(seen?.headers['x-forwarded-client-cert']).not.toContain('admin');
-    expect(Object.keys(seen?.headers ?? {}).filter((name) => name.startsWith('x-countersign'))).toEqual([]);
+    const names = Object.keys(seen?.headers ?? {});
+    expect(names.filter((name) => /^x.(countersign|forwarded.client)/.test(name))).toEqual([
+      'x-forwarded-client-cert',
+    ]);
   });
 
   test('a peer with another SPIFFE ID than the one asked for is refused in the handshake', async () => {

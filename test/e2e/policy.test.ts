@@ -123,6 +123,15 @@ describe('a policy', () => {
   });
 
   test.each([
+    ['an upgrade to another protocol', { connection: 'upgrade', upgrade: 'websocket' }, 403],
+    ['a header with an underscore', { x_role: 'admin' }, 400],
+  ])('is not got around by %s', async (_, headers, status) => {
+    const before = app.seen.length;
+    expect((await ask({ to: toOrders, path: '/orders/1', headers })).status).toBe(status);
+    expect(app.seen.length).toBe(before);
+  });
+
+  test.each([
     ['/orders//1', '/orders/1'],
     ['/orders/a/../2', '/orders/2'],
     ['/orders/a//../admin', '/orders/a/admin'],

@@ -1,5 +1,6 @@
-import { CheckRequest } from '../../src/wire/authz.ts';
+import { AttributeContext } from '../../src/wire/authz.ts';
 import type { Address } from '../../src/wire/core.ts';
+import { field, metadataBytes, type StructInput } from './proto-bytes.ts';
 
 type AddressInput = { readonly host: string; readonly port: number } | { readonly pipe: string } | null;
 
@@ -16,6 +17,12 @@ export type CheckInput = {
   readonly host?: string;
   readonly headers?: Readonly<Record<string, string>>;
   readonly rawHeaders?: readonly (readonly [string, string | Buffer])[];
+  /** Name, value as text, value as bytes. */
+  readonly tornHeaders?: readonly (readonly [string, string, string])[];
+  readonly body?: string;
+  readonly metadata?: { readonly [filter: string]: StructInput };
+  /** Whether each `SPOIL` in a text becomes five bytes that are not UTF-8. */
+  readonly spoil?: true;
   readonly contextExtensions?: Readonly<Record<string, string>>;
   readonly labels?: Readonly<Record<string, string>>;
   readonly service?: string;
@@ -39,37 +46,41 @@ export function checkBytes(input: CheckInput): Buffer {
     fragment: '',
     size: -1n,
     protocol: 'HTTP/2',
-    body: '',
+    body: input.body ?? '',
     rawBody: Buffer.alloc(0),
     headerMap: {
-      headers: (input.rawHeaders ?? []).map(([key, value]) => ({
-        key,
-        value: '',
-        rawValue: Buffer.from(value as string),
-      })),
+      headers: [
+        ...(input.rawHeaders ?? []).map(([key, value]) => [key, '', value] as const),
+        ...(input.tornHeaders ?? []),
+      ].map(([key, value, rawValue]) => ({ key, value, rawValue: Buffer.from(rawValue as string) })),
     },
   };
-  const message: CheckRequest = {
-    attributes: {
-      source: {
-        ...peer,
-        principal: input.principal ?? 'spiffe://example.org/ns/shop/sa/web',
-        certificate: input.certificate ?? '',
-        address: address(from),
-      },
-      destination: {
-        ...peer,
-        principal: input.destination ?? 'spiffe://example.org/ns/shop/sa/orders',
-        address: address(to),
-      },
-      request: { time: undefined, http: input.http === null ? undefined : http },
-      contextExtensions: { ...input.contextExtensions },
-      metadataContext: undefined,
-      tlsSession: { sni: '' },
-      routeMetadataContext: undefined,
+  const attributes: AttributeContext = {
+    source: {
+      ...peer,
+      principal: input.principal ?? 'spiffe://example.org/ns/shop/sa/web',
+      certificate: input.certificate ?? '',
+      address: address(from),
     },
+    destination: {
+      ...peer,
+      principal: input.destination ?? 'spiffe://example.org/ns/shop/sa/orders',
+      address: address(to),
+    },
+    request: { time: undefined, http: input.http === null ? undefined : http },
+    contextExtensions: { ...input.contextExtensions },
+    metadataContext: undefined,
+    tlsSession: { sni: '' },
+    routeMetadataContext: undefined,
   };
-  return Buffer.from(CheckRequest.encode(message).finish());
+  const encoded = AttributeContext.encode(attributes).finish();
+  const metadata = input.metadata === undefined ? Buffer.alloc(0) : field(11, metadataBytes(input.metadata));
+  const bytes = field(1, Buffer.concat([encoded, metadata]));
+  if (!input.spoil) return bytes;
+  for (let at = bytes.indexOf('SPOIL'); at !== -1; at = bytes.indexOf('SPOIL')) {
+    bytes.set([0xff, 0xfe, 0xc0, 0x80, 0xed], at);
+  }
+  return bytes;
 }
 
 /** PEM as Envoy writes it into `source.certificate`. */

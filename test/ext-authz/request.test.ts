@@ -1,10 +1,10 @@
-import 'reflect-metadata';
-import * as x509 from '@peculiar/x509';
 import fc from 'fast-check';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { createPeerCertificateReader } from '../../src/ext-authz/peer-certificate.ts';
 import { type Check, readCheck } from '../../src/ext-authz/request.ts';
-import { checkBytes, type CheckInput, encodeCertificate } from './check-input.ts';
+import { checkBytes, type CheckInput } from './check-input.ts';
+import { field } from './proto-bytes.ts';
+import { makeCertificate } from './test-certificate.ts';
 
 const web = 'spiffe://example.org/ns/shop/sa/web';
 const orders = 'spiffe://example.org/ns/shop/sa/orders';
@@ -12,14 +12,14 @@ const orders = 'spiffe://example.org/ns/shop/sa/orders';
 let certificates: Record<'web' | 'orders' | 'two' | 'none' | 'dns', string>;
 beforeAll(async () => {
   certificates = {
-    web: await certificate([{ type: 'url', value: web }]),
-    orders: await certificate([{ type: 'url', value: orders }]),
-    two: await certificate([
+    web: await makeCertificate([{ type: 'url', value: web }]),
+    orders: await makeCertificate([{ type: 'url', value: orders }]),
+    two: await makeCertificate([
       { type: 'url', value: web },
       { type: 'url', value: orders },
     ]),
-    none: await certificate([]),
-    dns: await certificate([{ type: 'dns', value: 'web.example.org' }]),
+    none: await makeCertificate([]),
+    dns: await makeCertificate([{ type: 'dns', value: 'web.example.org' }]),
   };
 });
 
@@ -255,35 +255,9 @@ describe('the memory of certificates', () => {
   });
 });
 
-async function certificate(names: x509.JsonGeneralNames): Promise<string> {
-  x509.cryptoProvider.set(globalThis.crypto);
-  const algorithm = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' };
-  const keys = await crypto.subtle.generateKey(algorithm, true, ['sign', 'verify']);
-  const made = await x509.X509CertificateGenerator.createSelfSigned({
-    serialNumber: '0102',
-    name: 'CN=test',
-    keys,
-    signingAlgorithm: algorithm,
-    extensions: names.length === 0 ? [] : [new x509.SubjectAlternativeNameExtension(names)],
-  });
-  return encodeCertificate(made.toString('pem'));
-}
-
 /** A Struct in a Struct in a Struct, as `metadata_context` could hold them. */
 function nested(depth: number): Buffer {
   let struct: Buffer = Buffer.alloc(0);
   for (let i = 0; i < depth; i++) struct = field(1, field(2, field(5, struct)));
   return field(1, field(11, field(1, field(2, struct))));
-}
-
-function field(number: number, bytes: Buffer): Buffer {
-  return Buffer.concat([varint((number << 3) | 2), varint(bytes.length), bytes]);
-}
-
-function varint(value: number): Buffer {
-  const bytes: number[] = [];
-  for (let left = value; ; left >>>= 7) {
-    bytes.push(left < 0x80 ? left : (left & 0x7f) | 0x80);
-    if (left < 0x80) return Buffer.from(bytes);
-  }
 }
