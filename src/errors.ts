@@ -174,6 +174,7 @@ export const errorKinds = {
   usage: 'invalid',
   input_unreadable: 'invalid',
   input_too_large: 'too_large',
+  suggestion_impossible: 'precondition',
   server_unreachable: 'unavailable',
   hook_failed: 'precondition',
   directory_in_use: 'precondition',

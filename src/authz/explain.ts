@@ -5,6 +5,7 @@ import { Facts } from './facts.ts';
 import { compilePredicate } from './match.ts';
 import { findNearMiss } from './nearest.ts';
 import { type Entry, type Policy, type Predicate, sides } from './policy.ts';
+import { findRemedy, type Remedy, type RemedyEdit } from './remedy.ts';
 import type { Snapshot } from './snapshot.ts';
 import { describeMiss, describeUsed } from './words.ts';
 
@@ -94,6 +95,18 @@ export type Explanation = {
     readonly used: string;
     readonly at: Excerpt;
   } | null;
+  /** What would allow the call, when policies deny it. */
+  readonly remedy: RemedyOutcome | null;
+};
+
+/** {@link RemedyEdit} as plain data. */
+export type RemedyChange = Pick<RemedyEdit, 'kind' | 'rule' | 'field' | 'values'> & { readonly at: Excerpt };
+
+/** {@link Remedy} as plain data. */
+export type RemedyOutcome = {
+  readonly exemptions: readonly RemedyChange[];
+  readonly edits: readonly RemedyChange[] | null;
+  readonly policy: string | null;
 };
 
 /** Explains a decision that `decide` made of this request under this snapshot. */
@@ -132,7 +145,23 @@ export function explainDecision(snapshot: Snapshot, request: AuthzRequest, decis
             used: describeUsed(miss.missed, facts),
             at: cutExcerpt(miss.compiled.policy, miss.missed.place, miss.missed.length),
           },
+    remedy: deniedByPolicy.has(reason) ? describeRemedy(findRemedy(snapshot, request)) : null,
   };
+}
+
+const deniedByPolicy: ReadonlySet<DecisionReason> = new Set(['deny_rule', 'no_allow_rule', 'no_policy']);
+
+function describeRemedy(remedy: Remedy | null): RemedyOutcome | null {
+  if (remedy === null) return null;
+  const describe = ({ kind, rule, field, values, policy, at }: RemedyEdit): RemedyChange => ({
+    kind,
+    rule,
+    field,
+    values: values?.slice(0, maxValues) ?? null,
+    at: cutExcerpt(policy, at.place, at.length),
+  });
+  const { exemptions, edits, policy } = remedy;
+  return { exemptions: exemptions.map(describe), edits: edits?.map(describe) ?? null, policy };
 }
 
 function describeRequest({ source, destination, ...request }: AuthzRequest): Explanation['request'] {

@@ -1,4 +1,11 @@
-import type { Excerpt, Explanation, PolicyOutcome, RuleOutcome } from './explain.ts';
+import type {
+  Excerpt,
+  Explanation,
+  PolicyOutcome,
+  RemedyChange,
+  RemedyOutcome,
+  RuleOutcome,
+} from './explain.ts';
 import { show } from './words.ts';
 
 /**
@@ -10,6 +17,7 @@ import { show } from './words.ts';
  *     nearest  pay/db-read rule[0]  4 of 5 conditions matched  pay/db.yaml:31:14
  *                 31 |     methods: [GET]
  *                    |              ^^^^^ the call used POST
+ *     to allow  add POST to methods of pay/db-read rule[0]  pay/db.yaml:31:14
  *     policies
  *       ALLOW  pay/db-read
  *         rule[0]  missed  methods (the call used POST)
@@ -31,9 +39,35 @@ export function formatExplanation(explanation: Explanation): string {
       ...drawExcerpt(at, used),
     );
   }
+  lines.push(...drawRemedy(explanation.remedy));
   if (explanation.policies.length > 0) lines.push('policies', ...explanation.policies.flatMap(drawPolicy));
   if (explanation.policiesOmitted > 0) lines.push(`  and ${explanation.policiesOmitted} more`);
   return `${lines.join('\n')}\n`;
+}
+
+function drawRemedy(remedy: RemedyOutcome | null): readonly string[] {
+  if (remedy === null) return [];
+  const { exemptions, edits, policy } = remedy;
+  const changes = [...exemptions, ...(edits ?? [])];
+  const steps = changes.slice(0, maxChanges).map((one) => `${wordsOf[one.kind](one)}  ${one.at.place}`);
+  if (changes.length > maxChanges) steps.push(`and ${changes.length - maxChanges} more changes`);
+  if (edits === null && policy !== null)
+    steps.push('add a policy for this call alone (--suggest-policy writes it)');
+  return steps.map((step, i) => `${i === 0 ? 'to allow' : 'and'.padEnd(8)} ${step}`);
+}
+
+const maxChanges = 8;
+
+const wordsOf: Readonly<Record<RemedyChange['kind'], (change: RemedyChange) => string>> = {
+  add: ({ values, field, rule }) => `add ${listValues(values)} to ${field} of ${rule}`,
+  remove: ({ values, field, rule }) => `remove ${listValues(values)} from ${field} of ${rule}`,
+  drop: ({ field, rule }) => `remove ${field} from ${rule}`,
+  exempt: ({ values, rule }) =>
+    `add to ${rule} when: { key: source.principal, notValues: [${listValues(values)}] }`,
+};
+
+function listValues(values: readonly string[] | null): string {
+  return values === null ? "the call's own value" : values.map(show).join(', ');
 }
 
 function describeCall({ request }: Explanation): string {

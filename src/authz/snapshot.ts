@@ -200,6 +200,11 @@ export class Snapshot {
     return { isGoverned: policies.some(governs), allowRules, denyRules, customRules };
   }
 
+  /** The labels that all workloads of an ID carry: what a policy must select by to apply to them. */
+  sharedLabels(destination: SpiffeId): ReadonlyMap<string, string> {
+    return this.#attachment.sharedLabels(destination);
+  }
+
   /**
    * Works out beforehand what applies to the destinations that calls go to: to those that `before` was asked about, or
    * one of the few snapshots before it. Run to its end before this snapshot takes the place of the other, it leaves
@@ -321,6 +326,14 @@ class Attachment {
     return [...any]
       .filter((policy) => policy.action !== 'ALLOW' || attached.every((policies) => policies.has(policy)))
       .sort((a, b) => (a.key < b.key ? -1 : 1));
+  }
+
+  sharedLabels(destination: SpiffeId): ReadonlyMap<string, string> {
+    const [first, ...others] = this.#workloads.get(destination.text) ?? [];
+    const labels = Object.entries(first?.labels ?? {});
+    return new Map(
+      labels.filter(([name, value]) => others.every((one) => readLabel(one.labels, name) === value)),
+    );
   }
 
   #attach({ id, labels }: Workload): ReadonlySet<Policy> {

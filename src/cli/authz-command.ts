@@ -30,6 +30,7 @@ type CheckOptions = {
   readonly sni?: string;
   readonly claims?: string;
   readonly file?: readonly string[];
+  readonly suggestPolicy?: true;
 };
 
 /** `countersign authz check`: by the server, or by files alone. */
@@ -58,13 +59,15 @@ export function authzCommand(session: Session): Command {
       '-f, --file <file...>',
       'judge by these files of entries and policies instead of asking the server',
     )
+    .option('--suggest-policy', 'print a policy that allows this very call, instead of the explanation')
     .addHelpText('after', examples(...checkExamples))
     .action(async (options: CheckOptions, command: Command) => {
       const answer =
         options.file === undefined
           ? await clientOf(session, command).post<Explanation>('/v1/authz/check', questionOf(options))
           : await checkFiles(session, command, readSources(session, options.file), options);
-      print(session, command, answer, () => printableLines(formatExplanation(answer)));
+      if (options.suggestPolicy === true) printSuggestion(session, answer);
+      else print(session, command, answer, () => printableLines(formatExplanation(answer)));
       if (answer.verdict !== 'allow') session.exitCode = exitCodes.negative;
     });
   group
@@ -82,6 +85,24 @@ export function authzCommand(session: Session): Command {
   group.addCommand(whoCanCommand(session));
   group.addCommand(canReachCommand(session));
   return group;
+}
+
+/** Goes to a file that is applied, so nothing else is printed. */
+function printSuggestion(session: Session, { verdict, reason, remedy }: Explanation): void {
+  if (remedy?.policy === null || remedy?.policy === undefined) {
+    const why =
+      verdict === 'allow'
+        ? 'the call is allowed already'
+        : remedy === null
+          ? `no policy allows a call that is denied for ${reason}`
+          : remedy.edits?.length === 0
+            ? 'an ALLOW rule matches the call already, and a DENY rule stands in the way'
+            : 'no policy can be written for this very call';
+    throw new MeshError('suggestion_impossible', why, {
+      fix: 'see what decides it: leave --suggest-policy away',
+    });
+  }
+  session.write(remedy.policy);
 }
 
 function openBatch(file: string): ReadStream {

@@ -82,6 +82,13 @@ const ruleSchema = z.object({
   ),
 });
 const shadowSchema = z.enum(['allowed', 'denied']).nullable();
+const changeSchema = z.object({
+  kind: z.enum(['add', 'remove', 'drop', 'exempt']),
+  rule: z.string(),
+  field: z.string(),
+  values: z.array(z.string()).nullable(),
+  at: excerptSchema,
+});
 const explanationSchema: z.ZodType<Explanation> = z.object({
   verdict: z.enum(['allow', 'deny']),
   reason: z.enum(decisionReasons),
@@ -120,6 +127,13 @@ const explanationSchema: z.ZodType<Explanation> = z.object({
       total: z.number().int(),
       used: z.string(),
       at: excerptSchema,
+    })
+    .nullable(),
+  remedy: z
+    .object({
+      exemptions: z.array(changeSchema),
+      edits: z.array(changeSchema).nullable(),
+      policy: z.string().nullable(),
     })
     .nullable(),
 });

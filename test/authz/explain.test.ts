@@ -35,6 +35,7 @@ why      no ALLOW rule matched
 nearest  pay/db-read rule[0]  2 of 3 conditions matched  p.yaml:10:22
              10 |             methods: [GET]
                 |                      ^^^^^ the call used POST
+to allow add POST to methods of pay/db-read rule[0]  p.yaml:10:22
 policies
   ALLOW  pay/db-read  p.yaml:1:1
     rule[0]  missed: to[0] methods missed (the call used POST)
