@@ -157,6 +157,11 @@ export const optionTable: { readonly [K in keyof Config]: OptionSpec<Config[K]> 
     help: 'policies of this namespace apply to every workload',
     parse: namespaceName,
   },
+  authzenNamespace: {
+    ordinarily: '',
+    help: 'namespace whose policies judge what AuthZEN asks about users and other things that are no workloads',
+    parse: optional(namespaceName),
+  },
   leafTtlSeconds: {
     ordinarily: `${defaultTtlSeconds}`,
     help: 'lifetime of a certificate whose entry names none',

@@ -54,6 +54,8 @@ export type Config = {
   readonly oidcMaxAgeSeconds: number;
   /** Policies of this namespace apply to every workload. */
   readonly rootNamespace: string;
+  /** Where AuthZEN's subjects and resources that are no workloads are judged; null where there are none. */
+  readonly authzenNamespace: string | null;
   /** Lifetime of a leaf whose entry names none. */
   readonly leafTtlSeconds: number;
   /** The longest and usual lifetime of a token, 20 to 86,400 seconds. */

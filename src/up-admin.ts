@@ -84,6 +84,7 @@ function portsOf(parts: AdminDoorParts): Omit<AdminPorts, 'access'> {
   const { store, holder, authority, log } = parts;
   return {
     ...parts,
+    authzenNamespace: parts.config.authzenNamespace,
     recordEvents: store.recordEvents,
     trace: traceRequest,
     queryAudit: store.queryAudit,

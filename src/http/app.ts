@@ -8,9 +8,12 @@ import { MeshError } from '../errors.ts';
 import type { Attempt } from './attempt-log.ts';
 import { addAuditRoutes, type AuditPorts } from './audit-routes.ts';
 import { addAuthzRoutes, type AuthzPorts } from './authz-routes.ts';
+import { addAuthzenRoutes, type AuthzenPorts } from './authzen-routes.ts';
+import { addAuthzenSearchRoutes } from './authzen-search-routes.ts';
+import { besideRequestId, echoRequestId, mediaTypeCode } from './authzen-transport.ts';
 import { addReachRoutes, type ReachPorts } from './reach-routes.ts';
 import { addBanRoutes, type BanPorts } from './ban-routes.ts';
-import { type AccessPorts, admit, type Door, sourceAddress } from './authenticate.ts';
+import { type AccessPorts, admit, type Door, hostsOf, sourceAddress } from './authenticate.ts';
 import type { RandomBytes } from './bearer-token.ts';
 import { addCaRoutes, type CaPorts } from './ca-routes.ts';
 import { hasOwnRecord, isSensitiveRead, openCallLog } from './call-log.ts';
@@ -40,6 +43,7 @@ import { addTokenRoutes, type TokenPorts } from './token-routes.ts';
 export type AdminPorts = Omit<EntryPorts, 'isAdministrator'> &
   AuditPorts &
   AuthzPorts &
+  AuthzenPorts &
   Omit<ReachPorts, 'administration'> &
   CaPorts &
   Omit<BanPorts, 'isAdministrator'> &
@@ -105,6 +109,7 @@ export async function createAdminApp(ports: AdminPorts, door: Door): Promise<Fas
   app.decorateRequest('failure', null);
   app.addHook('onRequest', async (request, reply) => {
     reply.headers(everyAnswer);
+    echoRequestId(request, reply);
     const known = { ...access, findToken: ports.findToken };
     const admission = await admit(request, door, known, ports.clock.now());
     if ('refusal' in admission) {
@@ -116,7 +121,7 @@ export async function createAdminApp(ports: AdminPorts, door: Door): Promise<Fas
       throw error;
     }
     request.caller = admission.caller;
-    checkMediaType(request);
+    checkMediaType(request, mediaTypeCode(request));
   });
   app.addHook('preHandler', async (request) => {
     if (request.caller === null || !isSensitiveRead(accessOfRequest(request))) return;
@@ -141,6 +146,7 @@ export async function createAdminApp(ports: AdminPorts, door: Door): Promise<Fas
       required,
     );
   });
+  app.addHook('onSend', async (_request, reply, payload) => besideRequestId(reply, payload));
   app.removeAllContentTypeParsers();
   app.addContentTypeParser(
     'application/json',
@@ -164,6 +170,8 @@ export async function createAdminApp(ports: AdminPorts, door: Door): Promise<Fas
   addRevisionRoutes(app, { ...ports, isAdministrator }, access.trustDomain);
   addAuthzRoutes(app, ports, access.trustDomain);
   addReachRoutes(app, ports, access.trustDomain);
+  addAuthzenRoutes(app, ports, access.trustDomain, hostsOf(door));
+  addAuthzenSearchRoutes(app, ports, access.trustDomain);
   addBanRoutes(app, { ...ports, isAdministrator }, access.trustDomain);
   addAuditRoutes(app, ports, (request, detail) => {
     const { actor } = callerOf(request);

@@ -71,9 +71,7 @@ export async function admit(
   const pattern = request.routeOptions.url;
   const access = pattern === undefined ? undefined : accessOf(request.method, pattern);
   if (access === 'public') return { caller: null };
-  const misled =
-    checkHost(request.raw, door.kind === 'tls' ? door.allowedHosts : localHosts) ??
-    checkOrigin(request.raw, door.kind === 'tls');
+  const misled = checkHost(request.raw, hostsOf(door)) ?? checkOrigin(request.raw, door.kind === 'tls');
   if (misled !== undefined) return { refusal: { error: misled, actor: anonymous, detail: misled.message } };
   const found =
     door.kind === 'unix' ? admitPeer(request.raw.socket, door) : await admitOverTls(request, ports, now);
@@ -85,6 +83,11 @@ export async function admit(
   const wanted = access === undefined ? 'some role' : `the permission ${access}`;
   const roles = access === undefined ? '' : `: ${rolesWith(access).join(', ')}`;
   return refuse('forbidden', `this needs ${wanted}`, actor, { fix: `use a grant that gives it${roles}` });
+}
+
+/** The names that a Host header may carry at a door. */
+export function hostsOf(door: Door): ReadonlySet<string> {
+  return door.kind === 'tls' ? door.allowedHosts : localHosts;
 }
 
 /** The other end of a connection, for the record. */

@@ -6,9 +6,10 @@ const address = z.string().max(64);
 
 /** What a proxy could tell: a token travels in a header. More would hold up everybody while rules are tried. */
 const maxJsonCharacters = 65_536;
-const isShort = (value: unknown): boolean =>
+/** Whether a value is at most that long as JSON. */
+export const isShort = (value: unknown): boolean =>
   value === undefined || JSON.stringify(value).length <= maxJsonCharacters;
-const tooLong = `more than ${maxJsonCharacters} characters of JSON`;
+export const tooLong = `more than ${maxJsonCharacters} characters of JSON`;
 
 /** What else is known of a call that somebody asks about; what is left out is not known. */
 export const callContextBody = z.strictObject({

@@ -15,17 +15,17 @@ export function parseInput<T extends z.ZodType>(
 ): z.output<T> {
   const result = schema.safeParse(input);
   if (result.success) return result.data;
-  const issue = result.error.issues[0];
-  const where =
-    issue === undefined || issue.path.length === 0 ? '' : `${quote(issue.path.map(String).join('.'))}: `;
   const subject = code === 'body_invalid' ? 'the body' : 'the query';
-  throw new MeshError(
-    code,
-    `${subject} is not valid: ${where}${issue === undefined ? '' : messageOf(issue)}`,
-    {
-      fix: 'see docs/rest-api.md for the fields of this route',
-    },
-  );
+  throw new MeshError(code, `${subject} is not valid: ${describeFirst(result.error)}`, {
+    fix: 'see docs/rest-api.md for the fields of this route',
+  });
+}
+
+/** The first wrong field and what is wrong with it, for people: no value that was sent is in it. */
+export function describeFirst({ issues: [issue] }: z.core.$ZodError): string {
+  if (issue === undefined) return '';
+  const where = issue.path.length === 0 ? '' : `${quote(issue.path.map(String).join('.'))}: `;
+  return `${where}${messageOf(issue)}`;
 }
 
 function messageOf(issue: z.core.$ZodIssue): string {

@@ -2,6 +2,7 @@ import { z } from 'zod';
 import { type ErrorCode, MeshError } from '../errors.ts';
 import { rolesWith } from '../identity/access.ts';
 import { accessDocs } from './openapi-access.ts';
+import { authzenDocs } from './openapi-authzen.ts';
 import { banDocs } from './openapi-bans.ts';
 import { entryDocs } from './openapi-entries.ts';
 import { keyDocs } from './openapi-keys.ts';
@@ -20,6 +21,7 @@ import { routeAccess, type RouteName } from './roles.ts';
 export const routeDocs: Readonly<Record<RouteName, RouteDoc>> = {
   ...systemDocs.routes,
   ...entryDocs.routes,
+  ...authzenDocs.routes,
   ...banDocs.routes,
   ...keyDocs.routes,
   ...nodeDocs.routes,
@@ -80,6 +82,7 @@ export function createOpenApiDocument(closed = false): JsonObject {
 const rooms: readonly RouteDocs[] = [
   systemDocs,
   entryDocs,
+  authzenDocs,
   banDocs,
   keyDocs,
   nodeDocs,

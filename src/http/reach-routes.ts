@@ -80,7 +80,7 @@ function nextAfter(
 }
 
 /** The identities that entries give, by their text; the same map for the same entries. */
-function identitiesOf(entries: ReadonlyMap<string, RegistrationEntry>): ReadonlyMap<string, SpiffeId> {
+export function identitiesOf(entries: ReadonlyMap<string, RegistrationEntry>): ReadonlyMap<string, SpiffeId> {
   const known = identities.get(entries);
   if (known !== undefined) return known;
   const found = new Map([...entries.values()].map(({ spiffeId }) => [spiffeId.text, spiffeId]));

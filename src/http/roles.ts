@@ -1,7 +1,10 @@
 import { MeshError } from '../errors.ts';
 import type { Permission } from '../identity/access.ts';
 
-/** What a route takes. `public` answers anybody, and therefore says nothing but whether the process lives. */
+/**
+ * What a route takes. `public` answers anybody, and therefore says nothing but whether the process lives, and where what
+ * the documentation describes is.
+ */
 export type RouteAccess = Permission | 'public';
 
 // Each has an entry in an `openapi-*.ts`, or `openapi.ts` does not compile.
@@ -42,6 +45,12 @@ const routes = {
   'POST /v1/authz/check': 'authz:explain',
   'POST /v1/authz/who-can': 'authz:explain',
   'POST /v1/authz/can-reach': 'authz:explain',
+  'GET /.well-known/authzen-configuration': 'public',
+  'POST /access/v1/evaluation': 'authz:explain',
+  'POST /access/v1/evaluations': 'authz:explain',
+  'POST /access/v1/search/subject': 'authz:explain',
+  'POST /access/v1/search/resource': 'authz:explain',
+  'POST /access/v1/search/action': 'authz:explain',
   'GET /v1/bans': 'bans:read',
   'POST /v1/bans': 'bans:write',
   'DELETE /v1/bans/:kind/:value': 'bans:write',

@@ -195,6 +195,7 @@ export async function startHarness(
     survey: (question) => Promise.resolve(finish(question(holder.current().snapshot))),
     isBanned: (source, destination) =>
       findStandingDenial(holder.current().bans, { id: source }, destination, clock.now()) !== undefined,
+    authzenNamespace: 'app',
     status: async () => statusReport(clock.now(), trustDomain.name),
     readiness: () => ({ ready: true, causes: [], warnings: [], conditions: [] }),
     metricsText: () => '# nothing\n',

@@ -91,6 +91,15 @@ test('every operation of a real server succeeds once, with an answer that is as 
     await call('POST', '/v1/authz/can-reach', { source: web });
   }
 
+  await call('GET', '/.well-known/authzen-configuration');
+  const subject = { type: 'workload', id: web };
+  const question = { subject, action: { name: 'GET' }, resource: { ...subject, properties: { path: '/' } } };
+  await call('POST', '/access/v1/evaluation', question);
+  await call('POST', '/access/v1/evaluations', { ...question, evaluations: [{}, { action: {} }] });
+  for (const what of ['subject', 'resource', 'action']) {
+    await call('POST', `/access/v1/search/${what}`, question);
+  }
+
   const { token } = await call('POST', '/v1/jwt/mint', { entryId: 'web', audience: ['db'] });
   await call('POST', '/v1/jwt/validate', { token, audience: 'db' });
   await call('GET', '/v1/ca');
