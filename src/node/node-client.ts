@@ -260,11 +260,12 @@ function sslOf(
     },
   });
   const sockets = new Set<Socket>();
+  let isOver = false;
   const createConnector = ssl._createSecureConnector.bind(ssl);
   ssl._createSecureConnector = (...given) => {
     const connector = createConnector(...given);
     return {
-      waitForReady: () => connector.waitForReady(),
+      waitForReady: () => (isOver ? Promise.reject(new Error('closed')) : connector.waitForReady()),
       getCallCredentials: () => connector.getCallCredentials(),
       destroy: () => connector.destroy(),
       connect: (socket) => {
@@ -276,8 +277,10 @@ function sslOf(
   };
   return {
     ssl,
-    // grpc-js closes no connection whose handshake is under way: a server that is silent would cost one at each attempt.
+    // grpc-js closes no connection whose handshake is under way, and a closed channel that had failed to connect does so
+    // again after its back-off: an agent would be back with a connection for each attempt it made during an outage.
     destroy: () => {
+      isOver = true;
       for (const socket of sockets) socket.destroy();
     },
   };
