@@ -87,11 +87,14 @@ async function checkServer(
   }
   const status = parsed.data;
   const { config } = places;
+  const data = config === null ? [] : checkData(status.dataDir);
+  const found = new Set(data.filter(({ cause }) => cause !== undefined).map(({ code }) => code));
   return [
     answers,
-    ...judgeStatus(status, version),
+    ...judgeStatus(status, version, found),
     ...judgeClock(status, before, after),
-    ...(config === null ? [] : [...checkData(status.dataDir), checkAdminSocket(status.adminSocket)]),
+    ...data,
+    ...(config === null ? [] : [checkAdminSocket(status.adminSocket)]),
     ...(await checkKeys(client, now)),
     ...(await checkDoors(places, status, client, now)),
     ...(await checkFleet(status, client, now)),

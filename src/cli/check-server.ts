@@ -8,8 +8,15 @@ import { failed, ok, skipped, span, warning } from './check-result.ts';
 export type CheckedStatus = Travelled<StatusReport>;
 export type CheckedKeys = Travelled<KeyReport>;
 
-/** What a server says of itself. */
-export function judgeStatus(status: CheckedStatus, ownVersion: string): readonly CheckResult[] {
+/**
+ * What a server says of itself.
+ * @param told checks of this machine that have found something: the server is not asked to say it again
+ */
+export function judgeStatus(
+  status: CheckedStatus,
+  ownVersion: string,
+  told: ReadonlySet<CheckCode> = new Set(),
+): readonly CheckResult[] {
   return [
     status.version === ownVersion
       ? ok('server_version', `the server has the version of this command (${ownVersion})`)
@@ -25,7 +32,9 @@ export function judgeStatus(status: CheckedStatus, ownVersion: string): readonly
     ofConditions(
       'server_untroubled',
       'nothing is about to go wrong in the server',
-      warningsOf(status).filter(({ code }) => !elsewhere.has(code)),
+      warningsOf(status).filter(
+        ({ code }) => !elsewhere.has(code) && !(code === 'disk_low' && told.has('disk_room')),
+      ),
       'warning',
     ),
     ...judgeLog(status),

@@ -137,13 +137,14 @@ async function demandHook(output: FilesOutput, target: FilesTarget, parts: Outpu
 /** Warns, once for each certificate and each mark, as its end comes near. Call it about once a second. */
 export function createExpiryWatch(
   report: OutputParts['report'],
-): (output: string, target: FilesTarget, now: Date) => void {
+): (output: string, target: Pick<FilesTarget, 'certificate'>, now: Date) => void {
   const told = new Map<string, string>();
   return (output, target, now) => {
     const certificate = target.certificate();
     if (certificate === undefined) return;
     const { notBefore, notAfter, serial } = certificate;
-    const left = (notAfter.getTime() - now.getTime()) / (notAfter.getTime() - notBefore.getTime());
+    const lifeMs = notAfter.getTime() - notBefore.getTime();
+    const left = (notAfter.getTime() - now.getTime()) / (lifeMs > backdateMs ? lifeMs - backdateMs : lifeMs);
     const mark = left <= 0 ? 'expired' : warningMarks.find((share) => left < share)?.toString();
     const line = `${serial} ${mark}`;
     if (mark === undefined || told.get(output) === line) return;
@@ -197,3 +198,5 @@ const confirmMs = 1_000;
 const settleMs = 1_000;
 // Certificates are renewed at half their life: less than these shares left is not as it should be.
 const warningMarks = [0.1, 1 / 3];
+// A certificate begins half a minute before it is made, which is no part of the life that renewals go by.
+const backdateMs = 30_000;

@@ -1,6 +1,7 @@
 import { createServer as createTlsServer } from 'node:tls';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { type CheckCode, type CheckResult, formatReport, reportOf } from '../../src/cli/check-report.ts';
+import { type CheckedStatus, judgeStatus } from '../../src/cli/check-server.ts';
 import { webPair } from '../http/trust-harness.ts';
 import { ago, check, type Installation, later, startInstallation, wrong } from './check-installation.ts';
 import type { Relay } from './lying-relay.ts';
@@ -44,6 +45,16 @@ const entry = { id: 'web', spiffeId: 'spiffe://mesh.internal/web', nodes: [], ex
 const ban = { kind: 'spiffe-id', value: entry.spiffeId, reason: 'stolen', inForce: true };
 const refusal = (code: string, door: string, uid: unknown) => ({
   event: { code, door, caller: { uid, node: 'web-1' }, selectors: ['unix:path:/usr/bin/envoy'] },
+});
+
+test.each<[CheckCode[], CheckResult['status']]>([
+  [[], 'warning'],
+  [['key_files_private'], 'warning'],
+  [['disk_room'], 'ok'],
+])('little room that the server tells of, where this machine has found %j itself', (told, expected) => {
+  const status = { version: '1', ready: true, conditions: [condition('disk_low', 'warning')] };
+  const results = judgeStatus(status as unknown as CheckedStatus, '1', new Set(told));
+  expect(results.find(({ code }) => code === 'server_untroubled')?.status).toBe(expected);
 });
 
 describe('what a server says of its troubles is passed on', () => {
