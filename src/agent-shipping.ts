@@ -1,4 +1,3 @@
-import { createComplaints } from './agent-complaints.ts';
 import { createEventQueue } from './audit/event-queue.ts';
 import type { AuditEvent, RefusalEvent } from './audit/event.ts';
 import type { Clock } from './clock.ts';
@@ -6,6 +5,7 @@ import { publicError } from './errors.ts';
 import { createDecisionLog, type DecisionLog } from './ext-authz/decision-log.ts';
 import type { Log } from './log.ts';
 import { createEventShipper } from './node/event-shipper.ts';
+import { createComplaints } from './up-complaints.ts';
 import type { NodeClient } from './wire/node.ts';
 
 /** The way of what happens at an agent into the server's log. */

@@ -1,7 +1,6 @@
 import { join } from 'node:path';
 import { randomBytes } from './up-random.ts';
 import { openAgentCache } from './agent-cache.ts';
-import { createComplaints } from './agent-complaints.ts';
 import { nodeCertificate } from './agent-certificate.ts';
 import type { AgentConfig } from './agent-config.ts';
 import { createEvidenceSource } from './agent-evidence.ts';
@@ -30,7 +29,6 @@ import type { Log } from './log.ts';
 import { createCoverageReporter } from './node/coverage-reporter.ts';
 import { createAgentReporter } from './node/agent-report.ts';
 import { createTrustKeeper } from './node/kept-trust.ts';
-import { mayPass } from './node/node-identity.ts';
 import { openNodeLink } from './node/node-link.ts';
 import { createRemoteSigner } from './node/remote-signer.ts';
 import { startProofThread } from './signing/thread.ts';
@@ -38,6 +36,7 @@ import { lockDirectory } from './store/directory-lock.ts';
 import { ensurePrivateDirectory, removeHalfDone } from './store/key-files.ts';
 import { traceIssuance } from './tracing.ts';
 import { createBreathe } from './up-breath.ts';
+import { complainOfEntry, createComplaints } from './up-complaints.ts';
 import { generateP256 } from './up-key-pair.ts';
 import { workloadOutlooks } from './up-outlook.ts';
 import { openWorkloadDoor } from './up-workload.ts';
@@ -88,6 +87,7 @@ async function open(
   closeAll: () => Promise<void>,
 ): Promise<RunningAgent> {
   const complain = createComplaints(clock, (detail, message) => log.error(detail, message));
+  const complainOf = complainOfEntry(complain);
   ensurePrivateDirectory(config.dataDir);
   // Two with one identity and one cache would push each other out, and take each other's cache for one put back.
   opened.push(lockDirectory(config.dataDir));
@@ -168,10 +168,7 @@ async function open(
     random: Math.random,
     onFailure: (entry, error) => {
       instruments.issuances.add('failed');
-      const detail = publicError(error);
-      // While the server is away all of them fail for the same reason.
-      const kind = mayPass(error) ? detail.code : `${detail.code} ${entry.id}`;
-      complain(kind, 'certificate could not be made', { entry: entry.id, ...detail });
+      complainOf(entry, error);
     },
   });
   opened.push(() => keeper.close());

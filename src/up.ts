@@ -28,6 +28,7 @@ import { authorityProfile, readRefusedKeys, settleTrustDomain } from './up-hiera
 import { generateP256 } from './up-key-pair.ts';
 import { createFileCustody } from './up-keys.ts';
 import { createBreathe } from './up-breath.ts';
+import { complainOfEntry, createComplaints } from './up-complaints.ts';
 import { openRevocationLists } from './up-crl.ts';
 import { watchHealth } from './up-health.ts';
 import { createInstruments } from './up-metrics.ts';
@@ -188,6 +189,9 @@ async function open(
     instruments.issuances.add('ok');
     return issued;
   });
+  const complainOf = complainOfEntry(
+    createComplaints(clock, (detail, message) => log.error(detail, message)),
+  );
   const keeper = createKeeper({
     issue: counted,
     generateKeyPair: generateP256,
@@ -197,7 +201,7 @@ async function open(
     random: Math.random,
     onFailure: (entry, error) => {
       instruments.issuances.add('failed');
-      log.error({ entry: entry.id, ...publicError(error) }, 'certificate could not be made');
+      complainOf(entry, error);
     },
   });
   reissue = keeper.reissue;

@@ -1,4 +1,6 @@
 import type { Clock } from './clock.ts';
+import { publicError } from './errors.ts';
+import { mayPass } from './node/node-identity.ts';
 
 /**
  * Says that something failed.
@@ -27,6 +29,18 @@ export function createComplaints(clock: Clock, say: (detail: object, message: st
     }
     said.set(key, { atMs, more: 0 });
     say(last === undefined || last.more === 0 ? detail : { ...detail, more: last.more }, message);
+  };
+}
+
+/** Says that the certificate of an entry could not be made. */
+export function complainOfEntry(
+  complain: Complain,
+): (entry: { readonly id: string }, error: unknown) => void {
+  return (entry, error) => {
+    const detail = publicError(error);
+    // While the server is away, or its disk is full, all of them fail for the same reason.
+    const kind = mayPass(error) ? detail.code : `${detail.code} ${entry.id}`;
+    complain(kind, 'certificate could not be made', { entry: entry.id, ...detail });
   };
 }
 

@@ -1,6 +1,7 @@
 import { expect, test } from 'vitest';
-import { createComplaints } from '../../src/agent-complaints.ts';
-import { manualClock } from '../harness/manual-clock.ts';
+import { complainOfEntry, createComplaints } from '../src/up-complaints.ts';
+import { MeshError } from '../src/errors.ts';
+import { manualClock } from './harness/manual-clock.ts';
 
 test('the first of each kind is said at once, then one in a minute with the number of the others', async () => {
   const clock = manualClock();
@@ -19,6 +20,19 @@ test('the first of each kind is said at once, then one in a minute with the numb
     ['not kept', {}],
     ['not made', { at: 100, more: 99 }],
     ['not made', { at: 101 }],
+  ]);
+});
+
+test('of entries that fail for what may pass one is said, of others each', () => {
+  const said: unknown[] = [];
+  const complainOf = complainOfEntry(createComplaints(manualClock(), (detail) => said.push(detail)));
+  const full = new MeshError('store_unavailable', 'the disk is full');
+  for (const id of ['a', 'b', 'c']) complainOf({ id }, full);
+  for (const id of ['a', 'b', 'a']) complainOf({ id }, new MeshError('identity_banned', 'banned'));
+  expect(said).toMatchObject([
+    { entry: 'a', code: 'store_unavailable' },
+    { entry: 'a', code: 'identity_banned' },
+    { entry: 'b', code: 'identity_banned' },
   ]);
 });
 
