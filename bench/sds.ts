@@ -1,6 +1,6 @@
 // What a server and its agents do under load: `npm run bench -- sds [part...] [--outage-minutes N] [--nodes N]`.
 // Each part has a server and an agent of its own, as processes with data directories of their own, compiled as they are
-// installed, on loopback and Unix sockets. It stops by itself after about eight minutes.
+// installed, on loopback and Unix sockets. It stops by itself after about ten minutes.
 import { loadavg } from 'node:os';
 import { parseArgs } from 'node:util';
 import { createScope, type Scope } from '../test/harness/scope.ts';
@@ -12,7 +12,7 @@ import { measureMany } from './sds/many.ts';
 import { measureMemory } from './sds/memory.ts';
 import { measureOpening } from './sds/opening.ts';
 import { measureOutage } from './sds/outage.ts';
-import { measureStampede } from './sds/stampede.ts';
+import { measureStampede, measureSwarm } from './sds/stampede.ts';
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -41,6 +41,7 @@ try {
     memory: (scope) => measureMemory(scope, main, client),
     many: (scope) => measureMany(scope, main, client),
     stampede: (scope) => measureStampede(scope, main, nodes),
+    swarm: async (scope) => measureSwarm(scope, main, await buildGoClient('nodecrowd'), nodes),
     outage: (scope) => measureOutage(scope, main, client, minutes),
   };
   const unknown = positionals.filter((name) => !Object.hasOwn(parts, name));

@@ -88,6 +88,10 @@ export async function measureOutage(
   const opened = await opens.result();
   const failed = [...calls.failed().values()].reduce((sum, count) => sum + count, 0);
   for (const [why, count] of calls.failed()) console.error(`failed: ${count} x ${why}`);
+  if (failed > 0) {
+    const seconds = calls.failedAt().map((at) => at.toFixed(1));
+    console.error(`failed, in seconds after the first call (the server ends after 5): ${seconds.join(' ')}`);
+  }
   for (const failure of opened.failures) console.error(`failed: ${failure}`);
   const name = `server away for ${minutes} min`;
   return [

@@ -6,6 +6,8 @@ export type Load = {
   /** Requests that were answered 200, and everything else in words, with how often it came. */
   readonly passed: () => number;
   readonly failed: () => ReadonlyMap<string, number>;
+  /** When the first of those came, in seconds since the start. */
+  readonly failedAt: () => readonly number[];
   /** Requests a second since the start. */
   readonly rate: () => number;
   readonly stop: () => Promise<void>;
@@ -18,9 +20,13 @@ export type Load = {
 export function startLoad(scope: Scope, port: number, perSecond: number, path: string): Load {
   const agent = new Agent({ keepAlive: true, maxSockets: 16 });
   const failures = new Map<string, number>();
+  const failedAt: number[] = [];
   let [passed, sent, open, stopped] = [0, 0, 0, false];
   const startedAt = performance.now();
-  const fail = (why: string): void => void failures.set(why, (failures.get(why) ?? 0) + 1);
+  const fail = (why: string): void => {
+    failures.set(why, (failures.get(why) ?? 0) + 1);
+    if (failedAt.length < 100) failedAt.push((performance.now() - startedAt) / 1_000);
+  };
   const send = (): void => {
     open += 1;
     sent += 1;
@@ -33,8 +39,13 @@ export function startLoad(scope: Scope, port: number, perSecond: number, path: s
       else fail(why);
     };
     const call = request({ host: '127.0.0.1', port, path, agent, timeout: 10_000 }, (response) => {
-      response.resume();
-      response.on('end', () => done(response.statusCode === 200 ? null : `status ${response.statusCode}`));
+      const { statusCode } = response;
+      let told = '';
+      // A proxy says in the body what it was that failed.
+      response.on('data', (bytes: Buffer) => {
+        if (statusCode !== 200) told = (told + bytes.toString()).slice(0, 200);
+      });
+      response.on('end', () => done(statusCode === 200 ? null : `status ${statusCode}: ${told}`));
       response.on('error', (error) => done(error.message));
     });
     call.on('timeout', () => call.destroy(new Error('no answer within 10 s')));
@@ -56,6 +67,7 @@ export function startLoad(scope: Scope, port: number, perSecond: number, path: s
   return {
     passed: () => passed,
     failed: () => failures,
+    failedAt: () => failedAt,
     rate: () => (passed / (performance.now() - startedAt)) * 1_000,
     stop,
   };
