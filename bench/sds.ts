@@ -1,6 +1,6 @@
 // What a server and its agents do under load: `npm run bench -- sds [part...] [--outage-minutes N] [--nodes N]`.
 // Each part has a server and an agent of its own, as processes with data directories of their own, compiled as they are
-// installed, on loopback and Unix sockets. It stops by itself after about ten minutes.
+// installed, on loopback and Unix sockets. It stops by itself after about twelve minutes.
 import { loadavg } from 'node:os';
 import { parseArgs } from 'node:util';
 import { createScope, type Scope } from '../test/harness/scope.ts';
