@@ -90,13 +90,14 @@ export async function startGrpcListener(options: GrpcListenerOptions): Promise<G
     log('connection turned away', { error: error instanceof Error ? error.message : 'unknown' });
     socket.destroy();
   };
-  const serve = oneInTurn((socket: Socket) => {
+  const letIn = (socket: Socket): void => {
     try {
       if (!socket.destroyed) injector.injectConnection(socket);
     } catch (error) {
       turnAway(socket, error);
     }
-  });
+  };
+  const serve = oneInTurn(letIn, undefined, unixPace);
   const server = createServer((socket) => {
     // Without a handler the reset of any client would end the process.
     socket.on('error', (error) => log('connection failed', { error: error.message }));
@@ -162,31 +163,39 @@ function admit(
   }
 }
 
+/** How many sockets are let in: in one turn of the event loop, and how many turns in 10 ms. */
+export type LettingIn = { readonly perTurn: number; readonly turns: number };
+
 /**
- * Serves one socket in each turn of the event loop, and four in 10 ms, of one owner after the other. After an outage
- * thousands of clients are back at once, and each has all its streams to open as soon as it is served: the kernel would
- * hand over the first bytes of all of them in one turn.
+ * Serves one socket in each turn of the event loop, and four in 10 ms, of one owner after the other, or as many as it is
+ * told. After an outage thousands of clients are back at once, and each has all its streams to open as soon as it is
+ * served: the kernel would hand over the first bytes of all of them in one turn.
  * @param ownerOf asked once, when the socket comes: whoever sends many keeps nobody else waiting for all of them
  */
 export function oneInTurn<T extends Socket>(
   work: (one: T) => void,
   ownerOf: (one: T) => string = () => '',
+  { perTurn, turns }: LettingIn = { perTurn: 1, turns: 4 },
 ): (one: T) => void {
   const waiting = createRoundRobin<T>();
   let burst = 0;
   let burstAtMs = 0;
   const next = (): void => {
-    let one = waiting.take();
-    // Those that have gone meanwhile take nobody's turn.
-    while (one?.destroyed === true) one = waiting.take();
+    const these: T[] = [];
+    while (these.length < perTurn) {
+      const one = waiting.take();
+      if (one === undefined) break;
+      // Those that have gone meanwhile take nobody's turn.
+      if (!one.destroyed) these.push(one);
+    }
     if (waiting.size() > 0) plan();
-    if (one !== undefined) work(one);
+    for (const one of these) work(one);
   };
   const plan = (): void => {
     const nowMs = performance.now();
     if (nowMs - burstAtMs >= burstMs) [burst, burstAtMs] = [0, nowMs];
     burst += 1;
-    if (burst <= perBurst) setImmediate(next);
+    if (burst <= turns) setImmediate(next);
     // Late when the event loop is: then those who were let in come first.
     else setTimeout(next, burstMs);
   };
@@ -197,7 +206,8 @@ export function oneInTurn<T extends Socket>(
 }
 
 const burstMs = 10;
-const perBurst = 4;
+// No handshake to make, and the first streams of all are answered before more of those who came first.
+const unixPace: LettingIn = { perTurn: 3, turns: 7 };
 
 /** A server of grpc-js with every limit set and the services on it; connections are injected. */
 export function createGrpcServer(limits: GrpcLimits, services: readonly GrpcService[]): Server {
