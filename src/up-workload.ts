@@ -104,6 +104,7 @@ export async function openWorkloadDoor(parts: WorkloadDoorParts): Promise<Worklo
   const sds = createSdsService({
     attest,
     watch,
+    onChange: watchParts.onChange,
     recordRefusal: (event) => recordQuietly([event]),
     clock,
     observer,

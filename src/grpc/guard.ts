@@ -62,6 +62,45 @@ export function guardServerStream<Request, Response>(
   return (call) => void serveStream(call, (signal) => handle(call, signal), options.report);
 }
 
+/**
+ * As {@link guardStream} for streams of which thousands are opened at once: nothing is awaited, and no signal made, for
+ * any of them.
+ * @param open takes the stream over until it calls `finish`, with what it ends with or with nothing. @returns called when
+ * the stream is over for whatever reason, unless it has finished; what it finishes with after that is told nobody
+ */
+export function guardPipe<Request, Response>(
+  open: (call: ServerDuplexStream<Request, Response>, finish: (error?: unknown) => void) => () => void,
+  options: { readonly report?: ReportFailure } = {},
+): handleBidiStreamingCall<Request, Response> {
+  return (call) => {
+    let [isOver, isFinished] = [false, false];
+    let leave: (() => void) | undefined;
+    const over = (): void => {
+      if (isOver) return;
+      isOver = true;
+      leave?.();
+    };
+    const finish = (error?: unknown): void => {
+      if (isFinished) return;
+      isFinished = true;
+      if (error !== undefined && !(isOver && isCut(error))) {
+        reportInternal(error, call.getPath(), options.report);
+      }
+      if (isOver) return;
+      isOver = true;
+      if (error === undefined) call.end();
+      else call.emit('error', grpcFailure(error));
+    };
+    for (const event of ['cancelled', 'error', 'close']) call.on(event, over);
+    try {
+      leave = open(call, finish);
+    } catch (error) {
+      // grpc-js has not done with the call yet.
+      queueMicrotask(() => finish(error));
+    }
+  };
+}
+
 async function serveStream(
   call: ServerDuplexStream<unknown, never> | ServerWritableStream<unknown, never>,
   handle: (signal: AbortSignal) => Promise<void>,

@@ -1,6 +1,9 @@
 import type { Clock } from '../clock.ts';
 
-/** Waits that are all as long, with one timer for all of them: thousands begin at once, and hardly one ends in vain. */
+/**
+ * Waits that are all as long, with one timer for all of them: thousands begin at once, and hardly one ends in vain. The
+ * timer ends a turn of the event loop after the last of them, for most of the time the next begins at once.
+ */
 export type Deadlines = {
   /** @param onLate called once, unless the wait is ended before; must not throw. @returns ends the wait */
   readonly expect: (onLate: () => void) => () => void;
@@ -11,12 +14,19 @@ export function createDeadlines(clock: Clock, ms: number): Deadlines {
   // In the order in which they began, which is that in which they run out.
   const waits = new Set<Wait>();
   let stop: AbortController | undefined;
-  const end = (wait: Wait): boolean => {
-    if (!waits.delete(wait)) return false;
-    if (waits.size > 0) return true;
-    // INVARIANT: without anybody who waits there is no timer.
+  let isLooking = false;
+  // INVARIANT: without anybody who waits there is no timer.
+  const look = (): void => {
+    isLooking = false;
+    if (waits.size > 0) return;
     stop?.abort(nobody);
     stop = undefined;
+  };
+  const end = (wait: Wait): boolean => {
+    if (!waits.delete(wait)) return false;
+    if (waits.size > 0 || isLooking) return true;
+    isLooking = true;
+    setImmediate(look);
     return true;
   };
   const watch = async (signal: AbortSignal): Promise<void> => {

@@ -4,7 +4,7 @@ import type { DiscoveryRequest } from '../wire/discovery.ts';
 import { evidenceOf, nodeIdOf, type PipeParts } from './pipe.ts';
 import { excessOf, isGivenStill, lookUp, type SentResponse, versionOf } from './resource.ts';
 import { encodeResponse } from './response.ts';
-import type { Offer, RefusalReason, ResourceSource } from './source.ts';
+import type { FollowOffers, Offer, RefusalReason, ResourceSource } from './source.ts';
 
 /**
  * Answers one request with what the caller may have now of what it asks for, by the rules of a stream. Where a stream
@@ -41,9 +41,10 @@ export async function fetchOnce(
   };
 
   const attestation = await attest();
-  const over = new AbortController();
-  const offer = await firstOffer(source.forNode(request.node)(attestation, over.signal), over, signal, parts);
+  const follow = source.forNode(request.node);
+  const following = new Set<() => void>();
   try {
+    const offer = await firstOffer(follow, attestation, following, signal, parts);
     const found = names.flatMap((name) => lookUp(name, offer.find) ?? []);
     const missing = names.filter((name) => !found.some((resource) => resource.name === name));
     for (const name of missing) refuse(attestation.selectors, offer.reasonFor(name), name);
@@ -51,13 +52,13 @@ export async function fetchOnce(
     if (found.length === 0 && first !== undefined) throw refusalOf(offer.reasonFor(first));
     if (found.some(({ holdsKey }) => holdsKey)) {
       const now = await attest();
-      if (!peer.isAlive() || !stillHolds(attestation, now)) {
+      if (!parts.isAlive(peer, now) || !stillHolds(attestation, now)) {
         const message = 'the caller has changed since it asked';
         refuse(now.selectors, { code: 'attestation_failed', message }, '');
         throw new MeshError('attestation_failed', message, { fix: 'ask again' });
       }
       // INVARIANT: what was taken away while the caller was attested again does not leave.
-      const last = await firstOffer(source.forNode(request.node)(now, over.signal), over, signal, parts);
+      const last = await firstOffer(follow, now, following, signal, parts);
       if (!found.every((resource) => isGivenStill(resource, last.find))) {
         throw new MeshError('credentials_pending', 'what the caller may have has changed meanwhile', {
           fix: 'try again',
@@ -74,7 +75,7 @@ export async function fetchOnce(
     observer.pushed?.({ ...identity, names: found.map(({ name }) => name), version: response.version });
     return encodeResponse(response, source.typeUrl);
   } finally {
-    over.abort();
+    for (const stop of following) stop();
   }
 }
 
@@ -89,20 +90,30 @@ function check({ typeUrl, resourceNames }: DiscoveryRequest, own: string): void 
   if (excess !== undefined) throw new MeshError('resource_names_exceeded', excess);
 }
 
-/** The state of the caller now, for which a certificate may have to be made. */
+/**
+ * The state of the caller now, for which a certificate may have to be made.
+ * @param following what is followed on, so that the certificate stays held until the end
+ */
 async function firstOffer(
-  offers: AsyncIterable<Offer>,
-  over: AbortController,
+  follow: FollowOffers,
+  attestation: Attestation,
+  following: Set<() => void>,
   signal: AbortSignal,
   { clock, offerMs }: Pick<PipeParts, 'clock'> & { readonly offerMs: number },
 ): Promise<Offer> {
+  const first = Promise.withResolvers<Offer | undefined>();
+  const late = (): void => first.resolve(undefined);
   const given = new AbortController();
-  signal.addEventListener('abort', () => over.abort(), { once: true });
-  void clock.sleep(offerMs, given.signal).then(() => given.signal.aborted || over.abort());
+  if (signal.aborted) late();
+  else signal.addEventListener('abort', late, { once: true });
+  void clock.sleep(offerMs, given.signal).then(late);
+  following.add(follow(attestation, { offered: first.resolve, failed: first.reject, ended: late }));
   try {
-    for await (const offer of offers) return offer;
+    const offer = await first.promise;
+    if (offer !== undefined) return offer;
   } finally {
     given.abort();
+    signal.removeEventListener('abort', late);
   }
   throw new MeshError('credentials_pending', 'the certificate could not be made in time', {
     fix: 'try again',

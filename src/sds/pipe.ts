@@ -1,4 +1,3 @@
-import { hash, randomBytes } from 'node:crypto';
 import type { ServerDuplexStream } from '@grpc/grpc-js';
 import type { Clock } from '../clock.ts';
 import { MeshError } from '../errors.ts';
@@ -14,9 +13,11 @@ import {
 } from './aggregate.ts';
 import { createDeadlines, type Deadlines } from './deadlines.ts';
 import type { Form, WireRequest } from './form.ts';
+import { newNonce } from './nonce.ts';
 import type { SdsObserver, StreamIdentity } from './observer.ts';
-import { isGivenStill, type SentResponse } from './resource.ts';
+import { isGivenStill, type Resource, type SentResponse } from './resource.ts';
 import type { FollowOffers, Offer, RefusalReason, ResourceSource } from './source.ts';
+import type { Turn } from './turn.ts';
 
 /** How long a stream may keep us waiting. */
 export type PipeLimits = {
@@ -32,8 +33,7 @@ export type PipeLimits = {
 export type PipeDeadlines = Readonly<Record<'first' | 'write' | 'answer', Deadlines>>;
 
 /** What the streams of a service share. */
-export type PipeParts = {
-  readonly attest: (peer: Peer) => Promise<Attestation>;
+export type PipeParts = Turn & {
   readonly refusals: Refusals;
   readonly clock: Clock;
   readonly observer: SdsObserver;
@@ -51,9 +51,20 @@ export type PipeCall<Wire> = ServerDuplexStream<Wire, Buffer>;
 
 /** One stream at work. */
 export type Pipe = {
-  /** Resolves when the stream has ended in order. @throws MeshError what the stream ends with */
-  readonly finished: Promise<void>;
+  /** Ends the stream in order. */
   readonly shutDown: () => void;
+  /** The call is over: whatever waits for it ends, and nothing is sent. */
+  readonly leave: () => void;
+};
+
+/** How a stream stands with one kind of resource. */
+type Kind = {
+  readonly follow: FollowOffers;
+  stop: (() => void) | undefined;
+  offer: Offer | undefined;
+  /** What ends the waits for the response in flight: for its bytes to leave, and for its answer. */
+  leaving: (() => void) | undefined;
+  unanswered: (() => void) | undefined;
 };
 
 /**
@@ -63,72 +74,78 @@ export type Pipe = {
  * A stream that was given an identity ends with `identity_banned` when that is banned, so that its client learns of it.
  * SDS cannot take a secret back, and Envoy keeps it and opens the stream again: that one stays open with nothing to say,
  * because a refused one would be retried with a growing delay, and would learn of the end of the ban that much later.
- * @param signal aborts when the call is over
+ *
+ * Whatever is known at once is done at once: where the caller was seen in this turn of the event loop, and what it may have
+ * is there, its first request is answered before the next is looked at, and nothing is awaited.
+ * @param finish called once, with the MeshError that the stream ends with, or with nothing
  */
 export function openPipe<Wire extends WireRequest, State, Request>(
   call: PipeCall<Wire>,
   peer: Peer,
-  signal: AbortSignal,
   form: Form<Wire, State, Request>,
   { sources, isAggregated }: Cargo,
   parts: PipeParts,
+  finish: (error?: unknown) => void,
 ): Pipe {
   const { clock, observer, deadlines } = parts;
-  const typeUrls = sources.map(({ typeUrl }) => typeUrl);
-  const seed = randomBytes(16).toString('hex');
-  const nonceOf = (kind: number, response: number): string =>
-    hash('sha256', `${seed} ${kind} ${response}`, 'hex').slice(0, 32);
-  const rules = { typeUrls, isAggregated, nonceOf };
-  const finish = Promise.withResolvers<void>();
-  const over = new AbortController();
-  const followers = new Map<string, FollowOffers>();
-  const offers = new Map<string, Offer>();
-  /** By kind, what ends the waits for the response in flight: at most one of each. */
-  const [leaving, unanswered] = [new Map<string, () => void>(), new Map<string, () => void>()];
+  const rules = { typeUrls: sources.map(({ typeUrl }) => typeUrl), isAggregated, nonceOf: newNonce };
+  const kinds = new Map<string, Kind>();
   let state = openAggregate<State>();
   let identity: StreamIdentity = { peer, nodeId: '' };
   let attestation: Attestation | undefined;
-  let attesting: Promise<Attestation> | undefined;
+  let attesting: Attestation | Promise<Attestation> | undefined;
+  let isOver = false;
+  /** What happens while something else is being done. */
+  const waiting: AggregateEvent<Request>[] = [];
+  let isStepping = false;
 
   const end = (error?: unknown): void => {
-    over.abort(done);
+    if (isOver) return;
+    isOver = true;
     asked();
-    for (const stop of [...leaving.values(), ...unanswered.values()]) stop();
-    if (error === undefined) finish.resolve();
-    else finish.reject(error);
+    for (const { stop, leaving, unanswered } of kinds.values()) {
+      stop?.();
+      leaving?.();
+      unanswered?.();
+    }
+    finish(error);
   };
-  const step = (event: AggregateEvent<Request>): void => {
-    if (over.signal.aborted) return;
+  const step = (first: AggregateEvent<Request>): void => {
+    // INVARIANT: one event after the other, each with all that follows from it.
+    if (isStepping) return void waiting.push(first);
+    isStepping = true;
     try {
-      const [after, effects] = nextAggregate(form.protocol, rules, state, event);
-      state = after;
-      for (const effect of effects) apply(effect);
+      for (let event: typeof first | undefined = first; event !== undefined; event = waiting.shift()) {
+        if (isOver) break;
+        const [after, effects] = nextAggregate(form.protocol, rules, state, event);
+        state = after;
+        for (const effect of effects) apply(effect);
+      }
     } catch (error) {
       end(error);
+    } finally {
+      isStepping = false;
     }
   };
   const apply = (effect: AggregateEffect): void => {
     switch (effect.kind) {
       case 'opened':
-        void follow(effect.typeUrl).catch(end);
+        whenDone(attestFirst(), (found) => follow(effect.typeUrl, found));
         return;
       case 'send':
-        void send(effect.response, effect.typeUrl).catch(end);
+        send(effect.response, effect.typeUrl);
         return;
       case 'acknowledged':
         // What a client has from before this stream answers nothing.
-        if (effect.nonce !== '') unanswered.get(effect.typeUrl)?.();
-        for (const { name, version, content } of effect.resources) {
-          const what = { name, version, ...(content === undefined ? {} : { content }) };
-          observer.acknowledged?.({ ...identity, ...what, at: clock.now() });
-        }
+        if (effect.nonce !== '') kinds.get(effect.typeUrl)?.unanswered?.();
+        tellAcknowledged(effect.resources);
         return;
       case 'rejected':
-        unanswered.get(effect.typeUrl)?.();
+        kinds.get(effect.typeUrl)?.unanswered?.();
         observer.rejected?.({ ...identity, names: namesOf(effect.response), message: effect.message });
         return;
       case 'withheld': {
-        const offer = offers.get(effect.typeUrl);
+        const offer = kinds.get(effect.typeUrl)?.offer;
         for (const name of effect.names) if (offer !== undefined) refuse(offer.reasonFor(name), name);
         return;
       }
@@ -152,57 +169,85 @@ export function openPipe<Wire extends WireRequest, State, Request>(
     const selectors = (attestation?.selectors ?? []).map(({ text }) => text);
     parts.refusals.add({ code, message, resource, selectors, caller: evidenceOf(peer) });
   };
-  const attest = async (): Promise<Attestation> => {
+  const tellAcknowledged = (resources: readonly Resource[]): void => {
+    const at = clock.now();
+    for (const { name, version, content } of resources) {
+      const what = content === undefined ? { name, version } : { name, version, content };
+      observer.acknowledged?.({ peer, nodeId: identity.nodeId, ...what, at });
+    }
+  };
+  /** Goes on at once with what is there. */
+  const whenDone = <T>(value: T | Promise<T>, go: (value: T) => void): void => {
+    if (value instanceof Promise) void value.then(go).catch(end);
+    else go(value);
+  };
+  const unattested = (error: unknown): never => {
+    // A caller that leaves is not refused anything.
+    if (!isOver && error instanceof MeshError && error.code === 'attestation_failed') {
+      refuse({ code: 'attestation_failed', message: error.message }, '');
+    }
+    throw error;
+  };
+  const attest = (): Attestation | Promise<Attestation> => {
     try {
-      return await parts.attest(peer);
+      const found = parts.attest(peer);
+      return found instanceof Promise ? found.catch(unattested) : found;
     } catch (error) {
-      // A caller that leaves is not refused anything.
-      if (!over.signal.aborted && error instanceof MeshError && error.code === 'attestation_failed') {
-        refuse({ code: 'attestation_failed', message: error.message }, '');
-      }
-      throw error;
+      return unattested(error);
     }
   };
-  const follow = async (typeUrl: string): Promise<void> => {
-    const offersOf = followers.get(typeUrl);
-    if (offersOf === undefined) throw new MeshError('internal', 'a kind of resource has no source');
-    // The kinds of one stream have one caller.
-    const found = await (attesting ??= attest());
+  // The kinds of one stream have one caller.
+  const attestFirst = (): Attestation | Promise<Attestation> => (attesting ??= attest());
+  const follow = (typeUrl: string, found: Attestation): void => {
+    if (isOver) return;
+    const kind = kinds.get(typeUrl);
+    if (kind === undefined) throw new MeshError('internal', 'a kind of resource has no source');
     attestation = found;
-    for await (const offer of offersOf(found, over.signal)) {
-      offers.set(typeUrl, offer);
+    const offered = (offer: Offer): void => {
+      if (isOver) return;
+      kind.offer = offer;
       const lost = offer.bannedOf(givenOf(form.protocol, state, typeUrl));
-      if (lost !== undefined) {
-        refuse({ code: 'identity_banned', message: 'the identity is banned' }, lost);
-        throw new MeshError('identity_banned', 'the identity is banned', {
+      if (lost === undefined) return step({ kind: 'resources', typeUrl, find: offer.find });
+      refuse({ code: 'identity_banned', message: 'the identity is banned' }, lost);
+      end(
+        new MeshError('identity_banned', 'the identity is banned', {
           fix: 'ask an operator, who sees why with `countersign ban list`',
-        });
-      }
-      step({ kind: 'resources', typeUrl, find: offer.find });
-    }
-    end();
+        }),
+      );
+    };
+    kind.stop = kind.follow(found, { offered, failed: end, ended: end });
+    // It may have ended with the very first offer.
+    if (over()) kind.stop();
   };
-  const send = async (response: SentResponse, typeUrl: string): Promise<void> => {
-    if (response.resources.some(({ holdsKey }) => holdsKey)) await confirm(response, typeUrl);
-    if (over.signal.aborted) return;
+  const over = (): boolean => isOver;
+  const send = (response: SentResponse, typeUrl: string): void => {
+    if (!response.resources.some(({ holdsKey }) => holdsKey)) return write(response, typeUrl);
+    return whenDone(attest(), (now) => {
+      confirm(response, typeUrl, now);
+      write(response, typeUrl);
+    });
+  };
+  const write = (response: SentResponse, typeUrl: string): void => {
+    const kind = kinds.get(typeUrl);
+    if (isOver || kind === undefined) return;
+    const at = clock.now();
     for (const { name, content } of response.resources) {
-      const what = { name, ...(content === undefined ? {} : { content }) };
-      observer.delivering?.({ ...identity, ...what, at: clock.now() });
+      const what = content === undefined ? { name } : { name, content };
+      observer.delivering?.({ peer, nodeId: identity.nodeId, ...what, at });
     }
-    const written = deadlines.write.expect(onUnwritten);
-    leaving.set(typeUrl, written);
-    expectAnswer(typeUrl);
-    call.write(form.encode(response, typeUrl), written);
+    kind.leaving = deadlines.write.expect(onUnwritten);
+    expectAnswer(kind, typeUrl);
+    call.write(form.encode(response, typeUrl), kind.leaving);
     observer.pushed?.({ ...identity, names: namesOf(response), version: response.version });
   };
-  const confirm = async ({ resources }: SentResponse, typeUrl: string): Promise<void> => {
-    const now = await attest();
-    if (!peer.isAlive() || attestation === undefined || !stillHolds(attestation, now)) {
+  const confirm = ({ resources }: SentResponse, typeUrl: string, now: Attestation): void => {
+    if (isOver) return;
+    if (!parts.isAlive(peer, now) || attestation === undefined || !stillHolds(attestation, now)) {
       const message = 'the caller has changed since the stream was opened';
       refuse({ code: 'attestation_failed', message }, '');
       throw new MeshError('attestation_failed', message, { fix: 'open the stream again' });
     }
-    const find = offers.get(typeUrl)?.find;
+    const find = kinds.get(typeUrl)?.offer?.find;
     // INVARIANT: what was taken away while the caller was attested again does not leave.
     if (!resources.every((resource) => isGivenStill(resource, find))) {
       throw new MeshError('credentials_pending', 'what the caller may have has changed meanwhile', {
@@ -211,38 +256,46 @@ export function openPipe<Wire extends WireRequest, State, Request>(
     }
   };
   const onUnwritten = (): void => {
-    if (over.signal.aborted) return;
+    if (isOver) return;
     // An orderly end would wait behind the bytes that do not move.
     disconnect(peer);
     end(new MeshError('stream_stalled', 'the stream does not read what it is sent'));
   };
-  const expectAnswer = (typeUrl: string): void => {
-    const stop = deadlines.answer.expect(() => {
-      if (over.signal.aborted) return;
-      expectAnswer(typeUrl);
+  const expectAnswer = (kind: Kind, typeUrl: string): void => {
+    kind.unanswered = deadlines.answer.expect(() => {
+      if (isOver) return;
+      expectAnswer(kind, typeUrl);
       step({ kind: 'overdue', typeUrl });
     });
-    unanswered.set(typeUrl, stop);
   };
 
   const asked = deadlines.first.expect(() => {
     end(new MeshError('stream_stalled', 'the stream asks for nothing'));
   });
-  let isFirst = true;
-  signal.addEventListener('abort', () => end());
   call.on('data', (request: Wire) => {
+    if (isOver) return;
     // Only the first request names the node; what a later one says of it does not count.
-    if (isFirst) {
+    if (kinds.size === 0) {
       const { node } = request;
       identity = { peer, nodeId: nodeIdOf(node) };
-      for (const { typeUrl, forNode } of sources) followers.set(typeUrl, forNode(node));
+      for (const source of sources) kinds.set(source.typeUrl, kindOf(source, node));
+      asked();
     }
-    isFirst = false;
-    asked();
     step({ kind: 'request', typeUrl: request.typeUrl, request: form.read(request) });
   });
-  call.on('end', () => end());
-  return { finished: finish.promise, shutDown: () => step({ kind: 'shutdown' }) };
+  const close = (): void => end();
+  call.on('end', close);
+  return { shutDown: () => step({ kind: 'shutdown' }), leave: close };
+}
+
+function kindOf(source: ResourceSource, node: WireRequest['node']): Kind {
+  return {
+    follow: source.forNode(node),
+    stop: undefined,
+    offer: undefined,
+    leaving: undefined,
+    unanswered: undefined,
+  };
 }
 
 /** The waits of a service, one timer for each of the limits. */
@@ -263,8 +316,10 @@ export function evidenceOf(peer: Peer): CallerEvidence {
 
 /** What a client calls itself, the beginning of it. */
 export function nodeIdOf(node: WireRequest['node']): string {
+  const id = node?.id ?? '';
+  if (id.length <= maxNodeIdLength) return id;
   // A copy: a slice would keep all that it was cut from, as long as anybody keeps the slice.
-  return Buffer.from((node?.id ?? '').slice(0, maxNodeIdLength)).toString();
+  return Buffer.from(id.slice(0, maxNodeIdLength)).toString();
 }
 
 function namesOf({ resources }: SentResponse): readonly string[] {
@@ -272,5 +327,3 @@ function namesOf({ resources }: SentResponse): readonly string[] {
 }
 
 const maxNodeIdLength = 256;
-// Without a reason each abort makes an error with a stack of its own.
-const done = 'done';

@@ -2,13 +2,12 @@ import type { handleBidiStreamingCall, UntypedServiceImplementation } from '@grp
 import type { Clock } from '../clock.ts';
 import { MeshError } from '../errors.ts';
 import { anyPeerOf } from '../grpc/connections.ts';
-import { guardStream, guardUnary } from '../grpc/guard.ts';
+import { guardPipe, guardUnary } from '../grpc/guard.ts';
 import type { WatchCredentials } from '../identity/credentials.ts';
 import {
   accountOf,
   type Attest,
   type AttestCertified,
-  type Attestation,
   attestEither,
   type Peer,
 } from '../identity/evidence.ts';
@@ -22,6 +21,7 @@ import { type LogSds, reportIgnored, reportRejections } from './notices.ts';
 import type { SdsObserver } from './observer.ts';
 import { createPipeDeadlines, openPipe, type Pipe, type PipeLimits, type PipeParts } from './pipe.ts';
 import { createSecretSource } from './source.ts';
+import { createTurn } from './turn.ts';
 
 export type SdsLimits = PipeLimits & {
   /** Streams of one uid, or of one identity that has shown its certificate, over all its connections. */
@@ -45,6 +45,11 @@ export type SdsOptions = {
   /** For callers that have shown a certificate; without it they are refused. */
   readonly attestCertified?: AttestCertified;
   readonly watch: WatchCredentials;
+  /**
+   * Calls back, at once, when anything changed that credentials are made of. With it the streams of one process share
+   * watches.
+   */
+  readonly onChange?: (listener: () => void) => () => void;
   readonly recordRefusal: RecordRefusal;
   readonly clock: Clock;
   readonly observer?: SdsObserver;
@@ -80,21 +85,21 @@ export function createSdsService(options: SdsOptions): SdsService {
   const refusals = createRefusals(options.recordRefusal, clock);
   const observer = reportRejections(options.observer ?? {}, log, clock);
   const parts: PipeParts = {
-    attest: oncePerTurn(attestEither(options.attest, options.attestCertified)),
+    ...createTurn(attestEither(options.attest, options.attestCertified)),
     refusals,
     clock,
     observer,
     ignored: reportIgnored(log, clock),
     deadlines: createPipeDeadlines(clock, limits),
   };
-  const source = createSecretSource(options.watch);
+  const source = createSecretSource(options.watch, options.onChange);
   const pipes = new Set<Pipe>();
   const perAccount = new Map<string, number>();
   const closing = new AbortController();
   let open = 0;
 
-  /** Counts a call among those of its caller while it lasts. */
-  const admit = async <T>(peer: Peer, work: () => Promise<T>): Promise<T> => {
+  /** Counts a call among those of its caller. @returns ends that; to be called once */
+  const admit = (peer: Peer): (() => void) => {
     const account = accountOf(peer);
     if (closing.signal.aborted) throw new MeshError('shutting_down', 'the service is shutting down');
     const ofAccount = perAccount.get(account) ?? 0;
@@ -103,43 +108,47 @@ export function createSdsService(options: SdsOptions): SdsService {
     }
     open += 1;
     perAccount.set(account, ofAccount + 1);
-    try {
-      return await work();
-    } finally {
+    return () => {
       open -= 1;
       const left = (perAccount.get(account) ?? 1) - 1;
       if (left > 0) perAccount.set(account, left);
       else perAccount.delete(account);
-    }
+    };
   };
   const serve = <Wire extends WireRequest, State, Request>(
     form: Form<Wire, State, Request>,
     isAggregated: boolean,
-  ): handleBidiStreamingCall<Wire, Buffer> =>
-    guardStream<Wire, Buffer>(
-      (call, signal) => {
+  ): handleBidiStreamingCall<Wire, Buffer> => {
+    const cargo = { sources: [source], isAggregated };
+    return guardPipe<Wire, Buffer>(
+      (call, finish) => {
         const peer = anyPeerOf(call);
-        return admit(peer, async () => {
-          const pipe = openPipe(call, peer, signal, form, { sources: [source], isAggregated }, parts);
-          pipes.add(pipe);
-          observer.opened?.(peer);
-          try {
-            await pipe.finished;
-          } finally {
-            pipes.delete(pipe);
-            observer.closed?.(peer);
-          }
+        const leave = admit(peer);
+        const pipe = openPipe(call, peer, form, cargo, parts, (error) => {
+          pipes.delete(pipe);
+          leave();
+          observer.closed?.(peer);
+          finish(error);
         });
+        pipes.add(pipe);
+        observer.opened?.(peer);
+        return pipe.leave;
       },
       { report },
     );
+  };
   const report = (error: unknown, method: string): void => log('error', 'stream failed', { error, method });
   const fetchSecrets = guardUnary<DiscoveryRequest, Buffer>(
-    (call, signal) => {
+    async (call, signal) => {
       const peer = anyPeerOf(call);
       const over = AbortSignal.any([signal, closing.signal]);
       const { offerMs } = limits;
-      return admit(peer, () => fetchOnce(call.request, peer, over, source, { ...parts, offerMs }));
+      const leave = admit(peer);
+      try {
+        return await fetchOnce(call.request, peer, over, source, { ...parts, offerMs });
+      } finally {
+        leave();
+      }
     },
     { report },
   );
@@ -162,28 +171,6 @@ export function createSdsService(options: SdsOptions): SdsService {
       for (const pipe of pipes) pipe.shutDown();
       refusals.close();
     },
-  };
-}
-
-/**
- * The streams of one process, over whatever connections, share what was seen of it in this turn of the event loop: it is
- * as good as what would be seen again.
- */
-function oncePerTurn(attest: PipeParts['attest']): PipeParts['attest'] {
-  const seen = new Map<Peer | string, Promise<Attestation>>();
-  return async (peer) => {
-    const process = peer.kind === 'unix' ? `${peer.pid} ${peer.uid} ${peer.gid}` : peer;
-    const known = seen.get(process);
-    if (known === undefined) {
-      if (seen.size === 0) setImmediate(() => seen.clear());
-      const made = attest(peer);
-      seen.set(process, made);
-      return made;
-    }
-    const shared = await known;
-    // INVARIANT: asked after that. Whoever is alive now has had the pid all along, so that it was this one that was seen.
-    if (!peer.isAlive()) throw new MeshError('attestation_failed', 'the caller has ended');
-    return shared;
   };
 }
 

@@ -4,6 +4,7 @@ import type { Attestation } from '../identity/evidence.ts';
 import type { Node } from '../wire/core.ts';
 import type { FindResource, Resource } from './resource.ts';
 import { isBannedName, offeredNames, secretOf, secretTypeUrl, type SecretFormat } from './secret.ts';
+import { shareOffers } from './shared-offers.ts';
 
 /** What a caller may have of one kind of resource now. */
 export type Offer = {
@@ -19,12 +20,23 @@ export type RefusalReason = {
   readonly message: string;
 };
 
+/** Whoever follows the resources of one kind; must not throw. Nothing is told after `failed` or `ended`. */
+export type Follower = {
+  /** The full state, which stands until the next. */
+  readonly offered: (offer: Offer) => void;
+  /** With the MeshError that the stream ends with. */
+  readonly failed: (error: unknown) => void;
+  readonly ended: () => void;
+};
+
 /**
- * The resources of one kind for one caller, until the signal aborts; each offer is the full state, and stands until the
- * next.
- * @throws MeshError what the stream ends with
+ * Follows the resources of one kind for one caller. What there is already is offered before this returns.
+ * @returns ends it: nothing is told after that
  */
-export type FollowOffers = (attestation: Attestation, signal: AbortSignal) => AsyncIterable<Offer>;
+export type FollowOffers = (attestation: Attestation, follower: Follower) => () => void;
+
+/** What credentials are to those who ask for resources. */
+export type OfferOf = (credentials: WorkloadCredentials) => Offer;
 
 /** Where the resources of one kind come from. */
 export type ResourceSource = {
@@ -33,17 +45,18 @@ export type ResourceSource = {
   readonly forNode: (node: Node | undefined) => FollowOffers;
 };
 
-/** The certificates and bundles of a caller, as Envoy's secrets. What the node says of itself chooses their format alone. */
-export function createSecretSource(watch: WatchCredentials): ResourceSource {
-  return {
-    typeUrl: secretTypeUrl,
-    forNode: (node) => {
-      const format = formatOf(node);
-      return async function* (attestation, signal) {
-        for await (const credentials of watch(attestation, signal)) yield offerOf(credentials, format);
-      };
-    },
-  };
+/**
+ * The certificates and bundles of a caller, as Envoy's secrets. What the node says of itself chooses their format alone.
+ * @param onChange as of {@link shareOffers}
+ */
+export function createSecretSource(
+  watch: WatchCredentials,
+  onChange?: (listener: () => void) => void,
+): ResourceSource {
+  const followIn = (format: SecretFormat): FollowOffers =>
+    shareOffers(watch, (credentials) => offerOf(credentials, format), onChange);
+  const [validator, plain] = [followIn({ plainTrustedCa: false }), followIn({ plainTrustedCa: true })];
+  return { typeUrl: secretTypeUrl, forNode: (node) => (formatOf(node).plainTrustedCa ? plain : validator) };
 }
 
 function offerOf(credentials: WorkloadCredentials, format: SecretFormat): Offer {

@@ -107,6 +107,8 @@ function settle(state: StreamState, rejection: string | undefined): ReturnType<t
 }
 
 function subscribe(state: StreamState, names: readonly string[]): StreamState {
+  // Nearly every answer repeats them.
+  if (names.length === state.names.length && names.every((name, i) => name === state.names[i])) return state;
   const wanted = new Set(names);
   const changed = wanted.size !== state.names.length || state.names.some((name) => !wanted.has(name));
   if (!changed) return state;
@@ -117,14 +119,19 @@ function subscribe(state: StreamState, names: readonly string[]): StreamState {
 /** Sends what the client should have now, if it may be sent now. */
 function offer(state: StreamState, before: readonly StreamEffect[]): ReturnType<typeof next> {
   if (state.phase !== 'open' || state.find === undefined) return [state, before];
-  const { find } = state;
-  const resources = resourcesOf(state.names, find);
-  const available = new Set(resources.map(({ name }) => name));
-  const missing = state.names.filter((name) => !available.has(name));
-  const news = missing.filter((name) => !state.withheld.has(name));
-  const told = { ...state, withheld: new Set(missing) };
-  const effects: StreamEffect[] = [...before];
-  if (news.length > 0) effects.push({ kind: 'withheld', names: news });
+  const { find, withheld } = state;
+  const resources: Resource[] = [];
+  const missing: string[] = [];
+  for (const name of state.names) {
+    const resource = lookUp(name, find);
+    if (resource === undefined) missing.push(name);
+    else resources.push(resource);
+  }
+  const news = missing.filter((name) => !withheld.has(name));
+  const isAsTold = missing.length === 0 && withheld.size === 0;
+  const told = isAsTold ? state : { ...state, withheld: new Set(missing) };
+  const effects: readonly StreamEffect[] =
+    news.length === 0 ? before : [...before, { kind: 'withheld', names: news }];
 
   const version = versionOf(resources);
   const upToDate = version === state.sent?.version && !state.owed;
@@ -133,8 +140,10 @@ function offer(state: StreamState, before: readonly StreamEffect[]): ReturnType<
   }
   const responses = state.responses + 1;
   const response = { nonce: state.nonceOf(responses), version, resources, removed: [] };
-  effects.push({ kind: 'send', response });
-  return [{ ...told, responses, sent: response, awaiting: true, refused: undefined, owed: false }, effects];
+  return [
+    { ...told, responses, sent: response, awaiting: true, refused: undefined, owed: false },
+    [...effects, { kind: 'send', response }],
+  ];
 }
 
 function onOverdue(state: StreamState): ReturnType<typeof next> {

@@ -28,6 +28,7 @@ test('without anybody who waits there is no timer, and with many there is one', 
   const ends = Array.from({ length: 100 }, () => wait(() => undefined));
   expect(clock.sleepers()).toBe(1);
   for (const end of ends) end();
+  await new Promise(setImmediate);
   expect(clock.sleepers()).toBe(0);
   const late: number[] = [];
   wait(() => late.push(1));

@@ -119,6 +119,7 @@ export function createWorld(pool: Pool, first: Mesh): World {
   const pipes: Pipe[] = [];
   const parts: PipeParts = {
     attest: async (peer): Promise<Attestation> => ({ selectors: [], caller: peer }),
+    isAlive: (peer) => peer.isAlive(),
     refusals: { add: () => undefined, close: () => undefined },
     clock,
     observer: { acknowledged: (one) => void acknowledged.push(one) },
@@ -147,7 +148,6 @@ export function createWorld(pool: Pool, first: Mesh): World {
         isAlive: () => true,
       };
       let [messages, isStalled, ended]: [Message[], boolean, string | undefined] = [[], false, undefined];
-      const over = new AbortController();
       const emitter = new EventEmitter();
       const write = (bytes: Buffer, written: () => void): boolean => {
         if (isStalled) return false;
@@ -157,14 +157,13 @@ export function createWorld(pool: Pool, first: Mesh): World {
       };
       const call: unknown = Object.assign(emitter, { write });
       const cargo = { sources: [createSecretSource(source.watch)], isAggregated };
+      const finish = (error?: unknown): void => {
+        ended = error === undefined ? 'OK' : error instanceof MeshError ? error.code : 'not ours';
+      };
       const pipe = isDelta
-        ? openPipe(call as PipeCall<DeltaDiscoveryRequest>, peer, over.signal, deltaForm, cargo, parts)
-        : openPipe(call as PipeCall<DiscoveryRequest>, peer, over.signal, worldForm, cargo, parts);
+        ? openPipe(call as PipeCall<DeltaDiscoveryRequest>, peer, deltaForm, cargo, parts, finish)
+        : openPipe(call as PipeCall<DiscoveryRequest>, peer, worldForm, cargo, parts, finish);
       pipes.push(pipe);
-      pipe.finished.then(
-        () => (ended = 'OK'),
-        (error: unknown) => (ended = error instanceof MeshError ? error.code : String(error)),
-      );
       return {
         send: (request) => void emitter.emit('data', { ...emptyRequest, ...request }),
         close: () => void emitter.emit('end'),
