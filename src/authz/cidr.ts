@@ -94,3 +94,17 @@ function isMapped(bytes: readonly number[]): boolean {
     bytes.slice(0, 10).every((byte) => byte === 0)
   );
 }
+
+/** A block as text: its family and its bits. An address is of the block when the address's own key begins with it. */
+export function cidrKey({ bytes, length }: Cidr): string {
+  return addressKey(bytes).slice(0, 1 + length);
+}
+
+/** An address as text: its family and its bits. */
+export function addressKey(bytes: readonly number[]): string {
+  let key = bytes.length === 4 ? '4' : '6';
+  for (const byte of bytes) key += bitsOfByte[byte] ?? '';
+  return key;
+}
+
+const bitsOfByte = Array.from({ length: 256 }, (_, byte) => byte.toString(2).padStart(8, '0'));

@@ -1,5 +1,5 @@
 import { kubernetesNames, type TrustDomain } from '../spiffe/id.ts';
-import { canonicalAddress, parseAddress } from './cidr.ts';
+import { addressKey, canonicalAddress, parseAddress } from './cidr.ts';
 import type { AuthzRequest } from './decision.ts';
 import type { Attribute } from './document.ts';
 import { trimSpaces } from './header-line.ts';
@@ -75,6 +75,14 @@ export class Facts {
       ];
       const bytes = text === undefined ? undefined : parseAddress(text);
       return bytes === undefined ? undefined : canonicalAddress(bytes);
+    });
+  }
+
+  /** An address as the text that `cidrKey` of each block that holds it begins. */
+  addressKey(attribute: 'source.ip' | 'remote.ip' | 'destination.ip'): string | undefined {
+    return this.#once(`key of ${attribute}`, () => {
+      const bytes = this.address(attribute);
+      return bytes === undefined ? undefined : addressKey(bytes);
     });
   }
 

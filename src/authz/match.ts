@@ -163,7 +163,8 @@ function isAddress(attribute: string): attribute is 'source.ip' | 'remote.ip' | 
   return attribute === 'source.ip' || attribute === 'remote.ip' || attribute === 'destination.ip';
 }
 
-function claimOf({ attribute, names }: Predicate): readonly string[] {
+/** The way to the claim that a predicate reads. */
+export function claimOf({ attribute, names }: Predicate): readonly string[] {
   if (attribute === 'request.auth.audiences') return ['aud'];
   return attribute === 'request.auth.presenter' ? ['azp'] : names;
 }

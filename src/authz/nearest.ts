@@ -43,9 +43,13 @@ const places = new WeakMap<Predicate, string>();
 /** {@link findNearest} in parts. */
 export function findNearMiss(applied: Applied, facts: Facts): NearMiss | null {
   let best: NearMiss | null = null;
+  const scale: Scale = { matched: 0, total: 0, missed: undefined };
   for (const compiled of gatherCandidates(applied, facts)) {
-    const miss = weigh(compiled, facts);
-    if (miss !== null && (best === null || isNearer(miss, best))) best = miss;
+    weigh(compiled, facts, scale);
+    const { matched, total, missed } = scale;
+    if (missed === undefined) continue;
+    if (best === null || isNearer(matched, total, compiled, best))
+      best = { compiled, matched, total, missed };
   }
   return best;
 }
@@ -64,23 +68,20 @@ function gatherCandidates(applied: Applied, facts: Facts): readonly CompiledRule
 
 const maxWeighed = 8;
 
-function weigh(compiled: CompiledRule, facts: Facts): NearMiss | null {
-  let matched = 0;
-  let total = 0;
-  let missed: Predicate | undefined;
-  for (const side of sides) {
-    const weight = weighSide(compiled.rule[side], compiled[side], facts);
-    matched += weight.matched;
-    total += weight.total;
-    missed ??= weight.missed;
-  }
-  return missed === undefined ? null : { compiled, matched, total, missed };
+/** What a rule weighs; one for all candidates of a call. */
+type Scale = { matched: number; total: number; missed: Predicate | undefined };
+
+function weigh(compiled: CompiledRule, facts: Facts, scale: Scale): void {
+  scale.matched = 0;
+  scale.total = 0;
+  scale.missed = undefined;
+  for (const side of sides) weighSide(compiled.rule[side], compiled[side], facts, scale);
 }
 
-type Weight = { readonly matched: number; readonly total: number; readonly missed: Predicate | undefined };
-
-function weighSide(entries: readonly Entry[], tests: CompiledEntries, facts: Facts): Weight {
-  let best: Weight = nothing;
+/** Adds the entry that all of holds, or else the best one. */
+function weighSide(entries: readonly Entry[], tests: CompiledEntries, facts: Facts, scale: Scale): void {
+  let [bestMatched, bestTotal] = [0, 0];
+  let bestMissed: Predicate | undefined;
   for (let i = 0; i < tests.length; i++) {
     const entry = tests[i] ?? [];
     let matched = 0;
@@ -90,19 +91,20 @@ function weighSide(entries: readonly Entry[], tests: CompiledEntries, facts: Fac
       else if (firstMissed === -1) firstMissed = j;
     }
     const total = entry.length;
-    const missed = entries[i]?.predicates[firstMissed];
-    if (missed === undefined) return { matched, total, missed };
-    if (best === nothing || matched > best.matched || (matched === best.matched && total < best.total)) {
-      best = { matched, total, missed };
+    const missed = firstMissed === -1 ? undefined : entries[i]?.predicates[firstMissed];
+    const isBetter = matched > bestMatched || (matched === bestMatched && total < bestTotal);
+    if (missed === undefined || bestMissed === undefined || isBetter) {
+      [bestMatched, bestTotal, bestMissed] = [matched, total, missed];
     }
+    if (missed === undefined) break;
   }
-  return best;
+  scale.matched += bestMatched;
+  scale.total += bestTotal;
+  scale.missed ??= bestMissed;
 }
 
-const nothing: Weight = { matched: 0, total: 0, missed: undefined };
-
-function isNearer(a: NearMiss, b: NearMiss): boolean {
-  if (a.matched !== b.matched) return a.matched > b.matched;
-  if (a.total !== b.total) return a.total < b.total;
-  return a.compiled.ordinal < b.compiled.ordinal;
+function isNearer(matched: number, total: number, compiled: CompiledRule, than: NearMiss): boolean {
+  if (matched !== than.matched) return matched > than.matched;
+  if (total !== than.total) return total < than.total;
+  return compiled.ordinal < than.compiled.ordinal;
 }

@@ -1,6 +1,7 @@
-import { type Facts, isSingle, type SingleAttribute, singleFacts } from './facts.ts';
+import type { Facts } from './facts.ts';
+import { type Atom, type Facet, type Filing, filingsOf } from './filing.ts';
 import { type CompiledRule, ruleHolds } from './match.ts';
-import { type Entry, type Predicate, type Side, sides as allSides, type TextMatch } from './policy.ts';
+import { type Entry, type Predicate, type Side, sides as allSides } from './policy.ts';
 import { PrefixTree } from './prefix-tree.ts';
 import { rulesInStep, type Steps } from './steps.ts';
 
@@ -14,61 +15,68 @@ export type RuleFinder = {
 
 /**
  * An index over rules. Each rule is filed under the values of its most selective predicate, counted over the rules at
- * hand; a crowded place is indexed again by another predicate. So a search costs a few look-ups, whatever the number of
- * rules, as long as rules name callers, hosts, paths, methods or ports. Rules that name none are tried one by one.
- * INVARIANT: a rule that matches is filed where its request leads. For DENY that includes requests without the attribute.
+ * hand; a crowded place is indexed again by another predicate. So a search costs a few look-ups for each value of the
+ * request, whatever the number of rules. Rules with nothing but negations and `*` are tried one by one.
+ * INVARIANT: a rule that matches is filed where its request leads. For DENY that includes requests of which the facet is
+ * not known.
  */
 export function* buildIndex(rules: readonly CompiledRule[]): Steps<RuleFinder> {
   const atoms = countAll(rules);
-  return yield* build(rules, allSides, new Set(), { atoms: atoms + baseBudget + budgetFactor * atoms });
+  return yield* build(rules, new Set(), {
+    sides: allSides,
+    atoms: atoms + baseBudget + budgetFactor * atoms,
+    filings: new Map(),
+  });
 }
 
 /** An index by one side only, its crowds left as lists: it leads to rules that a request half fits. */
 export function* buildSideIndex(rules: readonly CompiledRule[], side: Side): Steps<RuleFinder> {
-  return yield* build(rules, [side], new Set(), { atoms: countAll(rules) });
+  return yield* build(rules, new Set(), { sides: [side], atoms: countAll(rules), filings: new Map() });
 }
 
-/**
- * Rules with hundreds of callers and hundreds of paths each would multiply when crowded places are indexed again. What
- * the budget does not cover stays a list.
- */
-type Budget = { atoms: number };
+type Plan = {
+  readonly sides: readonly Side[];
+  /**
+   * How many are left. Rules with hundreds of callers and hundreds of paths each would multiply when crowded places are
+   * indexed again: what this does not cover stays a list.
+   */
+  atoms: number;
+  /** Worked out once for the whole index. */
+  readonly filings: Map<Predicate, readonly Filing[]>;
+};
+
 const baseBudget = 200_000;
 const budgetFactor = 8;
 
-function* build(
-  rules: readonly CompiledRule[],
-  sides: readonly Side[],
-  used: ReadonlySet<SingleAttribute>,
-  budget: Budget,
-): Steps<RuleFinder> {
+function* build(rules: readonly CompiledRule[], used: ReadonlySet<string>, plan: Plan): Steps<RuleFinder> {
   if (rules.length <= maxLeaf) return new RuleList(rules);
-  budget.atoms -= countAll(rules);
-  if (budget.atoms < 0) return new RuleList(rules);
-  const counts = new AtomCounts();
+  plan.atoms -= countAll(rules);
+  if (plan.atoms < 0) return new RuleList(rules);
+  const counts = new AtomCounts(plan, used);
   for (const [i, rule] of rules.entries()) {
     if (i % rulesInStep === 0) yield;
-    counts.add(rule, used);
+    counts.add(rule);
   }
-  const shelves = new Map<SingleAttribute, Shelf>();
+  const shelves = new Map<string, Shelf>();
   const rest: CompiledRule[] = [];
   for (const [i, rule] of rules.entries()) {
     if (i % rulesInStep === 0) yield;
-    const cover = chooseCover(rule, sides, used, counts);
+    const cover = counts.chooseCover(rule);
     if (cover === undefined) {
       rest.push(rule);
       continue;
     }
-    for (const predicate of cover) {
-      const shelf = shelves.get(predicate.attribute) ?? new Shelf(predicate.attribute);
-      shelves.set(predicate.attribute, shelf);
-      shelf.add(predicate, rule);
+    for (const filing of cover) {
+      const { facet } = filing;
+      const shelf = shelves.get(facet.id) ?? new Shelf(facet);
+      shelves.set(facet.id, shelf);
+      shelf.add(filing, rule);
     }
   }
   if (shelves.size === 0) return new RuleList(rules);
-  for (const [attribute, shelf] of shelves) {
-    const below = new Set(used).add(attribute);
-    yield* shelf.seal((crowd) => build(crowd, sides, below, budget));
+  for (const [id, shelf] of shelves) {
+    const below = new Set(used).add(id);
+    yield* shelf.seal((crowd) => build(crowd, below, plan));
   }
   return new RuleNode([...shelves.values()], new RuleList(rest));
 }
@@ -121,31 +129,31 @@ class RuleNode implements RuleFinder {
   }
 }
 
-/** The rules filed by one attribute: by whole value, by beginning, by end, and for requests without the attribute. */
+/** The rules filed by one facet: by whole value, by beginning, by end, and for requests of which it is not known. */
 class Shelf implements RuleFinder {
-  readonly #read: (facts: Facts) => string | number | undefined;
+  readonly #read: Facet['read'];
   readonly #filling = new Map<string | number, CompiledRule[]>();
   readonly #exact = new Map<string | number, RuleFinder>();
   #prefixes: PrefixTree | undefined;
   #suffixes: PrefixTree | undefined;
-  #ofAbsent: CompiledRule[] = [];
-  #absent: RuleFinder | undefined;
+  #ofUnknown: CompiledRule[] = [];
+  #unknown: RuleFinder | undefined;
 
-  constructor(attribute: SingleAttribute) {
-    this.#read = singleFacts[attribute];
+  constructor(facet: Facet) {
+    this.#read = facet.read;
   }
 
-  add(predicate: Filable, rule: CompiledRule): void {
-    for (const { kind, text } of atomsOf(predicate)) {
+  add({ atoms }: Filing, rule: CompiledRule): void {
+    for (const { kind, text } of atoms) {
       if (kind === 'prefix') (this.#prefixes ??= new PrefixTree()).add(String(text), rule);
       else if (kind === 'suffix') (this.#suffixes ??= new PrefixTree()).add(reverse(String(text)), rule);
       else {
-        const rules = this.#filling.get(text) ?? [];
-        this.#filling.set(text, rules);
-        rules.push(rule);
+        const rules = this.#filling.get(text);
+        if (rules === undefined) this.#filling.set(text, [rule]);
+        else rules.push(rule);
       }
     }
-    if (rule.policy.action !== 'ALLOW') this.#ofAbsent.push(rule);
+    if (rule.policy.action !== 'ALLOW') this.#ofUnknown.push(rule);
   }
 
   *seal(build: (rules: readonly CompiledRule[]) => Steps<RuleFinder>): Steps<void> {
@@ -158,13 +166,27 @@ class Shelf implements RuleFinder {
     if (this.#prefixes !== undefined) yield* this.#prefixes.seal(build);
     if (this.#suffixes !== undefined) yield* this.#suffixes.seal(build);
     // INVARIANT: a list that was built on is never changed: a list of one is kept as it is.
-    if (this.#ofAbsent.length > 0) this.#absent = yield* build(this.#ofAbsent);
-    this.#ofAbsent = [];
+    if (this.#ofUnknown.length > 0) this.#unknown = yield* build(this.#ofUnknown);
+    this.#ofUnknown = [];
   }
 
   find(facts: Facts, best: CompiledRule | undefined): CompiledRule | undefined {
     const key = this.#read(facts);
-    if (key === undefined) return this.#absent === undefined ? best : this.#absent.find(facts, best);
+    if (key === undefined) return this.#unknown === undefined ? best : this.#unknown.find(facts, best);
+    if (typeof key !== 'object') return this.#findBy(key, facts, best);
+    let found = best;
+    for (const one of key) found = this.#findBy(one, facts, found);
+    return found;
+  }
+
+  gather(facts: Facts, into: CompiledRule[], limit: number): void {
+    const key = this.#read(facts);
+    if (key === undefined) return;
+    if (typeof key !== 'object') this.#gatherBy(key, facts, into, limit);
+    else for (const one of key) this.#gatherBy(one, facts, into, limit);
+  }
+
+  #findBy(key: string | number, facts: Facts, best: CompiledRule | undefined): CompiledRule | undefined {
     const exact = this.#exact.get(key);
     let found = exact === undefined ? best : exact.find(facts, best);
     if (this.#prefixes !== undefined) found = this.#prefixes.find(String(key), facts, found);
@@ -172,17 +194,13 @@ class Shelf implements RuleFinder {
     return found;
   }
 
-  gather(facts: Facts, into: CompiledRule[], limit: number): void {
-    const key = this.#read(facts);
-    if (key === undefined) return;
+  #gatherBy(key: string | number, facts: Facts, into: CompiledRule[], limit: number): void {
     this.#exact.get(key)?.gather(facts, into, limit);
     for (const finder of this.#prefixes?.walk(String(key)) ?? []) finder.gather(facts, into, limit);
     if (this.#suffixes === undefined) return;
     for (const finder of this.#suffixes.walk(reverse(String(key)))) finder.gather(facts, into, limit);
   }
 }
-
-type Atom = { readonly kind: 'exact' | 'prefix' | 'suffix'; readonly text: string | number };
 
 function countAll(rules: readonly CompiledRule[]): number {
   let atoms = 0;
@@ -192,95 +210,77 @@ function countAll(rules: readonly CompiledRule[]): number {
 
 /** How many rules name each value: the fewer, the more a look-up by it excludes. */
 class AtomCounts {
-  readonly #counts = new Map<SingleAttribute, Readonly<Record<Atom['kind'], Map<string | number, number>>>>();
+  readonly #counts = new Map<string, Readonly<Record<Atom['kind'], Map<string | number, number>>>>();
+  readonly #plan: Plan;
+  readonly #used: ReadonlySet<string>;
 
-  add({ rule }: CompiledRule, used: ReadonlySet<SingleAttribute>): void {
-    for (const side of allSides) {
+  /** @param used facets by which all these rules are filed already */
+  constructor(plan: Plan, used: ReadonlySet<string>) {
+    this.#plan = plan;
+    this.#used = used;
+  }
+
+  add({ rule }: CompiledRule): void {
+    for (const side of this.#plan.sides) {
       for (const { predicates } of rule[side]) {
-        for (const predicate of predicates) if (canFile(predicate, used)) this.#add(predicate);
+        for (const predicate of predicates)
+          for (const filing of this.#filingsOf(predicate)) this.#add(filing);
       }
     }
   }
 
-  /** How many rules share the most common value of a predicate. */
-  crowdOf(predicate: Filable): number {
-    const counts = this.#counts.get(predicate.attribute);
+  /** One filing for each entry of the best side, or undefined when no side can be filed. */
+  chooseCover({ rule }: CompiledRule): readonly Filing[] | undefined {
+    let best: Cover | undefined;
+    for (const side of this.#plan.sides) {
+      const cover = this.#coverSide(rule[side]);
+      if (cover !== undefined && (best === undefined || cover.crowd < best.crowd)) best = cover;
+    }
+    return best?.filings;
+  }
+
+  #coverSide(entries: readonly Entry[]): Cover | undefined {
+    if (entries.length === 0) return undefined;
+    const chosen: Filing[] = [];
     let crowd = 0;
-    for (const { kind, text } of atomsOf(predicate)) crowd = Math.max(crowd, counts?.[kind].get(text) ?? 0);
+    for (const { predicates } of entries) {
+      let least: { filing: Filing; crowd: number } | undefined;
+      for (const predicate of predicates) {
+        for (const filing of this.#filingsOf(predicate)) {
+          const rivals = this.#crowdOf(filing);
+          if (least === undefined || rivals < least.crowd) least = { filing, crowd: rivals };
+        }
+      }
+      if (least === undefined) return undefined;
+      chosen.push(least.filing);
+      crowd = Math.max(crowd, least.crowd);
+    }
+    return { filings: chosen, crowd };
+  }
+
+  #filingsOf(predicate: Predicate): readonly Filing[] {
+    const { filings } = this.#plan;
+    const known = filings.get(predicate) ?? filingsOf(predicate);
+    filings.set(predicate, known);
+    return this.#used.size === 0 ? known : known.filter(({ facet }) => !this.#used.has(facet.id));
+  }
+
+  /** How many rules share the most common value of a filing. */
+  #crowdOf({ facet, atoms }: Filing): number {
+    const counts = this.#counts.get(facet.id);
+    let crowd = 0;
+    for (const { kind, text } of atoms) crowd = Math.max(crowd, counts?.[kind].get(text) ?? 0);
     return crowd;
   }
 
-  #add(predicate: Filable): void {
-    const counts = this.#counts.get(predicate.attribute) ?? {
-      exact: new Map(),
-      prefix: new Map(),
-      suffix: new Map(),
-    };
-    this.#counts.set(predicate.attribute, counts);
-    for (const { kind, text } of atomsOf(predicate))
-      counts[kind].set(text, (counts[kind].get(text) ?? 0) + 1);
+  #add({ facet, atoms }: Filing): void {
+    const counts = this.#counts.get(facet.id) ?? { exact: new Map(), prefix: new Map(), suffix: new Map() };
+    this.#counts.set(facet.id, counts);
+    for (const { kind, text } of atoms) counts[kind].set(text, (counts[kind].get(text) ?? 0) + 1);
   }
 }
 
-/** One predicate for each entry of the best side, or undefined when no side can be filed. */
-function chooseCover(
-  { rule }: CompiledRule,
-  sides: readonly Side[],
-  used: ReadonlySet<SingleAttribute>,
-  counts: AtomCounts,
-): readonly Filable[] | undefined {
-  let best: { predicates: readonly Filable[]; crowd: number } | undefined;
-  for (const side of sides) {
-    const cover = coverSide(rule[side], used, counts);
-    if (cover !== undefined && (best === undefined || cover.crowd < best.crowd)) best = cover;
-  }
-  return best?.predicates;
-}
-
-function coverSide(
-  entries: readonly Entry[],
-  used: ReadonlySet<SingleAttribute>,
-  counts: AtomCounts,
-): { predicates: readonly Filable[]; crowd: number } | undefined {
-  if (entries.length === 0) return undefined;
-  const chosen: Filable[] = [];
-  let crowd = 0;
-  for (const { predicates } of entries) {
-    let least: { predicate: Filable; crowd: number } | undefined;
-    for (const predicate of predicates) {
-      if (!canFile(predicate, used)) continue;
-      const rivals = counts.crowdOf(predicate);
-      if (least === undefined || rivals < least.crowd) least = { predicate, crowd: rivals };
-    }
-    if (least === undefined) return undefined;
-    chosen.push(least.predicate);
-    crowd = Math.max(crowd, least.crowd);
-  }
-  return { predicates: chosen, crowd };
-}
-
-/** A predicate that a request can only meet with one of certain values. */
-type Filable = Predicate & { readonly attribute: SingleAttribute };
-
-function canFile(predicate: Predicate, used: ReadonlySet<SingleAttribute>): predicate is Filable {
-  const { attribute, negated } = predicate;
-  return !negated && isSingle(attribute) && !used.has(attribute) && atomsOf(predicate).length > 0;
-}
-
-/** The values a request must have one of for the predicate to hold; none when any value will do. */
-function atomsOf(predicate: Predicate): readonly Atom[] {
-  if (predicate.kind === 'port') return predicate.matches.map((text) => ({ kind: 'exact', text }));
-  if (predicate.kind !== 'text' && predicate.kind !== 'host') return [];
-  const matches: readonly TextMatch[] =
-    predicate.kind === 'host' ? predicate.matches.map(({ name }) => name) : predicate.matches;
-  return matches.some(({ kind }) => kind === 'present') ? [] : matches.flatMap(atomOf);
-}
-
-/** What a template matches begins as it does. */
-function atomOf(match: TextMatch): readonly Atom[] {
-  if (match.kind === 'present') return [];
-  return match.kind === 'template' ? [{ kind: 'prefix', text: match.prefix }] : [match];
-}
+type Cover = { readonly filings: readonly Filing[]; readonly crowd: number };
 
 function reverse(text: string): string {
   let out = '';

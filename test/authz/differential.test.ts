@@ -6,8 +6,8 @@ import { decideNaively } from '../../src/authz/naive.ts';
 import type { Policy } from '../../src/authz/policy.ts';
 import { compileSnapshot, type Snapshot, type SnapshotInput } from '../../src/authz/snapshot.ts';
 import { finish } from '../../src/authz/steps.ts';
-import { policies, request, workloads } from './generated.ts';
-import { meshOf } from './mesh.ts';
+import { namable, policies, policiesNaming, request, workloads } from './generated.ts';
+import { ledger, meshOf } from './mesh.ts';
 
 const requests = fc.array(request, { minLength: 1, maxLength: 20 });
 const verdicts = { allow: 0, deny_rule: 0, no_allow_rule: 0, no_policy: 0, custom_unanswered: 0 };
@@ -39,6 +39,38 @@ test.each([
     }),
     { numRuns },
   );
+});
+
+// Cases in which a rule was found by what it names, for each action: they show that every shelf of an index was used.
+const found = new Map<string, { allow: number; deny: number }>();
+const callsOfOne = fc
+  .array(request, { minLength: 10, maxLength: 20 })
+  .map((calls) => calls.map((one): AuthzRequest => ({ ...one, destination: ledger })));
+
+test.each(namable)('rules that name nothing but %s are found as the specification finds them', (thing) => {
+  const count = { allow: 0, deny: 0 };
+  found.set(thing, count);
+  fc.assert(
+    fc.property(policiesNaming(thing), callsOfOne, (list, calls) => {
+      const mesh = meshOf(list, workloads);
+      const snapshot = compileSnapshot(mesh);
+      for (const one of calls) {
+        const { reason } = agree(mesh, snapshot, one);
+        if (reason === 'allow_rule') count.allow += 1;
+        if (reason === 'deny_rule') count.deny += 1;
+      }
+    }),
+    { numRuns: 30 },
+  );
+});
+
+test('each of them was found, by ALLOW and by DENY', () => {
+  console.log(
+    [...found].map(([thing, { allow, deny }]) => `${thing}: ${allow} allowed, ${deny} denied`).join('\n'),
+  );
+  const least = [...found.values()].flatMap(({ allow, deny }) => [allow, deny]);
+  expect(least.length).toBe(namable.length * 2);
+  expect(Math.min(...least)).toBeGreaterThan(0);
 });
 
 test('what was prepared for one set of policies answers as the specification does after edits to another', () => {

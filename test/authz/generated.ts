@@ -240,6 +240,34 @@ export function policies(max: number): fc.Arbitrary<readonly Policy[]> {
     );
 }
 
+/** The things of a call that a rule may name, by which an index may file it. */
+export const namable: readonly string[] = [
+  ...Object.keys(sourceFields),
+  ...Object.keys(operationFields),
+  ...Object.keys(whenKeys),
+];
+
+/** Policies of one action for one destination, more than an index leaves as a list, each of whose rules names one thing only. */
+export function policiesNaming(thing: string): fc.Arbitrary<readonly Policy[]> {
+  const all: Readonly<Record<string, readonly string[]>> = {
+    ...sourceFields,
+    ...operationFields,
+    ...whenKeys,
+  };
+  // A rule for anything would hide the others.
+  const values = (all[thing] ?? []).filter((value) => value !== '*' && value !== '[*]');
+  const rule = some(values).map((chosen) => {
+    if (thing in sourceFields) return { from: [{ source: { [thing]: chosen } }] };
+    if (thing in operationFields) return { to: [{ operation: { [thing]: chosen } }] };
+    return { when: [{ key: thing, values: chosen }] };
+  });
+  return fc
+    .tuple(fc.constantFrom('ALLOW', 'DENY'), fc.array(rule, { minLength: 10, maxLength: 24 }))
+    .map(([action, rules]) =>
+      rules.flatMap((one, i) => readPolicies(policyText(toFlow({ action, rules: [one] }), `p${i}`))),
+    );
+}
+
 /** Service accounts do not stand beside the names that they are made of. */
 function isSource(source: Readonly<Record<string, unknown>>): boolean {
   const has = (field: string): boolean =>
