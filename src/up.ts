@@ -1,4 +1,5 @@
 import { join } from 'node:path';
+import { poolRandom } from './ca/serial.ts';
 import { randomBytes } from './up-random.ts';
 import { createSourceHealths } from './attest/source-health.ts';
 import { describeUnixAbilities } from './attest/unix.ts';
@@ -101,7 +102,11 @@ async function open(
   const startedAt = clock.now();
   const breathe = createBreathe(turnShareMs);
   ensurePrivateDirectory(config.dataDir);
-  const store = await openStore({ dataDir: config.dataDir, clock, randomBytes });
+  const store = await openStore({
+    dataDir: config.dataDir,
+    clock,
+    randomBytes: poolRandom(randomBytes),
+  });
   opened.push(() => store.close());
   if (store.migration !== null) {
     log.warn(store.migration, 'an earlier version wrote the database; it was copied first');

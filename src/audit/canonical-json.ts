@@ -47,19 +47,43 @@ function write(value: unknown, depth: number): string {
 
 function writeObject(object: object, depth: number): string {
   if (!isPlain(object)) refuse('an object that is not plain');
+  // Without a comparison function strings are sorted by UTF-16 code unit.
+  const names = Object.keys(object).sort();
+  const members = names.every((name) => name.isWellFormed())
+    ? (object as Readonly<Record<string, unknown>>)
+    : undefined;
+  if (members === undefined) return writeIllFormed(object, depth);
+  let text = '';
+  for (const name of names) {
+    text += `${text === '' ? '' : ','}${quoteName(name)}:${write(members[name], depth)}`;
+  }
+  return `{${text}}`;
+}
+
+/** Keys with lone surrogates, which may become the same key. */
+function writeIllFormed(object: object, depth: number): string {
   const members = new Map<string, unknown>();
   for (const [key, value] of Object.entries(object)) {
     const name = key.toWellFormed();
     if (members.has(name)) refuse('the same key twice');
     members.set(name, value);
   }
-  let text = '';
-  // Without a comparison function strings are sorted by UTF-16 code unit.
-  for (const name of [...members.keys()].sort()) {
-    text += `${text === '' ? '' : ','}${JSON.stringify(name)}:${write(members.get(name), depth)}`;
-  }
-  return `{${text}}`;
+  const parts = [...members.keys()]
+    .sort()
+    .map((name) => `${quoteName(name)}:${write(members.get(name), depth)}`);
+  return `{${parts.join(',')}}`;
 }
+
+/** The names of our own fields come again and again. */
+function quoteName(name: string): string {
+  const known = quotedNames.get(name);
+  if (known !== undefined) return known;
+  const quoted = JSON.stringify(name);
+  if (name.length <= 32 && quotedNames.size < 512) quotedNames.set(name, quoted);
+  return quoted;
+}
+
+const quotedNames = new Map<string, string>();
 
 function canonicalString(text: string): string {
   return JSON.stringify(text.toWellFormed());

@@ -35,7 +35,8 @@ export type EncodedEvent = {
 export function encodeEvent(event: AuditEvent, randomBytes: (count: number) => Uint8Array): EncodedEvent {
   const fitted = fitEvent(event);
   const members: Record<string, unknown> = { ...fitted, v: 1 };
-  for (const [name, value] of Object.entries(members)) {
+  for (const name of Object.keys(members)) {
+    const value = members[name];
     if (value instanceof Date) members[name] = formatTime(value);
   }
   const personal = personalFields[event.type].map((field) => {
@@ -44,7 +45,7 @@ export function encodeEvent(event: AuditEvent, randomBytes: (count: number) => U
     return committed.opened;
   });
   // Bytes of their own: a view into a shared pool would take the pool along between threads.
-  const leaf = new TextEncoder().encode(canonicalJson(members));
+  const leaf = encoder.encode(canonicalJson(members));
   if (leaf.length > maxLeafBytes) {
     throw new MeshError(
       'audit_event_too_large',
@@ -56,7 +57,11 @@ export function encodeEvent(event: AuditEvent, randomBytes: (count: number) => U
 
 /** SHA-256(salt || UTF-8 value), lower-case hex: what a leaf holds in place of a personal value. */
 export function commitment(salt: Uint8Array, value: string): string {
-  return hash('sha256', Buffer.concat([salt, Buffer.from(value, 'utf8')]), 'hex');
+  const text = Buffer.from(value, 'utf8');
+  const opened = Buffer.allocUnsafe(salt.length + text.length);
+  opened.set(salt);
+  opened.set(text, salt.length);
+  return hash('sha256', opened, 'hex');
 }
 
 function commit(
@@ -70,8 +75,12 @@ function commit(
   const text = value.personal.toWellFormed();
   return {
     commitment: commitment(salt, text),
-    opened: { field, salt: Buffer.from(salt).toString('hex'), value: text },
+    opened: { field, salt: hexOf(salt), value: text },
   };
+}
+
+function hexOf(bytes: Uint8Array): string {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('hex');
 }
 
 function formatTime(time: Date): string {
@@ -82,6 +91,7 @@ function formatTime(time: Date): string {
   return text;
 }
 
+const encoder = new TextEncoder();
 const saltBytes = 32;
 
 // INVARIANT: in the order of their names, which is the order of their salts. A closed table, so that a `personal` key

@@ -70,13 +70,13 @@ export function createEventQueue<E extends AuditEvent>(options: EventQueueOption
       else {
         queue.push(event);
         if (queue.length === 1) wake();
-        if (queue.length >= maxBatch && failures === 0) hurry.abort();
+        if (queue.length >= maxBatch && failures === 0 && !hurry.signal.aborted) hurry.abort(enough);
       }
     },
     depth: () => ({ queued: queue.length + writing, lost: tally?.count ?? 0, lostInAll }),
     close: async () => {
       closed = true;
-      hurry.abort();
+      hurry.abort(enough);
       wake();
       await running;
     },
@@ -205,6 +205,8 @@ function merge(a: Tally, b: Tally): Tally {
   };
 }
 
+// Without a reason each abort makes an error with a stack of its own.
+const enough = 'enough';
 const maxBackOffMs = 2_000;
 const lossesEveryMs = 1_000;
 const backOffWhenClosingMs = 100;

@@ -35,7 +35,9 @@ export const stateBytes = 20_480;
  * returned with the same content. Fitting twice changes nothing.
  */
 export function fitEvent<E extends AuditEvent>(event: E): E {
-  return Object.fromEntries(Object.entries(event).map(([name, value]) => [name, fitField(name, value)])) as E;
+  const fitted: Record<string, unknown> = {};
+  for (const name of Object.keys(event)) fitted[name] = fitField(name, Reflect.get(event, name));
+  return fitted as E;
 }
 
 function fitField(name: string, value: unknown): unknown {
@@ -47,12 +49,11 @@ function fitField(name: string, value: unknown): unknown {
   // Actors, callers and personal values: flat objects.
   const limitOf = (key: string): number =>
     fieldBytes.get(key === 'personal' ? name : key) ?? defaultFieldBytes;
-  return Object.fromEntries(
-    Object.entries(value).map(([key, inner]: [string, unknown]) => [
-      key,
-      typeof inner === 'string' ? cutText(inner, limitOf(key)) : inner,
-    ]),
-  );
+  const fitted: Record<string, unknown> = {};
+  for (const [key, inner] of Object.entries(value) as [string, unknown][]) {
+    fitted[key] = typeof inner === 'string' ? cutText(inner, limitOf(key)) : inner;
+  }
+  return fitted;
 }
 
 /** Cuts `text` so that it takes at most `maxBytes` (32 or more) in a leaf, the marker included. */
