@@ -5,6 +5,7 @@ import type { Snapshot } from './authz/snapshot.ts';
 import type { Clock } from './clock.ts';
 import type { Config } from './config.ts';
 import { publicError } from './errors.ts';
+import { createDecisionIds } from './ext-authz/decision-id.ts';
 import type { DecisionLog } from './ext-authz/decision-log.ts';
 import { createExtAuthzService } from './ext-authz/service.ts';
 import { startGrpcListener } from './grpc/listener.ts';
@@ -124,7 +125,7 @@ export async function openWorkloadDoor(parts: WorkloadDoorParts): Promise<Worklo
       parts.decisions.push(event);
     },
     clock,
-    newDecisionId: () => randomBytes(12).toString('hex'),
+    newDecisionId: createDecisionIds(randomBytes),
     observer: instruments.checks,
   });
   const refusals = createRefusals((event) => recordQuietly([event]), clock, undefined, 'issue');

@@ -1,20 +1,22 @@
 import type { CallContext } from '../authz/context.ts';
-import type { AttributeContext } from '../wire/authz.ts';
 import type { Address } from '../wire/core.ts';
+import type { CheckParts } from './quick-read.ts';
 
 /**
  * What a proxy tells of a call beside who calls whom and how. All of it comes from its connection and its own filters,
  * but for the headers, which are the caller's. No proxy in front is trusted here: the client is the peer of the connection.
  * @see envoy.service.auth.v3.AttributeContext
  */
-export function readContext(
-  { source, destination, tlsSession, metadataContext }: AttributeContext,
-  headerLines: CallContext['headerLines'],
-): CallContext {
-  const filters = metadataContext?.filterMetadata;
+export function readContext({
+  source,
+  destination,
+  http,
+  tlsSession,
+  filterMetadata: filters,
+}: CheckParts): CallContext {
   const sourceIp = hostOf(source?.address);
   return {
-    headerLines,
+    headerLines: http?.headers.linesOf,
     sourceIp,
     remoteIp: sourceIp,
     destinationIp: hostOf(destination?.address),

@@ -1,12 +1,11 @@
 import { type CallContext, untold } from '../authz/context.ts';
-import { isBlurred } from '../authz/header-alias.ts';
 import { ambiguous, malformed, type Rejection } from '../authz/rejection.ts';
 import { SpiffeId } from '../spiffe/id.ts';
-import { type AttributeContext, type AttributeContext_HttpRequest, CheckRequest } from '../wire/authz.ts';
-import type { HeaderValue } from '../wire/core.ts';
 import { formatAddress, portOf, readContext } from './context.ts';
 import { isForeign } from './foreign-header.ts';
 import type { ReadPeerCertificate } from './peer-certificate.ts';
+import { type CheckParts, readQuickly } from './quick-read.ts';
+import { readSlowly } from './slow-read.ts';
 
 /**
  * A Check as the proxy sent it, read once. Only what the proxy's own TLS layer and connection vouch for is taken as
@@ -46,63 +45,70 @@ export type Check = {
  * @see envoy.service.auth.v3.AttributeContext
  */
 export function readCheck(bytes: Uint8Array, readCertificate: ReadPeerCertificate): Check {
-  let attributes: AttributeContext | undefined;
+  let parts: CheckParts | undefined;
   try {
-    attributes = CheckRequest.decode(bytes).attributes;
+    parts = (Buffer.isBuffer(bytes) ? readQuickly(bytes) : undefined) ?? readSlowly(bytes);
   } catch {
     return { ...emptyCheck, rejection: malformed('the check is not a CheckRequest message') };
   }
-  if (attributes === undefined) return { ...emptyCheck, rejection: malformed('the check has no attributes') };
-  const source = readSource(attributes, readCertificate);
-  const { headerLines, ...http } = readHttp(attributes.request?.http);
+  if (parts === undefined) return { ...emptyCheck, rejection: malformed('the check has no attributes') };
+  const source = readSource(parts, readCertificate);
+  const http = readHttp(parts);
   return {
-    ...emptyCheck,
-    ...source,
-    ...http,
-    sourceAddress: formatAddress(attributes.source?.address),
-    claimedDestination: attributes.destination?.principal ?? '',
-    port: portOf(attributes.destination?.address),
-    context: readContext(attributes, headerLines),
+    protocol: http.protocol,
+    source: source.source,
+    sourceSerial: source.sourceSerial,
+    sourceKey: source.sourceKey,
+    sourceAddress: formatAddress(parts.source?.address),
+    claimedDestination: parts.destination?.principal ?? '',
+    method: http.method,
+    authority: http.authority,
+    path: http.path,
+    port: portOf(parts.destination?.address),
+    foreignHeaders: http.foreignHeaders,
+    context: readContext(parts),
     rejection: source.rejection ?? http.rejection,
   };
 }
 
-function readSource(
-  { source }: AttributeContext,
-  readCertificate: ReadPeerCertificate,
-): Pick<Check, 'source' | 'sourceSerial' | 'sourceKey' | 'rejection'> {
+type Source = Pick<Check, 'source' | 'sourceSerial' | 'sourceKey' | 'rejection'>;
+
+function readSource({ source }: CheckParts, readCertificate: ReadPeerCertificate): Source {
   const principal = source?.principal ?? '';
   const certificate = source?.certificate ?? '';
-  const unknown = { source: null, sourceSerial: '', sourceKey: '' };
-  const refused = (why: string) => ({ ...unknown, rejection: malformed(why) });
-  if (principal === '' && certificate === '') return { ...unknown, rejection: null };
+  if (principal === '' && certificate === '') return { ...nobody, rejection: null };
   const id = parseWorkload(principal);
-  if (id === undefined) return refused("the caller's certificate names no SPIFFE ID of a workload");
-  if (certificate === '') return { ...unknown, source: id, rejection: null };
+  if (id === undefined) return refuse("the caller's certificate names no SPIFFE ID of a workload");
+  if (certificate === '') return { ...nobody, source: id, rejection: null };
   const names = readCertificate(certificate);
-  if (names === undefined) return refused("the caller's certificate cannot be read");
+  if (names === undefined) return refuse("the caller's certificate cannot be read");
   // X509-SVID section 2: exactly one URI SAN. With two, the proxy reports the first and others may use the second.
   if (names.uriSans.length !== 1) {
-    return refused(`the caller's certificate has ${names.uriSans.length} URI names instead of one`);
+    return refuse(`the caller's certificate has ${names.uriSans.length} URI names instead of one`);
   }
-  if (names.uriSans[0] !== id.text) return refused("the caller's certificate and its principal differ");
+  if (names.uriSans[0] !== id.text) return refuse("the caller's certificate and its principal differ");
   return { source: id, sourceSerial: names.serial, sourceKey: names.spkiSha256, rejection: null };
 }
 
-type HttpParts = Pick<Check, 'protocol' | 'method' | 'authority' | 'path' | 'foreignHeaders' | 'rejection'> &
-  Pick<CallContext, 'headerLines'>;
+const nobody = { source: null, sourceSerial: '', sourceKey: '' } as const;
 
-function readHttp(http: AttributeContext_HttpRequest | undefined): HttpParts {
-  const nothing = { method: '', authority: '', path: '', foreignHeaders: [], rejection: null } as const;
-  if (http === undefined) return { protocol: 'tcp', ...nothing, headerLines: undefined };
-  const headers = collectHeaders(http);
+function refuse(why: string): Source {
+  return { ...nobody, rejection: malformed(why) };
+}
+
+type HttpParts = Pick<Check, 'protocol' | 'method' | 'authority' | 'path' | 'foreignHeaders' | 'rejection'>;
+
+function readHttp({ http }: CheckParts): HttpParts {
+  if (http === undefined) return tcp;
+  const { headers } = http;
   const method = agree('method', http.method, headers.valuesOf(':method'));
   const path = agree('path', http.path, headers.valuesOf(':path'));
   // Envoy folds `host` into `:authority`; both may only be there when they say the same.
   const hosts = [...headers.valuesOf(':authority'), ...headers.valuesOf('host')];
   const authority = agree('authority', http.host, hosts);
-  const names = headers.names.filter(isForeign);
-  const foreignHeaders = names.filter((name) => removableName.test(name)).slice(0, maxForeignHeaders);
+  const names = headers.select(isForeign);
+  const foreignHeaders =
+    names.length === 0 ? names : names.filter((name) => removableName.test(name)).slice(0, maxForeignHeaders);
   const hidden =
     foreignHeaders.length < names.length
       ? malformed('headers that only the mesh may set cannot be removed')
@@ -116,10 +122,18 @@ function readHttp(http: AttributeContext_HttpRequest | undefined): HttpParts {
     path: path.value,
     authority: authority.value,
     foreignHeaders,
-    headerLines: headers.linesOf,
     rejection: doubled ?? torn ?? method.rejection ?? path.rejection ?? authority.rejection ?? hidden,
   };
 }
+
+const tcp: HttpParts = {
+  protocol: 'tcp',
+  method: '',
+  authority: '',
+  path: '',
+  foreignHeaders: [],
+  rejection: null,
+};
 
 /** The value all sources agree on. An empty field is an absent one: Envoy fills the fields and the headers separately. */
 function agree(
@@ -133,60 +147,23 @@ function agree(
     : { value, rejection: ambiguous(`the request names more than one ${what}`) };
 }
 
-type Headers = {
-  readonly names: readonly string[];
-  readonly valuesOf: (name: string) => readonly string[];
-  readonly linesOf: NonNullable<CallContext['headerLines']>;
-  /** The first of the headers that decide about the request and appear more than once. */
-  readonly doubled: string | undefined;
-  /** Whether a header has both of what is one or the other. @see envoy.config.core.v3.HeaderValue */
-  readonly isTorn: boolean;
-};
-
-function collectHeaders(http: AttributeContext_HttpRequest): Headers {
-  const raw = http.headerMap?.headers ?? [];
-  const pairs: [string, string][] = [
-    ...raw.map((header): [string, string] => [header.key.toLowerCase(), rawText(header)]),
-    ...Object.entries(http.headers).map(([key, value]): [string, string] => [key.toLowerCase(), value]),
-  ];
-  const rawNames = raw.map((header) => header.key.toLowerCase());
-  const lines = new Map<string, string[]>();
-  for (const [name, value] of pairs) {
-    const known = lines.get(name);
-    if (known === undefined) lines.set(name, [value]);
-    else known.push(value);
-  }
-  // A map joins the lines of a header with commas, which may stand in a line as well.
-  const joined = new Set<string>();
-  for (const [key, value] of Object.entries(http.headers))
-    if (value.includes(',')) joined.add(key.toLowerCase());
-  // The decoder of a map loses it.
-  if (raw.length === 0) joined.add('__proto__');
-  const valuesOf = (name: string): readonly string[] => lines.get(name) ?? [];
-  return {
-    names: [...lines.keys()],
-    valuesOf,
-    linesOf: (name) =>
-      joined.has(name) || isBlurred(name, lines.keys(), lines.get('connection')) ? undefined : valuesOf(name),
-    doubled: decidingHeaders.find((name) => rawNames.indexOf(name) !== rawNames.lastIndexOf(name)),
-    isTorn: raw.some(({ value, rawValue }) => rawValue.length > 0 && value !== ''),
-  };
-}
-
-/** One character per byte: no byte sequence is an error, and none can turn into another one's text. */
-function rawText(header: HeaderValue): string {
-  return header.rawValue.length > 0 ? header.rawValue.toString('latin1') : header.value;
-}
-
+/** The same few callers come with call after call. */
 function parseWorkload(text: string): SpiffeId | undefined {
+  const known = knownCallers.get(text);
+  if (known !== undefined) return known;
   try {
-    return SpiffeId.parseWorkload(text);
+    const id = SpiffeId.parseWorkload(text);
+    // Who asks may name anybody.
+    if (knownCallers.size >= maxKnownCallers) knownCallers.clear();
+    knownCallers.set(text, id);
+    return id;
   } catch {
     return undefined;
   }
 }
 
-const decidingHeaders = [':method', ':path', ':authority', 'host'];
+const knownCallers = new Map<string, SpiffeId>();
+const maxKnownCallers = 4_096;
 
 // RFC 9110 section 5.6.2, in the lower case that HTTP/2 requires.
 const removableName = /^[!#$%&'*+.^_`|~0-9a-z-]{1,256}$/;

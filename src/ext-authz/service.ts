@@ -71,11 +71,16 @@ export function createExtAuthzService(options: ExtAuthzOptions): ExtAuthzService
     definition,
     implementation: {
       check: (call, callback) => {
-        answer(call).then(
-          (bytes) => callback(null, bytes),
-          // INVARIANT: nobody gets here. Were it reached, an error is an outage, and Envoy fails closed.
-          () => callback(null, encodeOutage()),
-        );
+        // INVARIANT: nothing is thrown or rejected. Were it, an error is an outage, and Envoy fails closed.
+        const failed = (): void => callback(null, encodeOutage());
+        let bytes: Buffer | Promise<Buffer>;
+        try {
+          bytes = answer(call);
+        } catch {
+          return failed();
+        }
+        if (Buffer.isBuffer(bytes)) return callback(null, bytes);
+        bytes.then((late) => callback(null, late), failed);
       },
     },
     close: () => {
@@ -83,12 +88,19 @@ export function createExtAuthzService(options: ExtAuthzOptions): ExtAuthzService
     },
   };
 
-  async function answer(call: ServerUnaryCall<Buffer, Buffer>): Promise<Buffer> {
+  /** At once, but for a connection whose process has yet to be attested. */
+  function answer(call: ServerUnaryCall<Buffer, Buffer>): Buffer | Promise<Buffer> {
     const started = performance.now();
     if (closed) return outage('shutting_down');
     if (waiting >= maxWaiting) return outage('overloaded');
     const check = readCheck(call.request, readCertificate);
-    const judged = await judge(call, check);
+    const judged = judge(call, check);
+    return judged instanceof Promise
+      ? judged.then((late) => finish(check, late, started))
+      : finish(check, judged, started);
+  }
+
+  function finish(check: Check, judged: Judged, started: number): Buffer {
     const { bytes, decision } = settle(check, judged);
     observer.decided(decision, (performance.now() - started) / 1_000);
     return bytes;
@@ -100,34 +112,53 @@ export function createExtAuthzService(options: ExtAuthzOptions): ExtAuthzService
   }
 
   /** Decides; it neither throws nor rejects. */
-  async function judge(call: ServerUnaryCall<Buffer, Buffer>, check: Check): Promise<Judged> {
+  function judge(call: ServerUnaryCall<Buffer, Buffer>, check: Check): Judged | Promise<Judged> {
     let peer: UnixPeer | undefined;
     try {
       peer = peerOf(call);
-      const attestation = await attested(peer);
-      if (attestation === undefined) {
-        return {
-          ...unjudged(check, peer),
-          decision: deny('caller_unknown', 'the proxy could not be attested'),
-        };
-      }
-      return judgeAttested(peer, attestation, check);
     } catch (error) {
-      observer.failed(error);
-      return { ...unjudged(check, peer), decision: deny('engine_failed', 'the call could not be judged') };
+      return judgeFailure(check, undefined, error);
     }
+    let attestation: Attestation | Promise<Attestation>;
+    try {
+      attestation = callers.attested(peer);
+    } catch (error) {
+      return judgeStranger(check, peer, error);
+    }
+    return attestation instanceof Promise
+      ? judgeLater(peer, attestation, check)
+      : judgeNow(peer, attestation, check);
   }
 
-  async function attested(peer: UnixPeer): Promise<Attestation | undefined> {
+  async function judgeLater(peer: UnixPeer, attesting: Promise<Attestation>, check: Check): Promise<Judged> {
     waiting++;
+    let attestation: Attestation;
     try {
-      return await callers.attested(peer);
+      attestation = await attesting;
     } catch (error) {
-      observer.failed(error);
-      return undefined;
+      return judgeStranger(check, peer, error);
     } finally {
       waiting--;
     }
+    return judgeNow(peer, attestation, check);
+  }
+
+  function judgeNow(peer: UnixPeer, attestation: Attestation, check: Check): Judged {
+    try {
+      return judgeAttested(peer, attestation, check);
+    } catch (error) {
+      return judgeFailure(check, peer, error);
+    }
+  }
+
+  function judgeStranger(check: Check, peer: UnixPeer, error: unknown): Judged {
+    observer.failed(error);
+    return { ...unjudged(check, peer), decision: deny('caller_unknown', 'the proxy could not be attested') };
+  }
+
+  function judgeFailure(check: Check, peer: UnixPeer | undefined, error: unknown): Judged {
+    observer.failed(error);
+    return { ...unjudged(check, peer), decision: deny('engine_failed', 'the call could not be judged') };
   }
 
   function judgeAttested(peer: UnixPeer, attestation: Attestation, check: Check): Judged {

@@ -122,20 +122,70 @@ describe('a decision', () => {
       revision: fc.oneof(fc.nat(), odd),
       nearest: odd,
     });
-    const body = fc.option(fc.string({ unit: 'binary' }), { nil: undefined });
+    const body = fc.option(fc.string({ unit: 'binary' }), { nil: undefined, freq: 1 });
+    // As long as ours are, at times: then answers of one kind are copies of the first.
+    const ids = fc.oneof(
+      fc.string(),
+      fc.string({ unit: fc.constantFrom('a', '1'), minLength: 24, maxLength: 24 }),
+    );
     fc.assert(
-      fc.property(decisions, fc.string(), fc.array(fc.string()), body, (decision, id, headers, text) => {
-        const { bytes, decision: sent } = encodeDecision(
-          decision as Decision,
-          id,
-          headers,
-          text === undefined ? undefined : () => text,
-        );
-        const meant = decision.verdict === 'allow' && decision.reason === 'allow_rule';
-        if (!meant) expect(readAsEnvoy(bytes)).not.toBe('allow');
-        expect(readAsEnvoy(bytes)).toBe(sent.verdict);
-      }),
+      fc.property(
+        decisions,
+        ids,
+        fc.option(fc.array(fc.string()), { nil: [] }),
+        body,
+        (decision, id, headers, text) => {
+          const { bytes, decision: sent } = encodeDecision(
+            decision as Decision,
+            id,
+            headers,
+            text === undefined ? undefined : () => text,
+          );
+          const meant = decision.verdict === 'allow' && decision.reason === 'allow_rule';
+          if (!meant) expect(readAsEnvoy(bytes)).not.toBe('allow');
+          expect(readAsEnvoy(bytes)).toBe(sent.verdict);
+        },
+      ),
       { numRuns: 2_000 },
     );
   });
+
+  test('the second of a kind differs from the first in its ID alone, and carries the decision it is given', () => {
+    const kinds = fc.constantFrom(...decisionReasons);
+    const rules = fc.constantFrom(
+      '',
+      'a/b rule[0]',
+      'countersign.decision.id_',
+      'é',
+      'x countersign.decision.id_',
+    );
+    fc.assert(
+      fc.property(fc.array(fc.tuple(kinds, rules, fc.nat(2)), { minLength: 2 }), (list) => {
+        for (const [i, [reason, rule, revision]] of list.entries()) {
+          const verdict = reason === 'allow_rule' ? 'allow' : 'deny';
+          const decision: Decision = { ...base, verdict, reason, rule, revision };
+          const id = String(i).padStart(24, 'a');
+          // With a text of its own, which is the same, each is encoded whole.
+          const body = ({ reason: why }: Decision, of: string) =>
+            `denied by policy: ${why}; decision ${of}\n`;
+          const whole = encodeDecision(decision, id, [], body);
+          expect(encodeDecision(decision, id).bytes).toEqual(whole.bytes);
+          expect(encodeDecision(decision, id).decision).toBe(decision);
+        }
+      }),
+      { numRuns: 100 },
+    );
+  });
 });
+
+const base: Decision = {
+  verdict: 'deny',
+  reason: 'no_policy',
+  rule: '',
+  why: '',
+  revision: 1,
+  nearest: null,
+  custom: null,
+  audited: '',
+  shadow: null,
+};

@@ -291,7 +291,7 @@ describe('an outage is not a denial', () => {
     });
     await serve({ attest: () => held, maxWaiting: 2 });
     const waiting = [check(), check()];
-    await expect.poll(async () => readAsEnvoy(await check())).toBe('error');
+    await expect.poll(async () => readAsEnvoy(await check()), { timeout: 20_000 }).toBe('error');
     release({ selectors: [], caller: { pid: 1, uid: 1, gid: 1 } });
     const answers = await Promise.all(waiting);
     expect(answers.filter((answer) => readAsEnvoy(answer) === 'allow').length).toBeGreaterThan(0);
