@@ -1,9 +1,10 @@
 // Command caller is the load of the RPC benchmark:
 //
-//	caller <socket> <method path> <seconds> <in flight> <connections>
+//	caller <socket> <method path> <seconds> <in flight> <connections> [a second]
 //
 // It reads requests from standard input (base64, one a line), sends them in turn over a few connections, and prints
-// {"count","seconds","p99Ms"}. A first 300 ms are not counted.
+// {"count","seconds","p50Ms","p99Ms","maxMs","answers"}: `answers` counts those that begin with the same three bytes. A
+// first 300 ms are not counted. With a number of calls a second, a call counts from the moment it was due.
 package main
 
 import (
@@ -41,12 +42,12 @@ func main() {
 }
 
 func run() error {
-	if len(os.Args) != 6 {
-		return fmt.Errorf("usage: caller <socket> <method path> <seconds> <in flight> <connections>")
+	if len(os.Args) < 6 || len(os.Args) > 7 {
+		return fmt.Errorf("usage: caller <socket> <method path> <seconds> <in flight> <connections> [a second]")
 	}
 	socket, method := os.Args[1], os.Args[2]
-	var numbers [3]int
-	for i := range numbers {
+	var numbers [4]int
+	for i := range numbers[:len(os.Args)-3] {
 		n, err := strconv.Atoi(os.Args[3+i])
 		if err != nil || n < 1 {
 			return fmt.Errorf("%q is not a positive number", os.Args[3+i])
@@ -67,10 +68,11 @@ func run() error {
 		defer conn.Close()
 		conns[i] = conn
 	}
-	if _, _, err := load(conns, method, requests, inFlight, 300*time.Millisecond); err != nil {
+	perSecond := numbers[3]
+	if _, _, _, err := load(conns, method, requests, inFlight, perSecond, 300*time.Millisecond); err != nil {
 		return err
 	}
-	took, elapsed, err := load(conns, method, requests, inFlight, time.Duration(seconds)*time.Second)
+	took, answers, elapsed, err := load(conns, method, requests, inFlight, perSecond, time.Duration(seconds)*time.Second)
 	if err != nil {
 		return err
 	}
@@ -78,7 +80,10 @@ func run() error {
 	return json.NewEncoder(os.Stdout).Encode(map[string]any{
 		"count":   len(took),
 		"seconds": elapsed.Seconds(),
+		"p50Ms":   float64(took[len(took)/2]) / 1e6,
 		"p99Ms":   float64(took[len(took)*99/100]) / 1e6,
+		"maxMs":   float64(took[len(took)-1]) / 1e6,
+		"answers": answers,
 	})
 }
 
@@ -99,40 +104,59 @@ func readRequests() ([][]byte, error) {
 	return requests, lines.Err()
 }
 
-// load keeps `inFlight` calls under way for a while, and answers with how long each took.
-func load(conns []*grpc.ClientConn, method string, requests [][]byte, inFlight int, span time.Duration) ([]time.Duration, time.Duration, error) {
+// load keeps `inFlight` calls under way for a while, or makes so many a second with at most `inFlight` under way, and
+// answers with how long each took.
+func load(conns []*grpc.ClientConn, method string, requests [][]byte, inFlight, perSecond int, span time.Duration) ([]time.Duration, map[string]int, time.Duration, error) {
 	var next atomic.Int64
 	var wait sync.WaitGroup
 	took := make([][]time.Duration, inFlight)
+	kinds := make([]map[string]int, inFlight)
 	failures := make([]error, inFlight)
 	started := time.Now()
 	until := started.Add(span)
 	for lane := range inFlight {
+		kinds[lane] = map[string]int{}
 		wait.Go(func() {
 			var answer []byte
 			conn := conns[lane%len(conns)]
-			for begun := time.Now(); begun.Before(until); begun = time.Now() {
-				request := requests[int(next.Add(1))%len(requests)]
+			for {
+				number := next.Add(1)
+				begun := time.Now()
+				if perSecond > 0 {
+					begun = started.Add(time.Duration(number) * time.Second / time.Duration(perSecond))
+				}
+				if !begun.Before(until) {
+					return
+				}
+				if ahead := time.Until(begun); perSecond > 0 && ahead > 0 {
+					time.Sleep(ahead)
+				}
+				request := requests[int(number)%len(requests)]
 				err := conn.Invoke(context.Background(), method, request, &answer, grpc.ForceCodec(codec{}))
 				if err != nil {
 					failures[lane] = err
 					return
 				}
 				took[lane] = append(took[lane], time.Since(begun))
+				kinds[lane][string(answer[:min(3, len(answer))])]++
 			}
 		})
 	}
 	wait.Wait()
 	elapsed := time.Since(started)
 	var all []time.Duration
+	answers := map[string]int{}
 	for lane, err := range failures {
 		if err != nil {
-			return nil, 0, err
+			return nil, nil, 0, err
 		}
 		all = append(all, took[lane]...)
+		for start, count := range kinds[lane] {
+			answers[fmt.Sprintf("%x", start)] += count
+		}
 	}
 	if len(all) == 0 {
-		return nil, 0, fmt.Errorf("no call came to an end")
+		return nil, nil, 0, fmt.Errorf("no call came to an end")
 	}
-	return all, elapsed, nil
+	return all, answers, elapsed, nil
 }
