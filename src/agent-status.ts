@@ -8,7 +8,7 @@ import { nodeNameOf } from './identity/node.ts';
 import type { NodeView } from './identity/view.ts';
 import type { NodeLink } from './node/node-link.ts';
 import { checkX509SvidLeaf } from './spiffe/svid.ts';
-import { policyInForce } from './identity/policy-revision.ts';
+import { policyInForce, policyModeOf } from './identity/policy-revision.ts';
 import { sourceReport } from './up-outlook.ts';
 import { version } from './version.ts';
 
@@ -100,6 +100,7 @@ export function agentStatus(parts: AgentStatusParts): AgentStatusReport {
     },
     policy: {
       revision: policyInForce(view.mesh),
+      mode: policyModeOf(view.mesh),
       maxStalenessSeconds: view.settings.maxStalenessSeconds,
       deniesAt: denied,
       deniesInSeconds: secondsUntil(denied, now),

@@ -4,6 +4,7 @@ import {
   type MeshHolder,
   type MeshSettings,
 } from './identity/current-mesh.ts';
+import { policyModeOf } from './identity/policy-revision.ts';
 import type { NodeView } from './identity/view.ts';
 import { createPolicyGuard } from './node/policy-guard.ts';
 
@@ -41,7 +42,7 @@ export function createAgentView(): AgentView {
 }
 
 /** What the mesh of a view is read under. */
-export function settingsOf({ bundle, settings }: NodeView): MeshSettings {
+export function settingsOf({ bundle, settings, mesh }: NodeView): MeshSettings {
   const { rootNamespace, ttlSeconds } = settings;
-  return { trustDomain: bundle.trustDomain, rootNamespace, ttlSeconds };
+  return { trustDomain: bundle.trustDomain, rootNamespace, ttlSeconds, policyMode: policyModeOf(mesh) };
 }

@@ -39,6 +39,7 @@ import { createBreathe } from './up-breath.ts';
 import { complainOfEntry, createComplaints } from './up-complaints.ts';
 import { generateP256 } from './up-key-pair.ts';
 import { workloadOutlooks } from './up-outlook.ts';
+import { sayPolicyMode } from './up-policy-mode.ts';
 import { openWorkloadDoor } from './up-workload.ts';
 import { version } from './version.ts';
 
@@ -117,7 +118,10 @@ async function open(
   const agentView = createAgentView();
   let reissueOutgoing: (view: NodeView) => void = () => undefined;
   const accept = (view: NodeView): void => {
+    const modeBefore = agentView.holder()?.current().snapshot.mode;
     agentView.take(view);
+    const mode = agentView.holder()?.current().snapshot.mode;
+    if (mode !== undefined && mode !== modeBefore) sayPolicyMode(mode, log);
     // Bundles first: whoever is given another certificate has been told what it is verified with.
     reissueOutgoing(view);
   };

@@ -1,4 +1,5 @@
 import { join } from 'node:path';
+import { policyModes } from './authz/policy-mode.ts';
 import { defaultJwtTtlSeconds, jwtTtlBounds } from './ca/jwt.ts';
 import { jwtKeyTypes } from './ca/jwt-slot.ts';
 import type { Config } from './config.ts';
@@ -161,6 +162,11 @@ export const optionTable: { readonly [K in keyof Config]: OptionSpec<Config[K]> 
     ordinarily: '',
     help: 'namespace whose policies judge what AuthZEN asks about users and other things that are no workloads',
     parse: optional(namespaceName),
+  },
+  policyMode: {
+    ordinarily: 'strict',
+    help: 'strict, or istio: calls are judged as Istio does, and what no ALLOW policy is about is allowed',
+    parse: oneOf(policyModes),
   },
   leafTtlSeconds: {
     ordinarily: `${defaultTtlSeconds}`,

@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs';
+import type { PolicyMode } from './authz/policy-mode.ts';
 import type { JwtKeyType } from './ca/jwt-slot.ts';
 import { optionTable } from './config-options.ts';
 import { defaultDataDirectory, defaultRunDirectory } from './config-places.ts';
@@ -56,6 +57,8 @@ export type Config = {
   readonly rootNamespace: string;
   /** Where AuthZEN's subjects and resources that are no workloads are judged; null where there are none. */
   readonly authzenNamespace: string | null;
+  /** How policies are read when a proxy asks, here and at every agent. */
+  readonly policyMode: PolicyMode;
   /** Lifetime of a leaf whose entry names none. */
   readonly leafTtlSeconds: number;
   /** The longest and usual lifetime of a token, 20 to 86,400 seconds. */

@@ -92,6 +92,7 @@ export const errorKinds = {
   policy_revision_invalid: 'invalid',
   policy_number_invalid: 'invalid',
   policy_replayed: 'conflict',
+  policy_mode_inexact: 'precondition',
   request_invalid: 'invalid',
   // identity
   entry_invalid: 'invalid',

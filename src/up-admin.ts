@@ -100,9 +100,10 @@ function portsOf(parts: AdminDoorParts): Omit<AdminPorts, 'access'> {
     revokeToken: (id, event) => store.revokeToken(id, [event]),
     checkAuthz: ({ host, ...call }) => {
       const { snapshot, bans } = holder.current();
-      const banned = findStandingDenial(bans, { id: call.source }, call.destination, parts.clock.now());
+      const now = parts.clock.now();
+      const banned = findStandingDenial(bans, { id: call.source }, call.destination, now);
       const standing = banned === undefined ? undefined : denyDecision('banned', banned, snapshot.revision);
-      return explainCall(snapshot, { ...call, authority: host }, standing);
+      return explainCall(snapshot, { ...call, authority: host }, now, standing);
     },
     survey: async (question) => {
       const answer = await inBreaths(question(holder.current().snapshot), parts.breathe);

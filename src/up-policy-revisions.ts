@@ -5,7 +5,7 @@ import { MeshError, publicError, quote } from './errors.ts';
 import type { Administration } from './identity/administration.ts';
 import type { MeshHolder } from './identity/current-mesh.ts';
 import { createLatch, latchOrSleep } from './identity/notice.ts';
-import { type PolicySigner, policySetId } from './identity/policy-revision.ts';
+import { type PolicySigner, policySetMode } from './identity/policy-revision.ts';
 import { openPolicySigner, policyKeyId } from './identity/policy-signature.ts';
 import type { Log } from './log.ts';
 import type { KeptRevision } from './store/protocol.ts';
@@ -49,7 +49,7 @@ export function checkPolicyRevision({
   policies,
   policyRevision,
 }: ReturnType<Administration['current']>): void {
-  if (policyRevision === undefined || policySetId(policies) === policyRevision.id) return;
+  if (policyRevision === undefined || policySetMode(policies, policyRevision.id)) return;
   throw new MeshError(
     'store_corrupt',
     `the stored policies are not those of policy revision ${policyRevision.number}`,

@@ -37,6 +37,7 @@ import { openMetricsDoor } from './up-metrics-door.ts';
 import { keepOwnCertificate, ownEntryIds } from './up-own-certificate.ts';
 import { sourceReport, workloadOutlooks } from './up-outlook.ts';
 import { checkPolicyRevision, keepPolicyRevisions, openPolicyKey } from './up-policy-revisions.ts';
+import { sayPolicyMode } from './up-policy-mode.ts';
 import { openRotation } from './up-rotation.ts';
 import { custodyOf, readSealingSecret } from './up-secret.ts';
 import { type Nodes, openNodes } from './up-nodes.ts';
@@ -141,7 +142,8 @@ async function open(
   });
   opened.push(rotation.close);
   const { authority } = rotation;
-  const settings = { trustDomain, rootNamespace: config.rootNamespace, ttlSeconds: config.leafTtlSeconds };
+  const { rootNamespace, leafTtlSeconds: ttlSeconds, policyMode } = config;
+  const settings = { trustDomain, rootNamespace, ttlSeconds, policyMode };
   const holder = createMeshHolder(compileStoredMesh(await store.loadMesh(), settings));
   const administration = createAdministration({
     holder,
@@ -156,6 +158,7 @@ async function open(
   });
   checkPolicyRevision(administration.current());
   await administration.adoptPolicies();
+  sayPolicyMode(policyMode, log);
   opened.push(keepPolicyRevisions({ store, holder, clock, doubt: rotation.doubt, log }).close);
   const crl = await openRevocationLists({
     authority,
@@ -333,6 +336,7 @@ async function open(
       entries: mesh.entries.size,
       policies: mesh.policies.size,
       policyRevision: policyInForce(mesh),
+      policyMode,
       auditSize: await store.auditSize(),
       streams: instruments.openStreams(),
       authorities: authority.stored().map(({ kind, keyId, notAfter }) => ({ kind, keyId, notAfter })),

@@ -30,7 +30,7 @@ export function decide(
 
 /** A denial made at a door, before or instead of a policy's. */
 export function denyDecision(
-  reason: Exclude<DecisionReason, 'allow_rule'>,
+  reason: Exclude<DecisionReason, 'allow_rule' | 'allow_by_default'>,
   why: string,
   revision: number,
 ): Decision {

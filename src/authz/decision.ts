@@ -1,5 +1,6 @@
 import type { SpiffeId } from '../spiffe/id.ts';
 import type { CallContext } from './context.ts';
+import type { PolicyMode } from './policy-mode.ts';
 
 /** The call to be judged, canonical: `authz/request.ts` makes it, or says why it cannot be made. */
 export type AuthzRequest = {
@@ -23,6 +24,7 @@ export type AuthzRequest = {
 /** Why a decision fell as it did. Closed; stable; in the log and in answers to proxies. */
 export const decisionReasons = [
   'allow_rule', // an ALLOW rule matched and no DENY rule did
+  'allow_by_default', // in Istio mode: no ALLOW policy applies and no DENY rule matched
   'deny_rule', // a DENY rule matched
   'no_allow_rule', // policies apply to the destination, but no ALLOW rule matched
   'custom_unanswered', // a CUSTOM rule matched, and its provider is asked by nobody here
@@ -73,4 +75,6 @@ export type Decision = {
   readonly audited: string;
   /** Null when no policy on trial applies. */
   readonly shadow: ShadowVerdict | null;
+  /** How policies were read; strictly when left out. */
+  readonly mode?: PolicyMode;
 };

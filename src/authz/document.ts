@@ -88,6 +88,9 @@ export type PolicyDocument = {
 };
 
 /** A rule as Envoy's statistics and denials name it. */
-export function ruleId({ namespace, name }: PolicyDocument, index: number): string {
+export function ruleId(
+  { namespace, name }: Pick<PolicyDocument, 'namespace' | 'name'>,
+  index: number,
+): string {
   return `ns[${namespace}]-policy[${name}]-rule[${index}]`;
 }

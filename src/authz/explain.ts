@@ -6,6 +6,7 @@ import { compilePredicate } from './match.ts';
 import { findNearMiss } from './nearest.ts';
 import { type Entry, type Policy, type Predicate, sides } from './policy.ts';
 import { findRemedy, type Remedy, type RemedyEdit } from './remedy.ts';
+import type { PolicyMode } from './policy-mode.ts';
 import type { Snapshot } from './snapshot.ts';
 import { describeMiss, describeUsed } from './words.ts';
 
@@ -64,6 +65,8 @@ export type Explanation = {
   /** One sentence: lower case, no full stop. */
   readonly why: string;
   readonly revision: number;
+  /** How policies were read. */
+  readonly mode: PolicyMode;
   /** As in the decision. */
   readonly custom: string | null;
   readonly audited: string;
@@ -109,30 +112,49 @@ export type RemedyOutcome = {
   readonly policy: string | null;
 };
 
-/** Explains a decision that `decide` made of this request under this snapshot. */
-export function explainDecision(snapshot: Snapshot, request: AuthzRequest, decision: Decision): Explanation {
-  const { verdict, reason, rule, why, revision, custom, audited, shadow } = decision;
-  const applied = snapshot.appliedTo(request.destination);
+/** Which policies apply, and which of their predicates hold; undefined for one that cannot be judged. */
+export type Reading = {
+  readonly policies: readonly Policy[];
+  readonly holds: (predicate: Predicate, policy: Policy) => boolean | undefined;
+};
+
+/**
+ * Explains a decision that `decide` made of this request under this snapshot.
+ * @param reading how policies were read when not strictly
+ */
+export function explainDecision(
+  snapshot: Snapshot,
+  request: AuthzRequest,
+  decision: Decision,
+  reading?: Reading,
+): Explanation {
+  const { verdict, reason, rule, why, revision, custom, audited, shadow, mode = 'strict' } = decision;
+  const applied = reading === undefined ? snapshot.appliedTo(request.destination) : null;
   const facts = new Facts(request, snapshot.trustDomain);
-  const decided = applied.policies
+  const { policies, holds } = reading ?? {
+    policies: applied?.policies ?? [],
+    holds: (predicate, { action }) => compilePredicate(predicate, action)(facts),
+  };
+  const decided = policies
     .flatMap((policy) => policy.rules.map((candidate) => ({ policy, rule: candidate })))
     .find((candidate) => candidate.rule.name === rule);
   const shown = new Set(
-    [...(decided === undefined ? [] : [decided.policy]), ...applied.policies].slice(0, maxPolicies),
+    [...(decided === undefined ? [] : [decided.policy]), ...policies].slice(0, maxPolicies),
   );
-  const miss = reason === 'no_allow_rule' ? findNearMiss(applied, facts) : null;
+  const miss = applied !== null && reason === 'no_allow_rule' ? findNearMiss(applied, facts) : null;
   return {
     verdict,
     reason,
     rule,
     why,
     revision,
+    mode,
     custom,
     audited,
     shadow,
     request: describeRequest(request),
-    policies: [...shown].map((policy) => explainPolicy(policy, facts)),
-    policiesOmitted: applied.policies.length - shown.size,
+    policies: [...shown].map((policy) => explainPolicy(policy, facts, holds)),
+    policiesOmitted: policies.length - shown.size,
     decidedAt: decided === undefined ? null : cutExcerpt(decided.policy, decided.rule.place, 1),
     nearest:
       miss === null
@@ -145,7 +167,8 @@ export function explainDecision(snapshot: Snapshot, request: AuthzRequest, decis
             used: describeUsed(miss.missed, facts),
             at: cutExcerpt(miss.compiled.policy, miss.missed.place, miss.missed.length),
           },
-    remedy: deniedByPolicy.has(reason) ? describeRemedy(findRemedy(snapshot, request)) : null,
+    remedy:
+      applied !== null && deniedByPolicy.has(reason) ? describeRemedy(findRemedy(snapshot, request)) : null,
   };
 }
 
@@ -172,11 +195,11 @@ function describeRequest({ source, destination, ...request }: AuthzRequest): Exp
 
 const maxPolicies = 64;
 
-function explainPolicy(policy: Policy, facts: Facts): PolicyOutcome {
+function explainPolicy(policy: Policy, facts: Facts, holds: Reading['holds']): PolicyOutcome {
   const explainEntries = (list: string, entries: readonly Entry[]): readonly EntryOutcome[] =>
     entries.map(({ predicates }, index) => ({
       entry: list === 'when' ? list : `${list}[${index}]`,
-      predicates: predicates.map((predicate) => explainPredicate(predicate, policy, facts)),
+      predicates: predicates.map((predicate) => explainPredicate(predicate, holds(predicate, policy), facts)),
     }));
   return {
     policy: policy.key,
@@ -195,8 +218,7 @@ function explainPolicy(policy: Policy, facts: Facts): PolicyOutcome {
   };
 }
 
-function explainPredicate(predicate: Predicate, { action }: Policy, facts: Facts): PredicateOutcome {
-  const held = compilePredicate(predicate, action)(facts);
+function explainPredicate(predicate: Predicate, held: boolean | undefined, facts: Facts): PredicateOutcome {
   return {
     field: predicate.field,
     values: predicate.values.slice(0, maxValues),
@@ -214,8 +236,8 @@ function anyHolds({ action }: Policy, entries: readonly EntryOutcome[]): boolean
   return entries.length === 0 || entries.some(({ predicates }) => predicates.every(holds));
 }
 
-/** INVARIANT: a policy's text begins on its `line`, at column 1. */
-function cutExcerpt(policy: Policy, place: Place, length: number): Excerpt {
+/** The line of a policy that a place is on. INVARIANT: a policy's text begins on its `line`, at column 1. */
+export function cutExcerpt(policy: Policy, place: Place, length: number): Excerpt {
   const line = policy.text.split('\n')[place.line - policy.line] ?? '';
   return {
     place: formatPlace(place),

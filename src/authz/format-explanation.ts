@@ -23,10 +23,10 @@ import { show } from './words.ts';
  *         rule[0]  missed  methods (the call used POST)
  */
 export function formatExplanation(explanation: Explanation): string {
-  const { verdict, reason, why, revision, nearest, decidedAt } = explanation;
+  const { verdict, reason, why, revision, mode, nearest, decidedAt } = explanation;
   const lines = [
     `${verdict.toUpperCase().padEnd(5)}  ${describeCall(explanation)}`,
-    `reason   ${reason} · mesh revision ${revision}`,
+    `reason   ${reason} · mesh revision ${revision}${mode === 'istio' ? ' · Istio mode' : ''}`,
     `why      ${nearest === null ? why : 'no ALLOW rule matched'}`,
   ];
   if (decidedAt !== null) {

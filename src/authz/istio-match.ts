@@ -1,61 +1,104 @@
 import { isInCidr, parseAddress, parseCidr } from './cidr.ts';
-import type { Attribute, Condition, PolicyDocument } from './document.ts';
+import type { Attribute, Condition } from './document.ts';
 import { trimSpaces } from './header-line.ts';
 import type { IstioMesh, ProxyRequest } from './istio-request.ts';
 import { normalizedPath } from './normalized-path.ts';
 import { compileTemplate, isPathTemplate } from './path-template.ts';
 
-/** All that a value of a condition is compared with. */
-export type Comparison = {
+/** What the conditions of a policy are read with. */
+export type IstioScope = {
   readonly mesh: IstioMesh;
-  readonly policy: PolicyDocument;
-  readonly request: ProxyRequest;
+  /** Of the policy: that of a service account which names none. */
+  readonly namespace: string;
 };
 
-/**
- * Whether a condition holds as Istio and Envoy 1.40 have it: of `values` one matches, of `notValues` none. What the
- * request lacks matches no value, and so satisfies every `notValues`.
- */
-export function conditionHolds(condition: Condition, against: Comparison): boolean {
-  const matches = (value: string): boolean => matchers[condition.attribute](value, condition, against);
-  const values = expandAliases(condition.attribute, condition.values, against.mesh);
-  const notValues = expandAliases(condition.attribute, condition.notValues, against.mesh);
-  return (values.length === 0 || values.some(matches)) && !notValues.some(matches);
+/** A call, and what is worked out of it once. */
+export type IstioFacts = {
+  readonly request: ProxyRequest;
+  /** As Envoy compares it: without query, under the normalization of the mesh. Null when there is none. */
+  readonly path: string | null;
+  /** When the call is judged. */
+  readonly nowMs: number;
+};
+
+/** Whether a condition holds for a call. */
+export type IstioTest = (facts: IstioFacts) => boolean;
+
+/** What of a condition Istio's reading needs. */
+export type IstioCondition = Pick<Condition, 'attribute' | 'names' | 'values' | 'notValues'>;
+
+/** What a call shows where conditions look. */
+export function istioFacts({ pathNormalization }: IstioMesh, request: ProxyRequest, now: Date): IstioFacts {
+  return {
+    request,
+    nowMs: now.getTime(),
+    path: request.path === null ? null : normalizedPath(request.path, pathNormalization),
+  };
 }
 
-type Matcher = (value: string, condition: Condition, against: Comparison) => boolean;
+/**
+ * Makes a condition ready as Istio and Envoy 1.40 have it: of `values` one matches, of `notValues` none. What the request
+ * lacks matches no value, and so satisfies every `notValues`.
+ */
+export function compileCondition(condition: IstioCondition, scope: IstioScope): IstioTest {
+  const compile = (list: readonly string[]): readonly IstioTest[] =>
+    expandAliases(condition.attribute, list, scope.mesh).map((value) =>
+      matchers[condition.attribute](value, condition.names, scope),
+    );
+  const [values, notValues] = [compile(condition.values), compile(condition.notValues)];
+  return (facts) =>
+    (values.length === 0 || values.some((matches) => matches(facts))) &&
+    !notValues.some((matches) => matches(facts));
+}
+
+type Matcher = (value: string, names: readonly string[], scope: IstioScope) => IstioTest;
+
+function ofName(matches: (name: string) => boolean): IstioTest {
+  return ({ request }) => request.peerNames.some(matches);
+}
 
 const matchers: Readonly<Record<Attribute, Matcher>> = {
-  'source.principal': (value, _, { request }) =>
-    request.peerNames.some((name) => matchesPrincipal(value, name)),
-  'source.namespace': (value, _, { request }) =>
-    request.peerNames.some((name) => matchesPieces(['/ns/', ...value.split('*'), '/'], name)),
-  'source.serviceAccount': (value, _, { policy, request }) =>
-    request.peerNames.some((name) => matchesServiceAccount(value, policy.namespace, name)),
-  'source.trustDomain': (value, _, { request }) =>
-    request.peerNames.some((name) => matchesTrustDomain(value, name)),
-  'source.ip': (value, _, { request }) => matchesAddress(value, request.sourceIp),
-  'remote.ip': (value, _, { request }) => matchesAddress(value, request.remoteIp),
-  'request.auth.principal': (value, _, { request }) => matchesTokenPrincipal(value, request),
-  'request.auth.audiences': (value, _, { request }) => matchesClaim(value, ['aud'], request),
-  'request.auth.presenter': (value, _, { request }) => matchesClaim(value, ['azp'], request),
-  'request.auth.claims': (value, { names }, { request }) => matchesClaim(value, names, request),
-  'request.headers': (value, { names }, { request }) =>
-    headerLines(names[0] ?? '', request).some((line) => value === '*' || matchesText(value, line)),
-  'request.host': (value, _, { request: { host } }) =>
-    host !== null && (value === '*' || matchesText(value.toLowerCase(), host.toLowerCase())),
-  'request.method': (value, _, { request: { method } }) =>
-    method !== null && (value === '*' || matchesText(value, method)),
-  'request.path': (value, _, { mesh, request: { path } }) => {
-    const text = path === null ? null : normalizedPath(path, mesh.pathNormalization);
-    if (text === null) return false;
-    return isPathTemplate(value) ? compileTemplate(value)(text) : matchesText(value, text);
+  'source.principal': (value) => ofName((name) => matchesPrincipal(value, name)),
+  'source.namespace': (value) => {
+    const pieces = ['/ns/', ...value.split('*'), '/'];
+    return ofName((name) => matchesPieces(pieces, name));
   },
-  'destination.ip': (value, _, { request }) => matchesAddress(value, request.destinationIp),
-  'destination.port': (value, _, { request }) => Number(value) === request.destinationPort,
-  'connection.sni': (value, _, { request }) => matchesText(value, request.sni),
-  'filter.metadata': (value, { names: [filter = '', key = ''] }, { request }) =>
-    matchesMetadata(value, request.metadata.get(filter)?.get(key)),
+  'source.serviceAccount': (value, _, { namespace }) =>
+    ofName((name) => matchesServiceAccount(value, namespace, name)),
+  'source.trustDomain': (value) => ofName((name) => matchesTrustDomain(value, name)),
+  'source.ip': (value) => onAddress(value, ({ sourceIp }) => sourceIp),
+  'remote.ip': (value) => onAddress(value, ({ remoteIp }) => remoteIp),
+  'request.auth.principal': (value) => (facts) => matchesTokenPrincipal(value, facts.request),
+  'request.auth.audiences': (value) => (facts) => matchesClaim(value, ['aud'], facts.request),
+  'request.auth.presenter': (value) => (facts) => matchesClaim(value, ['azp'], facts.request),
+  'request.auth.claims': (value, names) => (facts) => matchesClaim(value, names, facts.request),
+  'request.headers':
+    (value, [name = '']) =>
+    (facts) =>
+      headerLines(name, facts.request).some((line) => value === '*' || matchesText(value, line)),
+  'request.host': (value) => {
+    const lower = value.toLowerCase();
+    return ({ request: { host } }) =>
+      host !== null && (value === '*' || matchesText(lower, host.toLowerCase()));
+  },
+  'request.method': (value) => (facts) =>
+    facts.request.method !== null && (value === '*' || matchesText(value, facts.request.method)),
+  'request.path': (value) => {
+    const fits = isPathTemplate(value)
+      ? compileTemplate(value)
+      : (text: string): boolean => matchesText(value, text);
+    return ({ path }) => path !== null && fits(path);
+  },
+  'destination.ip': (value) => onAddress(value, ({ destinationIp }) => destinationIp),
+  'destination.port': (value) => {
+    const port = Number(value);
+    return (facts) => facts.request.destinationPort === port;
+  },
+  'connection.sni': (value) => (facts) => matchesText(value, facts.request.sni),
+  'filter.metadata':
+    (value, [filter = '', key = '']) =>
+    (facts) =>
+      matchesMetadata(value, facts.request.metadata.get(filter)?.get(key)),
 };
 
 /** A leading `*` is a suffix match, else a trailing one a prefix match, alone it is present and not empty. */
@@ -123,10 +166,13 @@ function matchesTrustDomain(value: string, name: string): boolean {
   return isLongEnough && trustDomain.startsWith(before) && trustDomain.endsWith(after);
 }
 
-function matchesAddress(value: string, address: string | null): boolean {
+function onAddress(value: string, read: (request: ProxyRequest) => string | null): IstioTest {
   const block = parseCidr(value);
-  const bytes = address === null ? undefined : parseAddress(address);
-  return block !== undefined && bytes !== undefined && isInCidr(bytes, block);
+  return ({ request }) => {
+    const address = read(request);
+    const bytes = address === null ? undefined : parseAddress(address);
+    return block !== undefined && bytes !== undefined && isInCidr(bytes, block);
+  };
 }
 
 /** The issuer may be a URL, so the last slash divides it from the subject. */
@@ -171,7 +217,12 @@ function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
 }
 
 function headerLines(name: string, { headers, host, method, path }: ProxyRequest): readonly string[] {
-  const pseudo = { ':authority': host, host, ':method': method, ':path': path }[name];
+  const pseudo = new Map([
+    [':authority', host],
+    ['host', host],
+    [':method', method],
+    [':path', path],
+  ]).get(name);
   if (pseudo !== undefined) return pseudo === null ? [] : [pseudo];
   return headers.filter(([each]) => each === name).map(([, value]) => trimSpaces(value));
 }

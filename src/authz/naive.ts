@@ -5,7 +5,8 @@ import { isHttpOnly, type PolicyAction } from './document.ts';
 import { trimSpaces } from './header-line.ts';
 import { compileTemplate } from './path-template.ts';
 import type { Entry, Policy, Predicate, Rule, TextMatch } from './policy.ts';
-import type { SnapshotInput, Workload } from './snapshot.ts';
+import type { Workload } from './attachment.ts';
+import type { SnapshotInput } from './snapshot.ts';
 
 /**
  * The specification in code: what `decide` must answer, said as plainly as we can and with no thought for speed. It

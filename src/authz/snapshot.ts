@@ -1,14 +1,14 @@
 import { createHash } from 'node:crypto';
 import { MeshError, quote } from '../errors.ts';
-import { gatewayGroup, type PolicyAction } from './document.ts';
-import { kubernetesNames, type SpiffeId, type TrustDomain } from '../spiffe/id.ts';
+import { Attachment, type Workload } from './attachment.ts';
+import type { PolicyAction } from './document.ts';
+import type { SpiffeId, TrustDomain } from '../spiffe/id.ts';
+import { IstioBook } from './istio-snapshot.ts';
 import { type CompiledRule, compileRule } from './match.ts';
 import type { Policy } from './policy.ts';
+import type { PolicyMode } from './policy-mode.ts';
 import { buildIndex, buildSideIndex, type RuleFinder } from './rule-index.ts';
 import { finish, rulesInStep, type Steps } from './steps.ts';
-
-/** A workload of the inventory. Several entries may give one ID. */
-export type Workload = { readonly id: SpiffeId; readonly labels: Readonly<Record<string, string>> };
 
 /** What a snapshot is made of. */
 export type SnapshotInput = {
@@ -20,6 +20,8 @@ export type SnapshotInput = {
   /** With distinct keys. */
   readonly policies: readonly Policy[];
   readonly workloads: readonly Workload[];
+  /** How they are read; `strict` when left out. */
+  readonly mode?: PolicyMode;
   /** Whether a provider that a CUSTOM policy names is taken to have said yes. False when left out: such a call is denied. */
   readonly providersAnswer?: boolean;
   /** The snapshot before this one: what was compiled there for policies that are the same objects is used again. */
@@ -131,6 +133,9 @@ export class Snapshot {
   readonly revision: number;
   readonly trustDomain: TrustDomain;
   readonly providersAnswer: boolean;
+  readonly mode: PolicyMode;
+  /** What Istio would make of the same policies: what decides in that mode. */
+  readonly istio: IstioBook;
   readonly #attachment: Attachment;
   readonly #firstOrdinals: Map<Policy, number>;
   readonly #rules: Map<Policy, readonly CompiledRule[]>;
@@ -138,12 +143,14 @@ export class Snapshot {
   readonly #byDestination: Map<string, Known>;
   readonly #bySet: Map<string, Applied>;
 
-  constructor(input: SnapshotInput | { readonly revision: number; readonly unchanged: Snapshot }) {
+  constructor(input: SnapshotInput | SameSnapshot) {
     this.revision = input.revision;
+    this.mode = input.mode ?? 'strict';
     if ('unchanged' in input) {
       const { unchanged } = input;
       this.trustDomain = unchanged.trustDomain;
       this.providersAnswer = unchanged.providersAnswer;
+      this.istio = unchanged.istio;
       this.#attachment = unchanged.#attachment;
       this.#firstOrdinals = unchanged.#firstOrdinals;
       this.#rules = unchanged.#rules;
@@ -172,15 +179,23 @@ export class Snapshot {
     }
     this.#inherited = input.previous === undefined ? undefined : input.previous.#bySet;
     this.#attachment = new Attachment(policies, input);
+    const { trustDomain, rootNamespace } = input;
+    // The proxy has normalized the path already, as its configuration says.
+    const mesh = { trustDomains: [trustDomain.name], rootNamespace, pathNormalization: 'NONE' } as const;
+    this.istio = new IstioBook(mesh, (id) => this.#attachment.setsOf(id), input.previous?.istio);
   }
 
   /** The same policies and workloads at another revision, at no cost: all that was worked out is shared. */
-  at(revision: number): Snapshot {
-    return new Snapshot({ revision, unchanged: this });
+  at(revision: number, mode: PolicyMode = this.mode): Snapshot {
+    return new Snapshot({ revision, mode, unchanged: this });
   }
 
-  /** What applies to a destination of our trust domain; nothing applies to any other. */
+  /**
+   * What applies to a destination of our trust domain; nothing applies to any other.
+   * @throws MeshError `policy_mode_inexact` in Istio mode, where `istio` decides
+   */
   appliedTo(destination: SpiffeId): Applied {
+    this.#demandStrict();
     const known =
       this.#byDestination.get(destination.text) ?? this.#remember(finish(this.#learn(destination)));
     known.unusedFor = 0;
@@ -190,8 +205,10 @@ export class Snapshot {
   /**
    * The rules of {@link Snapshot.appliedTo}, not ready to be searched. Nothing is kept of it: whoever asks about all
    * destinations must not fill the memory with indexes of them.
+   * @throws MeshError `policy_mode_inexact` in Istio mode
    */
   *rulesFor(destination: SpiffeId): Steps<AppliedRules> {
+    this.#demandStrict();
     const known = this.#byDestination.get(destination.text);
     if (known !== undefined) return known.applied;
     const policies = yield* this.#policiesOf(destination);
@@ -211,6 +228,10 @@ export class Snapshot {
    * nothing to do for the first call.
    */
   *prepare(before: Snapshot): Steps<void> {
+    if (this.mode === 'istio') {
+      yield* this.istio.prepare(before.istio);
+      return;
+    }
     // Those asked about meanwhile are met too.
     for (const { destination, unusedFor } of before.#byDestination.values()) {
       yield;
@@ -219,6 +240,11 @@ export class Snapshot {
       known.unusedFor = unusedFor + 1;
       yield* known.applied.prepareNear();
     }
+  }
+
+  /** INVARIANT: nobody answers in Istio mode by rules that were compiled for strict mode. */
+  #demandStrict(): void {
+    if (this.mode !== 'strict') throw inexactInIstioMode();
   }
 
   #remember(known: Known): Known {
@@ -265,6 +291,19 @@ export class Snapshot {
   }
 }
 
+type SameSnapshot = {
+  readonly revision: number;
+  readonly mode: PolicyMode;
+  readonly unchanged: Snapshot;
+};
+
+/** What is answered in Istio mode to all who ask for more than one call as a proxy forwards it. */
+export function inexactInIstioMode(): MeshError {
+  return new MeshError('policy_mode_inexact', 'this question has no exact answer in Istio mode', {
+    fix: 'ask about one call with countersign authz check',
+  });
+}
+
 /** A destination that was asked about, and for how many snapshots nobody asked again. */
 type Known = { readonly destination: SpiffeId; readonly applied: Applied; unusedFor: number };
 
@@ -279,103 +318,4 @@ const forgottenAfter = 16;
  */
 export function compileSnapshot(input: SnapshotInput): Snapshot {
   return new Snapshot(input);
-}
-
-/**
- * Which policies apply to a workload: those of the root namespace and of its own, whose selector its labels satisfy.
- * When several entries give one ID, an ALLOW policy applies only if all of them satisfy it and any other if one does:
- * a request does not say which of the workloads it reached.
- */
-class Attachment {
-  readonly #rootNamespace: string;
-  readonly #byNamespace = new Map<string, Shelf>();
-  readonly #workloads = new Map<string, Workload[]>();
-
-  constructor(policies: readonly Policy[], { rootNamespace, workloads }: SnapshotInput) {
-    this.#rootNamespace = rootNamespace;
-    for (const policy of policies) {
-      const shelf: Shelf = this.#byNamespace.get(policy.namespace) ?? { everyone: [], byLabel: new Map() };
-      this.#byNamespace.set(policy.namespace, shelf);
-      const [label] = policy.selector;
-      if (label === undefined) {
-        shelf.everyone.push(policy);
-        continue;
-      }
-      const key = labelKey(...label);
-      const sameLabel = shelf.byLabel.get(key) ?? [];
-      shelf.byLabel.set(key, sameLabel);
-      sameLabel.push(policy);
-    }
-    for (const workload of workloads) {
-      const group = this.#workloads.get(workload.id.text) ?? [];
-      this.#workloads.set(workload.id.text, group);
-      group.push(workload);
-    }
-  }
-
-  *policiesOf(destination: SpiffeId): Steps<readonly Policy[]> {
-    const workloads = this.#workloads.get(destination.text) ?? [{ id: destination, labels: {} }];
-    const attached: ReadonlySet<Policy>[] = [];
-    for (const workload of workloads) {
-      attached.push(this.#attach(workload));
-      yield;
-    }
-    const [first = new Set<Policy>(), ...others] = attached;
-    const any = others.length === 0 ? first : new Set(attached.flatMap((policies) => [...policies]));
-    yield;
-    return [...any]
-      .filter((policy) => policy.action !== 'ALLOW' || attached.every((policies) => policies.has(policy)))
-      .sort((a, b) => (a.key < b.key ? -1 : 1));
-  }
-
-  sharedLabels(destination: SpiffeId): ReadonlyMap<string, string> {
-    const [first, ...others] = this.#workloads.get(destination.text) ?? [];
-    const labels = Object.entries(first?.labels ?? {});
-    return new Map(
-      labels.filter(([name, value]) => others.every((one) => readLabel(one.labels, name) === value)),
-    );
-  }
-
-  #attach({ id, labels }: Workload): ReadonlySet<Policy> {
-    const own = kubernetesNames(id)?.namespace ?? readLabel(labels, 'namespace');
-    const found = new Set<Policy>();
-    for (const namespace of new Set([this.#rootNamespace, own])) {
-      const shelf = namespace === undefined ? undefined : this.#byNamespace.get(namespace);
-      if (shelf === undefined) continue;
-      for (const policy of shelf.everyone) if (isTarget(policy, own, labels)) found.add(policy);
-      for (const [name, value] of Object.entries(labels)) {
-        for (const policy of shelf.byLabel.get(labelKey(name, value)) ?? []) {
-          const selected = [...policy.selector].every(([key, text]) => readLabel(labels, key) === text);
-          if (selected) found.add(policy);
-        }
-      }
-    }
-    return found;
-  }
-}
-
-/** A policy with targets applies to the gateways of its own namespace that it names, and to nothing else. */
-function isTarget(
-  { targetRefs, namespace }: Policy,
-  own: string | undefined,
-  labels: Workload['labels'],
-): boolean {
-  if (targetRefs.length === 0) return true;
-  const gateway = readLabel(labels, `${gatewayGroup}/gateway-name`);
-  return (
-    namespace === own &&
-    targetRefs.some((target) => target.name === gateway && (target.namespace ?? namespace) === namespace)
-  );
-}
-
-/** Policies of a namespace: those without a selector, and the others by their selector's first label. */
-type Shelf = { readonly everyone: Policy[]; readonly byLabel: Map<string, Policy[]> };
-
-function labelKey(name: string, value: string): string {
-  return JSON.stringify([name, value]);
-}
-
-/** Labels come from authors: `constructor` is a label like any other. */
-function readLabel(labels: Readonly<Record<string, string>>, name: string): string | undefined {
-  return Object.hasOwn(labels, name) ? labels[name] : undefined;
 }

@@ -20,7 +20,7 @@ export function formatAgentStatus(status: AgentStatusAnswer): string {
     ['server', `${server.address}, ${connectionText(server)}`],
     ...(server.trouble === null ? [] : [['trouble', troubleText(server.trouble)] as const]),
     ['policy', policy === null ? 'none yet' : policyText(policy, server.connected)],
-    ...policyRevisionPairs(policy?.revision),
+    ...policyRevisionPairs(policy?.revision, policy?.mode),
     ...(node === null ? [] : [['node certificate', nodeText(node)] as const]),
     [
       'mesh',
@@ -79,10 +79,13 @@ export function sourcePairs(
 export function policyRevisionPairs(
   // An older server says nothing of it.
   revision: StatusAnswer['policyRevision'] | undefined,
+  mode: StatusAnswer['policyMode'] | undefined,
 ): readonly (readonly [string, string])[] {
-  return revision === null || revision === undefined
-    ? []
-    : [['policy revision', `${revision.number} (${revision.id.slice(0, 12)})`]];
+  const number =
+    revision === null || revision === undefined ? [] : [`${revision.number} (${revision.id.slice(0, 12)})`];
+  const isOpen = mode === 'istio' ? ['Istio mode: what no ALLOW policy is about is allowed'] : [];
+  const said = [...number, ...isOpen];
+  return said.length === 0 ? [] : [['policy revision', said.join(', ')]];
 }
 
 type StatusAnswer = Travelled<StatusReport>;

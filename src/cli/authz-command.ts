@@ -1,7 +1,9 @@
 import { createReadStream, openSync, type ReadStream } from 'node:fs';
-import { Command } from 'commander';
+import { Command, Option } from 'commander';
+import { type PolicyMode, policyModes } from '../authz/policy-mode.ts';
 import type { Explanation } from '../authz/explain.ts';
 import { formatExplanation } from '../authz/format-explanation.ts';
+import { systemClock } from '../clock.ts';
 import { loadConfig } from '../config.ts';
 import { MeshError, quote } from '../errors.ts';
 import { readCallContext } from '../http/call-context.ts';
@@ -31,6 +33,7 @@ type CheckOptions = {
   readonly claims?: string;
   readonly file?: readonly string[];
   readonly suggestPolicy?: true;
+  readonly mode?: PolicyMode;
 };
 
 /** `countersign authz check`: by the server, or by files alone. */
@@ -60,8 +63,18 @@ export function authzCommand(session: Session): Command {
       'judge by these files of entries and policies instead of asking the server',
     )
     .option('--suggest-policy', 'print a policy that allows this very call, instead of the explanation')
+    .addOption(
+      new Option('--mode <mode>', 'how to read the policies of --file; policyMode when left out').choices(
+        policyModes,
+      ),
+    )
     .addHelpText('after', examples(...checkExamples))
     .action(async (options: CheckOptions, command: Command) => {
+      if (options.mode !== undefined && options.file === undefined) {
+        throw new MeshError('usage', '--mode goes with --file: a server decides in its own mode', {
+          fix: 'give files, or leave --mode out',
+        });
+      }
       const answer =
         options.file === undefined
           ? await clientOf(session, command).post<Explanation>('/v1/authz/check', questionOf(options))
@@ -119,6 +132,7 @@ function openBatch(file: string): ReadStream {
 const checkExamples = [
   'authz check --from spiffe://mesh.internal/ns/shop/sa/web --to spiffe://mesh.internal/ns/shop/sa/orders --method GET --path /list',
   'authz check --from none --to spiffe://mesh.internal/ns/pay/sa/ledger --path / -f mesh.yaml',
+  'authz check --from none --to spiffe://mesh.internal/ns/pay/sa/ledger -f mesh.yaml --mode istio',
 ];
 
 function questionOf(options: CheckOptions) {
@@ -151,13 +165,18 @@ async function checkFiles(
   ]);
   const { output: _, config: file = null } = globalOptions(command);
   const destination = SpiffeId.parseWorkload(to);
-  const { rootNamespace, leafTtlSeconds } = loadConfig({
+  const { rootNamespace, leafTtlSeconds, policyMode } = loadConfig({
     flags: {},
     environment: session.environment,
     file,
     isRoot: session.isRoot,
   });
-  const settings = { trustDomain: destination.trustDomain, rootNamespace, ttlSeconds: leafTtlSeconds };
+  const settings = {
+    trustDomain: destination.trustDomain,
+    rootNamespace,
+    ttlSeconds: leafTtlSeconds,
+    policyMode: options.mode ?? policyMode,
+  };
   const nothing = { revision: 0, entries: new Map(), policies: new Map(), bans: new Map() };
   const plan = planApply(compileMesh(nothing, new Map(), settings), files, settings);
   const mesh = {
@@ -173,7 +192,7 @@ async function checkFiles(
       fix: 'give files with entries and policies',
     });
   }
-  return explainCall(snapshot, {
+  const call = {
     source: from === 'none' ? null : SpiffeId.parseWorkload(from),
     destination,
     method,
@@ -181,5 +200,6 @@ async function checkFiles(
     authority: host ?? unknownHost,
     port: port ?? 0,
     context: readCallContext(readContext(options)),
-  });
+  };
+  return explainCall(snapshot, call, systemClock.now());
 }

@@ -1,16 +1,30 @@
 import type { BanView } from '../http/ban-routes.ts';
+import type { PolicyMode } from '../authz/policy-mode.ts';
 import type { EntryView } from '../http/entry-routes.ts';
 import type { Travelled } from '../http/travelled.ts';
 import type { CheckResult } from './check-report.ts';
 import { listed, ok, skipped, warning } from './check-result.ts';
 
 /** Without a policy nobody may call anybody, which is meant by few who have entries. */
-export function judgePolicies(entries: number, policies: number): CheckResult {
+export function judgePolicies(entries: number, policies: number, mode: PolicyMode = 'strict'): CheckResult {
   const text = 'there are policies to decide by';
   if (policies > 0) return ok('policies_present', `${text} (${policies})`);
   if (entries === 0) return skipped('policies_present', 'there are no policies, and no entries either');
   const fix = 'write one as docs/policy.md shows, then run countersign apply -f with its file';
-  return warning('policies_present', text, 'there is none: every call is denied', fix);
+  const what = mode === 'strict' ? 'denied' : 'allowed';
+  return warning('policies_present', text, `there is none: every call is ${what}`, fix);
+}
+
+/** Who has a mesh in Istio mode is told again what that gives up. */
+export function judgePolicyMode(mode: PolicyMode): CheckResult {
+  if (mode === 'strict')
+    return ok('policy_mode', 'calls that no policy allows are denied (policy mode strict)');
+  return warning(
+    'policy_mode',
+    'calls that no policy allows are denied',
+    'policies are read in Istio mode: a call that no ALLOW policy is about is allowed, with or without a certificate',
+    'run countersign policy lint to see what strict mode would change, then set policyMode: strict',
+  );
 }
 
 /** Entries whose identity is banned: they get no certificate, and their calls are denied. */

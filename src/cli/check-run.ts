@@ -13,7 +13,7 @@ import { agentStatusSchema, type CheckedAgent, judgeAgent } from './check-agent.
 import { checkAdminSocket, checkData, checkWorkloadSocket } from './check-files.ts';
 import { judgeEntries, judgeNodes, judgeTokens, readAll } from './check-fleet.ts';
 import { shakeHands } from './check-handshake.ts';
-import { judgeBans, judgeCallers, judgePolicies, type LoggedRefusal } from './check-mesh.ts';
+import { judgeBans, judgeCallers, judgePolicies, judgePolicyMode, type LoggedRefusal } from './check-mesh.ts';
 import { type Answered, askStatus, type CheckPlaces, findPlaces } from './check-probe.ts';
 import type { CheckCode, CheckResult } from './check-report.ts';
 import { attempt, failed, ok } from './check-result.ts';
@@ -189,7 +189,7 @@ async function checkDoors(
 }
 
 async function checkFleet(
-  { serves, policies }: CheckedStatus,
+  { serves, policies, policyMode }: CheckedStatus,
   client: AdminClient,
   now: () => Date,
 ): Promise<readonly CheckResult[]> {
@@ -201,11 +201,12 @@ async function checkFleet(
       await attempt('entries_unbanned', 'no entry has an identity that is banned', async () =>
         judgeBans(all, await readAll((query) => client.get<Page<Travelled<BanView>>>('/v1/bans', query))),
       ),
-      judgePolicies(all.length, policies),
+      judgePolicies(all.length, policies, policyMode),
     ];
     return ok('entries_last', '');
   });
   return [
+    judgePolicyMode(policyMode),
     await attempt('tokens_last', 'no token of the admin API is near its end', async () =>
       judgeTokens(await readAll((query) => client.get<Page<TokenItem>>('/v1/tokens', query)), now()),
     ),

@@ -73,7 +73,7 @@ export function formatStatus(status: StatusAnswer): string {
       'mesh',
       `revision ${status.revision}: ${count(status.entries, 'entry', 'entries')}, ${count(status.policies, 'policy', 'policies')}`,
     ],
-    ...policyRevisionPairs(status.policyRevision),
+    ...policyRevisionPairs(status.policyRevision, status.policyMode),
     ['audit log', `${status.auditSize} records`],
     ...ofMachine(['streams', `${status.streams}`]),
     ...nodesPairs(status),

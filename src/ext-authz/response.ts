@@ -45,11 +45,11 @@ function encodeWhole(
   denyBody: DenyBody,
 ): Answer {
   try {
-    // An allow that does not name the one reason for an allow was not made by the engine.
-    if (decision.verdict === 'allow' && decision.reason === 'allow_rule') {
+    // An allow that does not name a reason for an allow was not made by the engine.
+    if (decision.verdict === 'allow' && isReasonToAllow(decision)) {
       const bytes = encodeAllow(decision, id, foreignHeaders);
       if (isProvenAllow(bytes, id)) return { bytes, decision };
-    } else if (decision.verdict === 'deny' && decision.reason !== 'allow_rule') {
+    } else if (decision.verdict === 'deny' && !isReasonToAllow(decision)) {
       const bytes = encodeDeny(denyBody(decision, id), id, decision);
       if (isProvenDeny(bytes)) return { bytes, decision };
     }
@@ -63,18 +63,26 @@ function encodeWhole(
  * Answers of one kind differ in the decision's ID alone. The first of a kind is encoded and proven; the next are copies of
  * it with another ID of the same length in the places of the first, which changes nothing else that a decoder sees.
  */
-function fromMould({ verdict, reason, rule, revision }: Decision, id: string): Buffer | undefined {
+function fromMould(decision: Decision, id: string): Buffer | undefined {
+  const { verdict, reason, rule, revision, mode } = decision;
   if (id.length !== mouldId.length || typeof rule !== 'string' || !Number.isSafeInteger(revision))
     return undefined;
   // INVARIANT: nothing that is not exactly an allow has the name of one.
-  const isAllow = verdict === 'allow' && reason === 'allow_rule';
-  const isDeny = verdict === 'deny' && typeof reason === 'string' && reason !== 'allow_rule';
-  if (!isAllow && !isDeny) return undefined;
-  const kind = `${verdict} ${reason} ${revision} ${rule}`;
+  const isAllow = verdict === 'allow' && isReasonToAllow(decision);
+  const isDeny = verdict === 'deny' && typeof reason === 'string' && !isReasonToAllow(decision);
+  if ((!isAllow && !isDeny) || !isMode(mode)) return undefined;
+  const kind = `${verdict} ${reason} ${mode ?? ''} ${revision} ${rule}`;
   let mould = moulds.get(kind);
   if (mould === undefined) {
     if (moulds.size >= maxMoulds) moulds.clear();
-    mould = castMould({ verdict, reason, rule, revision });
+    mould = castMould({
+      ...denyDecision('engine_failed', '', 0),
+      verdict,
+      reason,
+      rule,
+      revision,
+      ...(mode === undefined ? {} : { mode }),
+    });
     moulds.set(kind, mould);
   }
   if (mould.places.length === 0) return undefined;
@@ -83,17 +91,20 @@ function fromMould({ verdict, reason, rule, revision }: Decision, id: string): B
   return bytes;
 }
 
+function isMode(mode: unknown): boolean {
+  return mode === undefined || mode === 'strict' || mode === 'istio';
+}
+
 type Mould = { readonly bytes: Buffer; readonly places: readonly number[] };
 
 /** Without places when the answer is not the decision's own, or when the rule's name could be taken for an ID. */
-function castMould(kind: Pick<Decision, 'verdict' | 'reason' | 'rule' | 'revision'>): Mould {
-  const decision: Decision = { ...denyDecision('engine_failed', '', 0), ...kind };
+function castMould(decision: Decision): Mould {
   const answer = encodeWhole(decision, mouldId, [], describeDenial);
   const { bytes } = answer;
   const places: number[] = [];
   for (let at = bytes.indexOf(mouldId); at !== -1; at = bytes.indexOf(mouldId, at + 1)) places.push(at);
   // In the status or the header and the body, and in the metadata.
-  const expected = kind.verdict === 'allow' ? 2 : 3;
+  const expected = decision.verdict === 'allow' ? 2 : 3;
   return { bytes, places: answer.decision === decision && places.length === expected ? places : [] };
 }
 
@@ -123,6 +134,11 @@ export function readAsEnvoy(bytes: Uint8Array): EnvoyReading {
   }
   if ((response.status?.code ?? 0) === 0) return 'allow';
   return response.httpResponse?.$case === 'errorResponse' ? 'error' : 'deny';
+}
+
+/** A call that no rule is about is allowed in Istio mode, and only there. */
+function isReasonToAllow({ reason, mode }: Decision): boolean {
+  return reason === 'allow_rule' || (reason === 'allow_by_default' && mode === 'istio');
 }
 
 function encodeAllow(decision: Decision, id: string, foreignHeaders: readonly string[]): Buffer {
@@ -182,6 +198,7 @@ function metadata(decision: Decision, id: string): Record<string, string | numbe
     reason: decision.reason,
     rule: decision.rule,
     revision: decision.revision,
+    mode: decision.mode ?? 'strict',
   };
 }
 

@@ -1,9 +1,9 @@
 import type { handleUnaryCall, ServerUnaryCall, ServiceDefinition } from '@grpc/grpc-js';
 import type { DecisionEvent } from '../audit/event.ts';
-import { decide, denyDecision } from '../authz/decide.ts';
+import { denyDecision } from '../authz/decide.ts';
 import type { AuthzRequest, Decision } from '../authz/decision.ts';
-import type { Rejection } from '../authz/rejection.ts';
-import { canonicalizeHttp, canonicalizeTcp, isRejection } from '../authz/request.ts';
+import type { RawCall } from '../authz/istio-mode.ts';
+import { judgeCall } from '../authz/judge.ts';
 import type { Snapshot } from '../authz/snapshot.ts';
 import type { Clock } from '../clock.ts';
 import { peerOf } from '../grpc/connections.ts';
@@ -174,20 +174,19 @@ export function createExtAuthzService(options: ExtAuthzOptions): ExtAuthzService
       return { ...unjudged(check, peer), decision: deny('destination_forged', why) };
     }
     const judged = { peer, destination: destination.text, request: undefined };
+    const now = clock.now();
     // INVARIANT: before policy, and before the request is looked at: no rule and no shape of a request outweighs a ban.
     const banned = findStandingDenial(
       options.bans(),
       { id: check.source, serial: check.sourceSerial, spkiSha256: check.sourceKey },
       destination,
-      clock.now(),
+      now,
     );
     if (banned !== undefined) return { ...judged, decision: deny('banned', banned) };
     if (check.rejection !== null) {
       return { ...judged, decision: deny(check.rejection.reason, check.rejection.why) };
     }
-    const request = toRequest(check, destination);
-    if (isRejection(request)) return { ...judged, decision: deny(request.reason, request.why) };
-    return { ...judged, request, decision: decide(snapshot(), request, observer.failed) };
+    return { ...judged, ...judgeCall(snapshot(), callOf(check, destination), now, observer.failed) };
   }
 
   /** Encodes and records; what is recorded is what is sent. */
@@ -229,11 +228,10 @@ function unjudged(check: Check, peer: UnixPeer | undefined): Omit<Judged, 'decis
   return { peer, destination: check.claimedDestination, request: undefined };
 }
 
-function toRequest(check: Check, destination: SpiffeId): AuthzRequest | Rejection {
-  const { source, port, method, path, authority, context } = check;
-  if (check.protocol === 'http')
-    return canonicalizeHttp({ source, destination, method, path, authority, port, context });
-  return canonicalizeTcp({ source, destination, port, context });
+function callOf(check: Check, destination: SpiffeId): RawCall {
+  const { protocol, source, port, method, path, authority, context } = check;
+  const of = { source, destination, port, context };
+  return protocol === 'http' ? { protocol, ...of, method, path, authority } : { protocol, ...of };
 }
 
 function decisionEvent(judged: Judged, check: Check, decisionId: string, time: Date): DecisionEvent {

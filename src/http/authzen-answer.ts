@@ -1,7 +1,7 @@
 import { decide } from '../authz/decide.ts';
 import type { Decision, DecisionReason, NearestRule, ShadowVerdict } from '../authz/decision.ts';
 import { isRejection } from '../authz/request.ts';
-import type { Snapshot } from '../authz/snapshot.ts';
+import { inexactInIstioMode, type Snapshot } from '../authz/snapshot.ts';
 import { type ErrorCode, type MeshError, publicError } from '../errors.ts';
 import type { SpiffeId } from '../spiffe/id.ts';
 import type { AuthzenCall, Refusal } from './authzen-question.ts';
@@ -51,6 +51,8 @@ export function answerCall(
   }
   const { request } = call;
   if (isRejection(request)) return no(request.reason, request.why, revision);
+  // A proxy forwards more of a call than this question says.
+  if (snapshot.mode === 'istio') return answerRefused(inexactInIstioMode(), revision);
   return describe(decide(snapshot, request, onFailure));
 }
 

@@ -3,6 +3,7 @@ import { decisionReasons } from '../authz/decision.ts';
 import { reaches } from '../authz/reach.ts';
 import { policyActions } from '../authz/document.ts';
 import type { Explanation } from '../authz/explain.ts';
+import { policyModes } from '../authz/policy-mode.ts';
 import type { ErrorCode } from '../errors.ts';
 import type { ApplyResult } from '../identity/administration.ts';
 import { checkBody } from './authz-routes.ts';
@@ -95,6 +96,7 @@ const explanationSchema: z.ZodType<Explanation> = z.object({
   rule: z.string(),
   why: z.string(),
   revision,
+  mode: z.enum(policyModes),
   custom: z.string().nullable(),
   audited: z.string(),
   shadow: z.object({ allow: shadowSchema, deny: shadowSchema }).nullable(),

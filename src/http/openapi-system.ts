@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { policyModes } from '../authz/policy-mode.ts';
 import { count, json, keyId, revision, type RouteDocs, sha256, text, time } from './openapi-route.ts';
 import { conditionCodes } from './condition.ts';
 import type { SourceReport, StatusReport, WorkloadOutlook } from './status-report.ts';
@@ -66,6 +67,7 @@ export const statusSchema: z.ZodType<Travelled<StatusReport>> = readinessSchema.
   entries: count,
   policies: count,
   policyRevision: z.object({ number: count, id: sha256 }).nullable(),
+  policyMode: z.enum(policyModes),
   auditSize: count,
   streams: count,
   authorities: z.array(z.object({ kind: z.enum(['root', 'intermediate']), keyId, notAfter: time })),

@@ -1,3 +1,4 @@
+import type { PolicyMode } from '../authz/policy-mode.ts';
 import type { AttestationMethod } from '../identity/node.ts';
 import type { PolicyInForce } from '../identity/policy-revision.ts';
 import type { Condition } from './condition.ts';
@@ -44,6 +45,8 @@ export type StatusReport = {
   readonly policies: number;
   /** Null while there was no revision of policies. */
   readonly policyRevision: PolicyInForce | null;
+  /** How policies are read when a proxy asks. */
+  readonly policyMode: PolicyMode;
   /** Leaves of the audit log. */
   readonly auditSize: number;
   /** Open streams of proxies. */
@@ -160,6 +163,7 @@ export type AgentStatusReport = Pick<
   readonly policy: {
     /** Null while the server knows of none. */
     readonly revision: PolicyInForce | null;
+    readonly mode: PolicyMode;
     readonly maxStalenessSeconds: number;
     /** When every call is denied if the server is away from now on. */
     readonly deniesAt: Date;

@@ -180,7 +180,14 @@ export function createAdministration(parts: AdministrationParts): Administration
         if (!idle) await takeEdit(plan, actor, dryRun);
         return { revision: holder.current().mesh.revision, changes: plan.changes };
       }),
-    ...createPolicyEdits({ current: holder.current, history: parts.history, inEdit, takeEdit, breathe }),
+    ...createPolicyEdits({
+      current: holder.current,
+      history: parts.history,
+      inEdit,
+      takeEdit,
+      breathe,
+      mode: settings.policyMode ?? 'strict',
+    }),
     createGrant: (input, actor) =>
       inEdit(async () => {
         const { mesh } = holder.current();
@@ -303,7 +310,8 @@ async function put(
 ): Promise<void> {
   const [current, time] = [holder.current(), clock.now()];
   const change = changeOf(plan, current, actor, time);
-  const by = { signer, trustDomain: settings.trustDomain, author: actor, time };
+  const { trustDomain, policyMode: mode = 'strict' } = settings;
+  const by = { signer, trustDomain, mode, author: actor, time };
   const revised = await revise(current.mesh, next.mesh, plan, by);
   if (revised === undefined) {
     await commit(change);

@@ -1,5 +1,6 @@
 import { parsePolicy } from '../authz/parse.ts';
 import type { Policy } from '../authz/policy.ts';
+import type { PolicyMode } from '../authz/policy-mode.ts';
 import { compileSnapshot, type Snapshot } from '../authz/snapshot.ts';
 import { MeshError, quote } from '../errors.ts';
 import type { TrustDomain } from '../spiffe/id.ts';
@@ -13,6 +14,8 @@ import { indexEntries, type Registry } from './registry.ts';
 export type MeshSettings = {
   readonly trustDomain: TrustDomain;
   readonly rootNamespace: string;
+  /** How policies are read; `strict` when left out. */
+  readonly policyMode?: PolicyMode;
   /** Lifetime of a certificate whose entry names none. */
   readonly ttlSeconds: number;
 };
@@ -48,7 +51,7 @@ export function createMeshHolder(first: CurrentMesh): MeshHolder {
 
 /**
  * Compiles a stored mesh. A policy that this version cannot read stops the start: to leave it out could open a door.
- * @param previous what did not change is taken over from it; of the same settings
+ * @param previous what did not change is taken over from it; of the same settings, but for the mode
  * @throws MeshError `policy_invalid` naming the policy
  */
 export function compileStoredMesh(mesh: Mesh, settings: MeshSettings, previous?: CurrentMesh): CurrentMesh {
@@ -71,7 +74,7 @@ export function compileStoredMesh(mesh: Mesh, settings: MeshSettings, previous?:
 export function compileMesh(
   mesh: Mesh,
   policies: ReadonlyMap<string, Policy>,
-  { trustDomain, rootNamespace }: MeshSettings,
+  { trustDomain, rootNamespace, policyMode: mode = 'strict' }: MeshSettings,
   previous?: CurrentMesh,
   ready?: Snapshot,
 ): CurrentMesh {
@@ -82,9 +85,10 @@ export function compileMesh(
     registry: sameEntries ? previous.registry : indexEntries(mesh.entries.values()),
     policies,
     snapshot:
-      known?.at(mesh.revision) ??
+      known?.at(mesh.revision, mode) ??
       compileSnapshot({
         revision: mesh.revision,
+        mode,
         trustDomain,
         rootNamespace,
         policies: [...policies.values()],

@@ -1,5 +1,6 @@
 import type { Actor } from '../audit/event.ts';
 import type { Policy } from '../authz/policy.ts';
+import type { PolicyMode } from '../authz/policy-mode.ts';
 import type { Steps } from '../authz/steps.ts';
 import { MeshError, quote } from '../errors.ts';
 import { type Breathe, inBreaths } from './breath.ts';
@@ -12,6 +13,7 @@ import {
   parseRevisionMessage,
   policyNamespace,
   policySetId,
+  policySetMode,
   type PolicyRevision,
   type PolicyRevisionRecord,
   type PolicySigner,
@@ -80,7 +82,10 @@ export type PolicyEdits = {
    * @throws MeshError `policy_number_invalid`, `policy_message_invalid`
    */
   readonly renumberPolicies: (after: number, actor: Actor, message: string) => Promise<PolicyRevision>;
-  /** Makes the first revision of policies that were there before revisions were kept; else does nothing. */
+  /**
+   * Makes the first revision of policies that were there before revisions were kept, and a revision of its own when they
+   * are to be read in another mode than that in force; else does nothing.
+   */
   readonly adoptPolicies: () => Promise<void>;
 };
 
@@ -99,8 +104,9 @@ export function createPolicyEdits(parts: {
   readonly inEdit: <T>(work: () => Promise<T>) => Promise<T>;
   readonly takeEdit: (plan: MeshPlan, actor: Actor, dryRun?: boolean) => Promise<MeshPlan>;
   readonly breathe: Breathe;
+  readonly mode: PolicyMode;
 }): PolicyEdits {
-  const { current, history, inEdit, takeEdit, breathe } = parts;
+  const { current, history, inEdit, takeEdit, breathe, mode } = parts;
   const active = (): PolicyRevision => {
     const { policyRevision } = current().mesh;
     if (policyRevision !== undefined) return policyRevision;
@@ -178,9 +184,14 @@ export function createPolicyEdits(parts: {
     adoptPolicies: () =>
       inEdit(async () => {
         const { policies, policyRevision } = current().mesh;
-        if (policyRevision !== undefined || policies.size === 0) return;
-        const message = 'policies from before revisions were kept';
-        const policyStep = { action: 'adopted', message, restores: null } as const;
+        const isRead =
+          policyRevision === undefined
+            ? mode === 'strict'
+            : policySetMode(policies, policyRevision.id) === mode;
+        if (isRead && (policyRevision !== undefined || policies.size === 0)) return;
+        const message = isRead ? 'policies from before revisions were kept' : `policy mode ${mode}`;
+        // The way back leads past it: what it holds was there before.
+        const policyStep = { action: 'adopted', message, restores: policyRevision?.number ?? null } as const;
         await takeEdit({ ...emptyPlan, policyStep }, { kind: 'system' });
       }),
   };
@@ -199,6 +210,7 @@ export async function revise(
   by: {
     readonly signer: PolicySigner;
     readonly trustDomain: TrustDomain;
+    readonly mode: PolicyMode;
     readonly author: Actor;
     readonly time: Date;
   },
@@ -212,14 +224,14 @@ export async function revise(
     by.trustDomain,
     {
       number: (step.after ?? parent?.number ?? 0) + 1,
-      id: policySetId(after.policies),
+      id: policySetId(after.policies, by.mode),
       parent,
       time: by.time,
     },
     { author: by.author, message: step.message, restores: step.restores },
   );
   const changes =
-    step.action === 'adopted'
+    step.action === 'adopted' && parent === null
       ? changesByNamespace(new Map(), [...before.policies.values()], [])
       : changesByNamespace(before.policies, put, plan.deletePolicies);
   return { record, changes, action: step.action };
@@ -258,7 +270,7 @@ function demandWhole({ policies }: Mesh, plan: MeshPlan, number: number, id: str
   const after = new Map(policies);
   for (const key of plan.deletePolicies) after.delete(key);
   for (const { document } of plan.putPolicies) after.set(document.key, document);
-  if (policySetId(after) === id) return;
+  if (policySetMode(after, id) !== undefined) return;
   throw new MeshError(
     'store_corrupt',
     `the stored policies of revision ${number} are not those that it names`,

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { canonicalJson } from '../audit/canonical-json.ts';
 import type { Actor, PolicyRevisionEvent } from '../audit/event.ts';
+import { type PolicyMode, policyModes } from '../authz/policy-mode.ts';
 import { MeshError } from '../errors.ts';
 import type { TrustDomain } from '../spiffe/id.ts';
 import type { PolicyDocument } from './mesh.ts';
@@ -55,19 +56,44 @@ export type PolicySigner = {
 /**
  * The name of a set of policies: SHA-256, lower-case hex, of the canonical JSON (RFC 8785) of
  * `{"documents": {"<namespace/name>": "<SHA-256 of its text, hex>", ...}, "type": "countersign/policy-set", "v": 1}`.
- * Where a text stood, its file and line, is no part of it.
+ * Where a text stood, its file and line, is no part of it. How the policies are read is: in Istio mode there is
+ * `"mode": "istio"` as well, so that whoever signs a set signs what it means.
  */
-export function policySetId(policies: ReadonlyMap<string, Pick<PolicyDocument, 'sha256'>>): string {
-  let id = idOf.get(policies);
+export function policySetId(
+  policies: ReadonlyMap<string, Pick<PolicyDocument, 'sha256'>>,
+  mode: PolicyMode = 'strict',
+): string {
+  const known = idsOf[mode];
+  let id = known.get(policies);
   if (id === undefined) {
     // As `canonicalJson` would write it, in a quarter of the time: everybody waits while ten thousand are named.
     const documents = [...policies.keys()]
       .sort()
       .map((key) => `${JSON.stringify(key.toWellFormed())}:"${policies.get(key)?.sha256 ?? ''}"`);
-    id = sha256Of(`{"documents":{${documents.join(',')}},"type":"countersign/policy-set","v":1}`);
-    idOf.set(policies, id);
+    const read = mode === 'strict' ? '' : `"mode":"${mode}",`;
+    id = sha256Of(`{"documents":{${documents.join(',')}},${read}"type":"countersign/policy-set","v":1}`);
+    known.set(policies, id);
   }
   return id;
+}
+
+/** How the policies of a mesh are read, as their revision says; strictly where there never was one. */
+export function policyModeOf({
+  policies,
+  policyRevision,
+}: {
+  readonly policies: ReadonlyMap<string, PolicyDocument>;
+  readonly policyRevision?: PolicyRevision | undefined;
+}): PolicyMode {
+  return (policyRevision && policySetMode(policies, policyRevision.id)) ?? 'strict';
+}
+
+/** In which mode a set of policies has this name; undefined when it has it in none: it is another set. */
+export function policySetMode(
+  policies: ReadonlyMap<string, Pick<PolicyDocument, 'sha256'>>,
+  id: string,
+): PolicyMode | undefined {
+  return policyModes.find((mode) => policySetId(policies, mode) === id);
 }
 
 /** SHA-256, lower-case hex, of the canonical JSON of `{"author", "message", "restores", "v": 1}`. */
@@ -208,7 +234,8 @@ export function parseRevisionMessage(text: string): string {
 /** The most characters of a message. */
 export const maxMessageCharacters = 1_024;
 const unreadable = /[\p{Cc}\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]/u;
-const idOf = new WeakMap<ReadonlyMap<string, Pick<PolicyDocument, 'sha256'>>, string>();
+type Ids = WeakMap<ReadonlyMap<string, Pick<PolicyDocument, 'sha256'>>, string>;
+const idsOf: Readonly<Record<PolicyMode, Ids>> = { strict: new WeakMap(), istio: new WeakMap() };
 
 function sha256Of(text: string): string {
   return createHash('sha256').update(text, 'utf8').digest('hex');

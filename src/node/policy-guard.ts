@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { MeshError } from '../errors.ts';
 import type { PolicyDocument } from '../identity/mesh.ts';
-import { type PolicyRevision, policySetId } from '../identity/policy-revision.ts';
+import { type PolicyRevision, policySetMode } from '../identity/policy-revision.ts';
 import { policyKeyId, verifyRevision } from '../identity/policy-signature.ts';
 import type { NodeView } from '../identity/view.ts';
 
@@ -42,10 +42,11 @@ export function createPolicyGuard(): PolicyGuard {
       if (enforced !== undefined && next.number < enforced.number) {
         throw replayed(enforced, `policy revision ${next.number}`);
       }
+      // INVARIANT: the id is that of the mode as well, so no mode is enforced that was not signed.
       if (enforced !== undefined && next.number === enforced.number && next.id !== enforced.id) {
         throw replayed(enforced, 'other policies under the same number');
       }
-      if (!areWhole(policies) || policySetId(policies) !== next.id) {
+      if (!areWhole(policies) || policySetMode(policies, next.id) === undefined) {
         throw invalid(next, 'are not those that were signed');
       }
     },

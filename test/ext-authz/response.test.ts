@@ -53,7 +53,22 @@ describe('a decision', () => {
       reason: 'allow_rule',
       rule: 'shop/orders rule[0]',
       revision: 7,
+      mode: 'strict',
     });
+  });
+
+  test('a call that no policy is about is allowed in Istio mode alone', () => {
+    const byDefault: Decision = { ...allow, reason: 'allow_by_default', rule: '' };
+    const { bytes } = encodeDecision({ ...byDefault, mode: 'istio' }, 'd-1');
+    expect(readAsEnvoy(bytes)).toBe('allow');
+    expect(CheckResponse.decode(bytes).dynamicMetadata).toMatchObject({ mode: 'istio' });
+    for (const mode of ['strict', undefined] as const) {
+      const refused = encodeDecision({ ...byDefault, ...(mode === undefined ? {} : { mode }) }, 'd-1');
+      expect(readAsEnvoy(refused.bytes)).toBe('deny');
+    }
+    expect(readAsEnvoy(encodeDecision({ ...byDefault, verdict: 'deny', mode: 'istio' }, 'd-1').bytes)).toBe(
+      'deny',
+    );
   });
 
   test('a deny is a 403 that names its reason and decision and nothing else', () => {
@@ -121,6 +136,7 @@ describe('a decision', () => {
       why: odd,
       revision: fc.oneof(fc.nat(), odd),
       nearest: odd,
+      mode: fc.oneof(fc.constantFrom('strict', 'istio', undefined), odd),
     });
     const body = fc.option(fc.string({ unit: 'binary' }), { nil: undefined, freq: 1 });
     // As long as ours are, at times: then answers of one kind are copies of the first.
@@ -141,7 +157,9 @@ describe('a decision', () => {
             headers,
             text === undefined ? undefined : () => text,
           );
-          const meant = decision.verdict === 'allow' && decision.reason === 'allow_rule';
+          const { reason, mode } = decision;
+          const byDefault = reason === 'allow_by_default' && mode === 'istio';
+          const meant = decision.verdict === 'allow' && (reason === 'allow_rule' || byDefault);
           if (!meant) expect(readAsEnvoy(bytes)).not.toBe('allow');
           expect(readAsEnvoy(bytes)).toBe(sent.verdict);
         },

@@ -6,13 +6,13 @@ import { createUnixAttestor } from '../../src/attest/unix.ts';
 import type { DecisionEvent } from '../../src/audit/event.ts';
 import type { Decision } from '../../src/authz/decision.ts';
 import { parsePolicy } from '../../src/authz/parse.ts';
-import { Snapshot } from '../../src/authz/snapshot.ts';
+import { compileSnapshot, Snapshot } from '../../src/authz/snapshot.ts';
 import { systemClock } from '../../src/clock.ts';
 import { MeshError } from '../../src/errors.ts';
 import { readAsEnvoy } from '../../src/ext-authz/response.ts';
 import { createExtAuthzService, type ExtAuthzOptions } from '../../src/ext-authz/service.ts';
 import { type GrpcListener, startGrpcListener } from '../../src/grpc/listener.ts';
-import { noBans } from '../../src/identity/ban-list.ts';
+import { indexBans, noBans } from '../../src/identity/ban-list.ts';
 import type { Attestation } from '../../src/identity/evidence.ts';
 import { SpiffeId, TrustDomain } from '../../src/spiffe/id.ts';
 import { CheckResponse } from '../../src/wire/authz.ts';
@@ -99,6 +99,50 @@ function send(bytes: Buffer): Promise<Buffer> {
 function check(input: CheckInput = {}): Promise<Buffer> {
   return send(checkBytes(input));
 }
+
+describe('a check in Istio mode', () => {
+  const istio = () => snapshot.at(7, 'istio');
+
+  test('is judged as the proxy forwards it, and says so', async () => {
+    await serve({ snapshot: istio });
+    expect(readAsEnvoy(await check({ path: '/orders/%2e%2e/1?token=secret' }))).toBe('allow');
+    expect(seen.records).toMatchObject([
+      {
+        reason: 'allow_rule',
+        path: { personal: '/orders/%2e%2e/1' },
+        why: expect.stringContaining('in Istio mode'),
+      },
+    ]);
+    expect(readAsEnvoy(await check({ method: 'POST' }))).toBe('deny');
+    expect(seen.decisions.map(({ mode, reason }) => [mode, reason])).toEqual([
+      ['istio', 'allow_rule'],
+      ['istio', 'no_allow_rule'],
+    ]);
+  });
+
+  test('is allowed where no policy is, but not to whom is banned', async () => {
+    let now = noBans;
+    const open = compileSnapshot({
+      ...{ revision: 1, mode: 'istio', trustDomain: orders.trustDomain, rootNamespace: 'istio-system' },
+      ...{ policies: [], workloads: [{ id: orders, labels: {} }] },
+    });
+    await serve({ snapshot: () => open, bans: () => now });
+    expect(readAsEnvoy(await check())).toBe('allow');
+    expect(readAsEnvoy(await check({ principal: '' }))).toBe('allow');
+    now = indexBans([
+      {
+        ...{ kind: 'spiffe-id', value: 'spiffe://example.org/ns/shop/sa/web', reason: 'x', until: null },
+        ...{ actor: { kind: 'system' }, createdAt: new Date(0), revision: 1 },
+      },
+    ]);
+    expect(readAsEnvoy(await check())).toBe('deny');
+    expect(seen.decisions.map(({ reason }) => reason)).toEqual([
+      'allow_by_default',
+      'allow_by_default',
+      'banned',
+    ]);
+  });
+});
 
 describe('a check over a real socket', () => {
   test('that the policy allows passes, and is recorded once with who asked for whom', async () => {

@@ -72,14 +72,8 @@ test('an evaluation says what authz/check says of the same call', () => {
         const given = answerCall(snapshot, read, parts);
         const ends = { source: SpiffeId.parse(source), destination: SpiffeId.parse(destination) };
         const told: CallContext = readCallContext(context);
-        const checked = explainCall(snapshot, {
-          ...ends,
-          method,
-          path,
-          authority: host,
-          port,
-          context: told,
-        });
+        const asked = { ...ends, method, path, authority: host, port, context: told };
+        const checked = explainCall(snapshot, asked, new Date(0));
         expect([given.decision, given.context.reason, given.context.rule ?? '', given.context.why]).toEqual([
           checked.verdict === 'allow',
           checked.reason,

@@ -190,7 +190,7 @@ export async function startHarness(
       const { snapshot, bans } = holder.current();
       const banned = findStandingDenial(bans, { id: call.source }, call.destination, clock.now());
       const standing = banned === undefined ? undefined : denyDecision('banned', banned, snapshot.revision);
-      return explainCall(snapshot, { ...call, authority: host }, standing);
+      return explainCall(snapshot, { ...call, authority: host }, clock.now(), standing);
     },
     survey: (question) => Promise.resolve(finish(question(holder.current().snapshot))),
     isBanned: (source, destination) =>

@@ -24,6 +24,7 @@ export function statusReport(startedAt: Date, trustDomain: string): StatusReport
     entries: 0,
     policies: 0,
     policyRevision: null,
+    policyMode: 'strict',
     auditSize: 0,
     streams: 0,
     authorities: [],

@@ -1,7 +1,9 @@
 import { createHash } from 'node:crypto';
 import { describe, expect, test } from 'vitest';
+import type { PolicyMode } from '../../src/authz/policy-mode.ts';
 import type { PolicyDocument } from '../../src/identity/mesh.ts';
 import {
+  policyModeOf,
   policySetId,
   type PolicyRevision,
   type PolicySigner,
@@ -33,6 +35,7 @@ type Change = {
   readonly number?: number;
   readonly documents?: readonly PolicyDocument[];
   readonly signed?: readonly PolicyDocument[];
+  readonly mode?: PolicyMode;
   readonly by?: PolicySigner;
   readonly domain?: TrustDomain;
   readonly tweak?: Partial<PolicyRevision>;
@@ -43,7 +46,7 @@ async function viewOf({ number = 5, documents = [one], signed = documents, by = 
   const record = await signRevision(
     by,
     more.domain ?? trustDomain,
-    { number, id: policySetId(mapOf(...signed)), parent: null, time: new Date(0) },
+    { number, id: policySetId(mapOf(...signed), more.mode), parent: null, time: new Date(0) },
     { author: { kind: 'system' }, message: '', restores: null },
   );
   const policyRevision = { ...withoutReason(record), ...more.tweak };
@@ -71,6 +74,7 @@ describe('after revision 5', () => {
     ['the next', () => viewOf({ number: 6, documents: [two] })],
     ['a much later one', () => viewOf({ number: 6_000 })],
     ['a later one without policies', () => viewOf({ number: 6, documents: [] })],
+    ['a later one in Istio mode', () => viewOf({ number: 6, mode: 'istio' })],
   ])('is taken: %s', async (_, view) => {
     const guard = await guardAt({});
     expect(() => guard.demand).not.toThrow();
@@ -82,6 +86,12 @@ describe('after revision 5', () => {
     ['the first, with the same policies', 'policy_replayed', () => viewOf({ number: 1 })],
     ['others under the same number', 'policy_replayed', () => viewOf({ documents: [two] })],
     ['none under the same number', 'policy_replayed', () => viewOf({ documents: [] })],
+    ['another mode under the same number', 'policy_replayed', () => viewOf({ mode: 'istio' })],
+    [
+      'a mode that was not signed',
+      'policy_revision_invalid',
+      () => viewOf({ number: 6, tweak: { id: policySetId(mapOf(one), 'istio') } }),
+    ],
     ['no revision at all', 'policy_replayed', () => nothing],
     ['a later one of another key', 'policy_revision_invalid', () => viewOf({ number: 6, by: other })],
     [
@@ -119,6 +129,13 @@ describe('after revision 5', () => {
     // What was refused leaves no trace.
     guard.demand(await viewOf({ number: 6 }));
   });
+});
+
+test('the mode of a view is the one whose name was signed', async () => {
+  expect(policyModeOf((await viewOf({})).mesh)).toBe('strict');
+  expect(policyModeOf((await viewOf({ mode: 'istio' })).mesh)).toBe('istio');
+  expect(policyModeOf((await viewOf({ documents: [], mode: 'istio' })).mesh)).toBe('istio');
+  expect(policyModeOf((await nothing).mesh)).toBe('strict');
 });
 
 describe('at first', () => {

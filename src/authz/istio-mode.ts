@@ -1,0 +1,145 @@
+import { type CallContext, untold } from './context.ts';
+import { denyDecision } from './decide.ts';
+import type { Decision } from './decision.ts';
+import type { ProxyRequest } from './istio-request.ts';
+import { type IstioCause, type IstioJudgement, type IstioRules, judgeAsIstio } from './istio-rules.ts';
+import type { RawHttpRequest } from './request.ts';
+import type { Snapshot } from './snapshot.ts';
+
+/** A call as a door has it, nothing interpreted. */
+export type RawCall =
+  | ({ readonly protocol: 'http' } & RawHttpRequest)
+  | ({ readonly protocol: 'tcp' } & Pick<RawHttpRequest, 'source' | 'destination' | 'port' | 'context'>);
+
+/**
+ * Judges a call in Istio mode: as `judgeAsIstio` does, but that nobody asks the provider of a CUSTOM policy, and a call is
+ * denied of which the proxy does not tell what a rule reads. Total: a failure of ours is a denial with `engine_failed`.
+ * @param onFailure told the error behind `engine_failed`; what it throws is dropped
+ */
+export function decideLikeIstio(
+  snapshot: Snapshot,
+  call: RawCall,
+  now: Date,
+  onFailure?: (error: unknown) => void,
+): Decision {
+  try {
+    return { ...judge(snapshot, call, now), mode: 'istio' };
+  } catch (error) {
+    try {
+      onFailure?.(error);
+    } catch {
+      // The denial below stands whatever becomes of the report.
+    }
+    const denied = denyDecision('engine_failed', 'the policy engine failed', snapshot.revision);
+    return { ...denied, mode: 'istio' };
+  }
+}
+
+/** What Istio's reading compares with: what a proxy of Istio would have seen itself. */
+export function proxyRequestOf(call: RawCall, headers: ReadonlySet<string>): ProxyRequest {
+  const { source, port, context = untold } = call;
+  const { headerLines, sourceIp, remoteIp, destinationIp, sni, claims, metadata } = context;
+  const isHttp = call.protocol === 'http';
+  return {
+    protocol: call.protocol,
+    peerNames: source === null ? [] : [source.text],
+    method: isHttp ? orNull(call.method) : null,
+    path: isHttp ? orNull(call.path) : null,
+    host: isHttp ? orNull(call.authority) : null,
+    headers: [...headers].flatMap((name) =>
+      (headerLines?.(name) ?? []).map((line): [string, string] => [name, line]),
+    ),
+    sourceIp: sourceIp ?? null,
+    remoteIp: remoteIp ?? null,
+    destinationIp: destinationIp ?? null,
+    destinationPort: port === 0 ? null : port,
+    sni: sni ?? '',
+    claims: claims ?? null,
+    metadata: metadata ?? new Map(),
+  };
+}
+
+function orNull(text: string): string | null {
+  return text === '' ? null : text;
+}
+
+function judge(snapshot: Snapshot, call: RawCall, now: Date): Decision {
+  const { revision, trustDomain, istio } = snapshot;
+  if (!call.destination.memberOf(trustDomain)) {
+    return denyDecision('no_policy', 'the destination is of another trust domain', revision);
+  }
+  const answers = istio.rulesFor(call.destination).map((rules) => judgeOne(snapshot, rules, call, now));
+  // INVARIANT: of several workloads with the ID, one that would deny is enough.
+  const answer = answers.find(({ verdict }) => verdict === 'deny') ?? answers[0];
+  if (answer === undefined) throw new Error('there is no workload to judge for');
+  return answer;
+}
+
+function judgeOne(snapshot: Snapshot, rules: IstioRules, call: RawCall, now: Date): Decision {
+  const { revision } = snapshot;
+  const untoldFact = whatIsUntold(rules, call);
+  if (untoldFact !== undefined) {
+    return denyDecision('request_ambiguous', `a policy reads ${untoldFact}`, revision);
+  }
+  const judged = judgeAsIstio(rules, proxyRequestOf(call, rules.reads.headers), now);
+  const { shadow, audited, asked, because, allow } = judged;
+  const isTried = shadow.allow !== null || shadow.deny !== null;
+  const beside = {
+    custom: asked?.provider ?? null,
+    audited: audited[0]?.name ?? '',
+    shadow: isTried ? shadow : null,
+  };
+  const why = `in Istio mode ${describe(judged)}`;
+  const isUnanswered = asked !== null && !snapshot.providersAnswer;
+  if (isUnanswered || because === 'several_providers') {
+    const rule = (judged.asked ?? judged.rule)?.name ?? '';
+    const unanswered = `in Istio mode ${rule} leaves the call to ${asked?.provider ?? 'a provider'}, which is asked by nobody here`;
+    return { ...denyDecision('custom_unanswered', unanswered, revision), ...beside, rule };
+  }
+  const rule = judged.rule?.name ?? '';
+  if (because === 'allow_rule' || because === 'no_allow_policy') {
+    // INVARIANT: only these two are an allow, and the judgement says so as well.
+    if (!allow) throw new Error('the judgement contradicts its cause');
+    const reason = because === 'allow_rule' ? 'allow_rule' : 'allow_by_default';
+    return { verdict: 'allow', reason, rule, why, revision, nearest: null, ...beside };
+  }
+  return { ...denyDecision(denials[because], why, revision), ...beside, rule };
+}
+
+const denials = {
+  path_refused: 'request_invalid',
+  deny_rule: 'deny_rule',
+  no_allow_rule: 'no_allow_rule',
+} as const;
+
+function describe({ because, rule }: IstioJudgement): string {
+  const texts: Readonly<Record<IstioCause, string>> = {
+    path_refused: 'the proxy answers this path with 400',
+    several_providers: 'the workload has CUSTOM policies of several providers',
+    deny_rule: `denied by ${rule?.name ?? ''}`,
+    no_allow_policy: 'no ALLOW policy applies to the destination, so all is allowed that nothing denies',
+    allow_rule: `allowed by ${rule?.name ?? ''}`,
+    no_allow_rule: 'no ALLOW rule matched',
+  };
+  return texts[because];
+}
+
+/** What a rule reads and the proxy keeps to itself: Istio has no word for it, and to guess could open a door. */
+function whatIsUntold({ reads }: IstioRules, call: RawCall): string | undefined {
+  const { headerLines, sni, claims, metadata }: CallContext = call.context ?? untold;
+  if (call.protocol === 'http') {
+    for (const name of reads.headers) {
+      if (headerLines?.(name) === undefined) {
+        return `the header ${name}, whose lines are not told (encode_raw_headers is off)`;
+      }
+    }
+    const tokens = metadata?.get(jwtFilter)?.size ?? 0;
+    if (reads.token && claims === undefined && tokens > 0) return 'the token, and there are several';
+  }
+  if (reads.sni && sni === undefined && call.source !== null) {
+    return 'what TLS asked for, which is not told (include_tls_session is off)';
+  }
+  return undefined;
+}
+
+const jwtFilter = 'envoy.filters.http.jwt_authn';

@@ -1,0 +1,215 @@
+import { isHttpOnly, type PolicyDocument, ruleId } from './document.ts';
+import {
+  compileCondition,
+  type IstioCondition,
+  type IstioFacts,
+  istioFacts,
+  type IstioTest,
+} from './istio-match.ts';
+import type { IstioMesh, ProxyRequest } from './istio-request.ts';
+import type { ShadowVerdict } from './decision.ts';
+import type { Entry, Policy, Predicate } from './policy.ts';
+import { finish, rulesInStep, type Steps } from './steps.ts';
+
+/** What of a policy Istio's reading needs; a {@link PolicyDocument} is one. */
+export type IstioPolicy = Pick<PolicyDocument, 'namespace' | 'name' | 'action' | 'provider' | 'dryRun'> & {
+  readonly rules: readonly IstioRuleText[];
+};
+
+type IstioRuleText = {
+  readonly from: readonly (readonly IstioCondition[])[];
+  readonly to: readonly (readonly IstioCondition[])[];
+  readonly when: readonly IstioCondition[];
+};
+
+/** A rule made ready to run. */
+export type IstioRule = {
+  /** As Envoy names it. */
+  readonly id: string;
+  /** `namespace/name rule[0]`, as decisions name it. */
+  readonly name: string;
+  readonly provider: string | null;
+  readonly holds: (facts: IstioFacts) => boolean;
+};
+
+/** The policies that apply to one workload, ready to judge by. Immutable. */
+export type IstioRules = {
+  readonly mesh: IstioMesh;
+  readonly custom: IstioRuleSet;
+  readonly deny: IstioRuleSet;
+  readonly allow: IstioRuleSet;
+  readonly audit: IstioRuleSet;
+  readonly trialAllow: IstioRuleSet;
+  readonly trialDeny: IstioRuleSet;
+  /** The providers of enforced CUSTOM policies. */
+  readonly providers: ReadonlySet<string | null>;
+  /** What any of the rules reads of a call. */
+  readonly reads: { readonly headers: ReadonlySet<string>; readonly token: boolean; readonly sni: boolean };
+};
+
+/** The rules of policies of one action, in the order in which Envoy keeps them: by their names. */
+export type IstioRuleSet = {
+  /** Whether there is any policy: one without rules matches nothing, and still is one. */
+  readonly isThere: boolean;
+  readonly rules: readonly IstioRule[];
+};
+
+/** What is made of a call. */
+export type IstioJudgement = {
+  readonly allow: boolean;
+  /** The rule that decided; of several that match, the one whose name comes first. */
+  readonly rule: IstioRule | null;
+  readonly shadow: ShadowVerdict;
+  /** The provider that is asked, and its rule. */
+  readonly asked: IstioRule | null;
+  readonly audited: readonly IstioRule[];
+  readonly because: IstioCause;
+};
+
+/** What decided: closed. */
+export type IstioCause =
+  'path_refused' | 'several_providers' | 'deny_rule' | 'no_allow_policy' | 'allow_rule' | 'no_allow_rule';
+
+/** A policy that was parsed strictly, as Istio reads it: from the values as written, not from what was made of them. */
+export function istioPolicyOf({ namespace, name, action, provider, dryRun, rules }: Policy): IstioPolicy {
+  const conditionsOf = ({ predicates }: Entry): readonly IstioCondition[] => predicates.map(conditionOf);
+  return {
+    namespace,
+    name,
+    action,
+    provider,
+    dryRun,
+    rules: rules.map(({ from, to, when }) => ({
+      from: from.map(conditionsOf),
+      to: to.map(conditionsOf),
+      when: when.flatMap(conditionsOf),
+    })),
+  };
+}
+
+/** One list of values, as Istio reads it. */
+export function conditionOf({ attribute, names, values, negated }: Predicate): IstioCondition {
+  return { attribute, names, values: negated ? [] : values, notValues: negated ? values : [] };
+}
+
+/** Makes the policies of one workload ready. */
+export function compileIstio(mesh: IstioMesh, policies: readonly IstioPolicy[]): IstioRules {
+  return finish(compileIstioInSteps(mesh, policies));
+}
+
+/** The same in small steps. */
+export function* compileIstioInSteps(mesh: IstioMesh, policies: readonly IstioPolicy[]): Steps<IstioRules> {
+  const sets = new Map<string, { isThere: boolean; rules: IstioRule[] }>();
+  const setOf = (action: PolicyDocument['action'], dryRun: boolean) => {
+    const key = `${action} ${dryRun}`;
+    const known = sets.get(key) ?? { isThere: false, rules: [] };
+    sets.set(key, known);
+    return known;
+  };
+  const reads = { headers: new Set<string>(), token: false, sni: false };
+  const providers = new Set<string | null>();
+  for (const [i, policy] of policies.entries()) {
+    if (i % rulesInStep === 0) yield;
+    const set = setOf(policy.action, policy.dryRun);
+    set.isThere = true;
+    if (policy.action === 'CUSTOM' && !policy.dryRun) providers.add(policy.provider);
+    for (const [index, rule] of policy.rules.entries()) {
+      set.rules.push(compileRule(mesh, policy, rule, index));
+      for (const { attribute, names } of [...rule.from.flat(), ...rule.to.flat(), ...rule.when]) {
+        if (attribute === 'request.headers') reads.headers.add(names[0] ?? '');
+        reads.token ||= attribute.startsWith('request.auth.');
+        reads.sni ||= attribute === 'connection.sni';
+      }
+    }
+  }
+  yield;
+  for (const { rules } of sets.values()) rules.sort((a, b) => (a.id < b.id ? -1 : a.id > b.id ? 1 : 0));
+  return {
+    mesh,
+    custom: setOf('CUSTOM', false),
+    deny: setOf('DENY', false),
+    allow: setOf('ALLOW', false),
+    audit: setOf('AUDIT', false),
+    trialAllow: setOf('ALLOW', true),
+    trialDeny: setOf('DENY', true),
+    providers,
+    reads,
+  };
+}
+
+/** Judges a call as a sidecar of Istio does: CUSTOM before DENY before ALLOW; without an ALLOW policy all is allowed. */
+export function judgeAsIstio(rules: IstioRules, request: ProxyRequest, now: Date): IstioJudgement {
+  const facts = istioFacts(rules.mesh, request, now);
+  const first = ({ rules: some }: IstioRuleSet): IstioRule | undefined =>
+    some.find(({ holds }) => holds(facts));
+  const custom = rules.custom.rules.filter(({ holds }) => holds(facts));
+  const asked = [...custom].sort((a, b) => byCodeUnit(a.provider ?? '', b.provider ?? ''))[0] ?? null;
+  const answer = (allow: boolean, rule: IstioRule | undefined, because: IstioCause): IstioJudgement => ({
+    allow,
+    rule: rule ?? null,
+    shadow: {
+      allow: shadowOf(rules.trialAllow, first, 'allowed'),
+      deny: shadowOf(rules.trialDeny, first, 'denied'),
+    },
+    asked,
+    audited: rules.audit.rules.filter(({ holds }) => holds(facts)),
+    because,
+  });
+  // A proxy answers such a path with 400 before it asks anybody.
+  const isRefused = request.protocol === 'http' && request.path !== null && facts.path === null;
+  if (isRefused) return answer(false, undefined, 'path_refused');
+  if (rules.providers.size > 1 && custom.length > 0) return answer(false, custom[0], 'several_providers');
+  const denied = first(rules.deny);
+  if (denied !== undefined) return answer(false, denied, 'deny_rule');
+  if (!rules.allow.isThere) return answer(true, undefined, 'no_allow_policy');
+  const allowed = first(rules.allow);
+  return answer(allowed !== undefined, allowed, allowed === undefined ? 'no_allow_rule' : 'allow_rule');
+}
+
+/** Envoy keeps rules in the order of their names. */
+function byCodeUnit(a: string, b: string): number {
+  return a < b ? -1 : a > b ? 1 : 0;
+}
+
+function shadowOf(
+  set: IstioRuleSet,
+  first: (set: IstioRuleSet) => IstioRule | undefined,
+  whenMatched: 'allowed' | 'denied',
+): ShadowVerdict['allow'] {
+  if (!set.isThere) return null;
+  const other = whenMatched === 'allowed' ? 'denied' : 'allowed';
+  return first(set) === undefined ? other : whenMatched;
+}
+
+function compileRule(
+  mesh: IstioMesh,
+  policy: IstioPolicy,
+  { from, to, when }: IstioRuleText,
+  index: number,
+): IstioRule {
+  const { namespace, name, action, provider } = policy;
+  const scope = { mesh, namespace };
+  const hasHttp = [...from.flat(), ...to.flat(), ...when].some(({ attribute }) => isHttpOnly(attribute));
+  const compile = (conditions: readonly IstioCondition[]): readonly CompiledCondition[] =>
+    conditions.map((condition) => ({
+      test: compileCondition(condition, scope),
+      isHttp: isHttpOnly(condition.attribute),
+    }));
+  const compiled = { from: from.map(compile), to: to.map(compile), when: compile(when) };
+  return {
+    id: ruleId(policy, index),
+    name: `${namespace}/${name} rule[${index}]`,
+    provider,
+    holds: (facts) => {
+      const isTcp = facts.request.protocol === 'tcp';
+      // On a connection that is no HTTP an ALLOW rule about HTTP is dropped, and any other is widened by what it says of it.
+      if (isTcp && action === 'ALLOW' && hasHttp) return false;
+      const holds = ({ test, isHttp }: CompiledCondition): boolean => (isTcp && isHttp) || test(facts);
+      const anyHolds = (entries: readonly (readonly CompiledCondition[])[]): boolean =>
+        entries.length === 0 || entries.some((conditions) => conditions.every(holds));
+      return anyHolds(compiled.from) && anyHolds(compiled.to) && compiled.when.every(holds);
+    },
+  };
+}
+
+type CompiledCondition = { readonly test: IstioTest; readonly isHttp: boolean };

@@ -1,0 +1,95 @@
+import { randomBytes } from 'node:crypto';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import type { Actor } from '../../src/audit/event.ts';
+import type { PolicyMode } from '../../src/authz/policy-mode.ts';
+import { type Administration, createAdministration } from '../../src/identity/administration.ts';
+import { compileStoredMesh, createMeshHolder, type MeshHolder } from '../../src/identity/current-mesh.ts';
+import { policyModeOf } from '../../src/identity/policy-revision.ts';
+import { verifyRevision } from '../../src/identity/policy-signature.ts';
+import { TrustDomain } from '../../src/spiffe/id.ts';
+import { openStore, type Store } from '../../src/store/store.ts';
+import { manualClock } from '../harness/manual-clock.ts';
+import { makePolicySigner } from '../harness/policy-signer.ts';
+
+const trustDomain = TrustDomain.parse('mesh.test');
+const admin: Actor = { kind: 'uid', uid: 0, role: 'admin' };
+const signer = makePolicySigner();
+const clock = manualClock();
+
+let directory: string;
+let store: Store;
+let holder: MeshHolder;
+let mesh: Administration;
+
+beforeEach(async () => {
+  directory = mkdtempSync(join(tmpdir(), 'cs-mode-'));
+  store = await openStore({ dataDir: join(directory, 'data'), clock, randomBytes: (n) => randomBytes(n) });
+});
+afterEach(async () => {
+  await store.close();
+  rmSync(directory, { recursive: true, force: true });
+});
+
+/** Goes on in a mode, as after a start. */
+async function startIn(policyMode: PolicyMode): Promise<void> {
+  const settings = { trustDomain, rootNamespace: 'istio-system', ttlSeconds: 3_600, policyMode };
+  holder = createMeshHolder(compileStoredMesh(await store.loadMesh(), settings));
+  mesh = createAdministration({
+    ...{ holder, settings, signer, clock },
+    commit: store.commitMesh,
+    history: { revision: store.policyRevision, past: store.policyPast },
+    latestExpiry: store.latestExpiry,
+    latestExpiries: store.latestExpiries,
+  });
+  await mesh.adoptPolicies();
+}
+
+const put = (name: string, method: string) => {
+  const text = JSON.stringify({
+    apiVersion: 'security.istio.io/v1',
+    kind: 'AuthorizationPolicy',
+    metadata: { name, namespace: 'shop' },
+    spec: { rules: [{ to: [{ operation: { methods: [method] } }] }] },
+  });
+  return mesh.apply([{ file: 'p.yaml', text }], admin, { dryRun: false });
+};
+const back = () => mesh.activatePolicies('previous', admin, { message: '', dryRun: false });
+const active = () => mesh.current().policyRevision;
+const modes = () => [policyModeOf(mesh.current()), holder.current().snapshot.mode];
+
+test('another mode makes a revision of its own, and the way back leads past it', async () => {
+  await startIn('strict');
+  await put('a', 'GET');
+  await put('a', 'PUT');
+  const { id } = active()!;
+  await startIn('istio');
+  expect(active()).toMatchObject({ number: 3, parent: { number: 2, id } });
+  expect(modes()).toEqual(['istio', 'istio']);
+  expect((await store.policyRevision(3))?.message).toBe('policy mode istio');
+  await startIn('istio');
+  expect(active()?.number).toBe(3);
+  await put('b', 'GET');
+  expect(modes()).toEqual(['istio', 'istio']);
+  await back();
+  await back();
+  expect(mesh.current().policies.get('shop/a')?.source).toContain('GET');
+  expect(active()?.number).toBe(6);
+  expect(modes()).toEqual(['istio', 'istio']);
+  await startIn('strict');
+  expect(active()?.number).toBe(7);
+  expect(modes()).toEqual(['strict', 'strict']);
+});
+
+test('the mode is signed before there are any policies', async () => {
+  await startIn('strict');
+  expect(active()).toBeUndefined();
+  await startIn('istio');
+  expect(active()).toMatchObject({ number: 1, parent: null });
+  expect(verifyRevision(trustDomain, active()!)).toBe(true);
+  await startIn('strict');
+  expect(active()?.number).toBe(2);
+  expect(modes()).toEqual(['strict', 'strict']);
+});
