@@ -111,6 +111,10 @@ function portsOf(parts: AdminDoorParts): Omit<AdminPorts, 'access'> {
       if (answer === undefined) throw new Error('the question was left');
       return answer;
     },
+    policySet: () => ({
+      policies: holder.current().policies.values(),
+      rootNamespace: parts.config.rootNamespace,
+    }),
     isBanned: (source, destination) =>
       findStandingDenial(holder.current().bans, { id: source }, destination, parts.clock.now()) !== undefined,
     trustBundlePem: () => bundlePem(authority.bundle()),

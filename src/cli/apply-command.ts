@@ -1,10 +1,12 @@
 import { Command } from 'commander';
 import { MeshError, quote } from '../errors.ts';
 import type { ApplyResult } from '../identity/administration.ts';
+import { globalOptions } from './global-options.ts';
 import { examples } from './help.ts';
 import { messageOption } from './policy-revision-commands.ts';
+import { countWarnings } from './lint-command.ts';
 import { clientOf, print, readSources, type Session } from './session.ts';
-import { formatTable } from './text.ts';
+import { formatTable, printable } from './text.ts';
 
 type ApplyOptions = {
   readonly file: readonly string[];
@@ -57,7 +59,15 @@ function applyOptions(session: Session, command: Command, policiesOnly: boolean)
           fix: 'give files with entries and policies',
         });
       }
-      print(session, own, { ...result, dryRun }, () => formatResult(result, dryRun));
+      const warnings = result.changes.some(({ kind }) => kind === 'policy')
+        ? await countWarnings(session, own, files)
+        : 0;
+      print(session, own, { ...result, dryRun, warnings }, () => formatResult(result, dryRun));
+      if (warnings > 0 && globalOptions(own).output !== 'json') {
+        const those = warnings === 1 ? '1 warning' : `${warnings} warnings`;
+        const given = file.map((name) => ` -f ${name}`).join('');
+        session.say(`${those} about these policies: ${session.program} policy lint${printable(given)}\n`);
+      }
     });
 }
 

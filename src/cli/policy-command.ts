@@ -4,6 +4,7 @@ import type { PolicyView } from '../http/policy-routes.ts';
 import { listAll, pageOptions, type PageOptions } from './paging.ts';
 import { examples } from './help.ts';
 import { policyApplyCommand } from './apply-command.ts';
+import { policyLintCommand } from './lint-command.ts';
 import { policyOf } from './policy-diff.ts';
 import {
   messageOption,
@@ -20,6 +21,7 @@ export function policyCommand(session: Session): Command {
     .description('look at policies, write them, and go back to what they were')
     .addHelpText('after', examples('policy list', 'policy show shop/orders'));
   group.addCommand(policyApplyCommand(session));
+  group.addCommand(policyLintCommand(session));
   pageOptions(group.command('list').description('list policies'))
     .option('--revision <number>', 'as they were in a revision', parseRevision)
     .addHelpText('after', examples('policy list', 'policy list --revision 4', 'policy list -o json'))

@@ -11,6 +11,7 @@ import { addAuthzRoutes, type AuthzPorts } from './authz-routes.ts';
 import { addAuthzenRoutes, type AuthzenPorts } from './authzen-routes.ts';
 import { addAuthzenSearchRoutes } from './authzen-search-routes.ts';
 import { besideRequestId, echoRequestId, mediaTypeCode } from './authzen-transport.ts';
+import { addLintRoutes, type LintPorts } from './lint-routes.ts';
 import { addReachRoutes, type ReachPorts } from './reach-routes.ts';
 import { addBanRoutes, type BanPorts } from './ban-routes.ts';
 import { type AccessPorts, admit, type Door, hostsOf, sourceAddress } from './authenticate.ts';
@@ -45,6 +46,7 @@ export type AdminPorts = Omit<EntryPorts, 'isAdministrator'> &
   AuthzPorts &
   AuthzenPorts &
   Omit<ReachPorts, 'administration'> &
+  Pick<LintPorts, 'policySet'> &
   CaPorts &
   Omit<BanPorts, 'isAdministrator'> &
   Omit<RevisionPorts, 'isAdministrator'> &
@@ -172,6 +174,7 @@ export async function createAdminApp(ports: AdminPorts, door: Door): Promise<Fas
   addReachRoutes(app, ports, access.trustDomain);
   addAuthzenRoutes(app, ports, access.trustDomain, hostsOf(door));
   addAuthzenSearchRoutes(app, ports, access.trustDomain);
+  addLintRoutes(app, ports, access.trustDomain);
   addBanRoutes(app, { ...ports, isAdministrator }, access.trustDomain);
   addAuditRoutes(app, ports, (request, detail) => {
     const { actor } = callerOf(request);

@@ -7,6 +7,7 @@ import { policyModes } from '../authz/policy-mode.ts';
 import type { ErrorCode } from '../errors.ts';
 import type { ApplyResult } from '../identity/administration.ts';
 import { checkBody } from './authz-routes.ts';
+import { lintQuery, type LintView } from './lint-routes.ts';
 import { canReachBody, whoCanBody } from './reach-routes.ts';
 import { applyBody, entryBody, entryPatch, type EntryView } from './entry-routes.ts';
 import {
@@ -81,6 +82,26 @@ const ruleSchema = z.object({
       ),
     }),
   ),
+});
+const total = z.number().int().min(0);
+const lintSchema: z.ZodType<LintView> = z.object({
+  findings: z.array(
+    z.object({
+      code: z.string(),
+      severity: z.enum(['error', 'warning', 'note']),
+      policy: z.string(),
+      why: z.string(),
+      fix: z.string(),
+      place: z.string(),
+      at: excerptSchema.nullable(),
+    }),
+  ),
+  errors: total,
+  warnings: total,
+  notes: total,
+  omitted: total,
+  inventory: z.boolean(),
+  policies: total,
 });
 const shadowSchema = z.enum(['allowed', 'denied']).nullable();
 const changeSchema = z.object({
@@ -207,6 +228,7 @@ export const entryDocs = {
     WhoCan: whoCanSchema,
     CanReach: canReachSchema,
     Excerpt: excerptSchema,
+    PolicyLint: lintSchema,
     Explanation: explanationSchema,
   },
   routes: {
@@ -258,6 +280,13 @@ export const entryDocs = {
       answers: { 200: json(policyPageSchema) },
       codes: ['policy_revision_not_found'],
     },
+    'GET /v1/policy-lint': {
+      summary:
+        'what is worth a look in the policies in force; with notes also what Istio would read otherwise',
+      query: lintQuery,
+      answers: { 200: json(lintSchema) },
+      codes: [],
+    },
     'GET /v1/policies/:namespace/:name': {
       summary: 'one policy with its text, as it is in force or was in a revision',
       query: pastQuery,
@@ -275,13 +304,13 @@ export const entryDocs = {
         'who may make a call, of the registered identities and of anybody; what is left out may be anything',
       body: whoCanBody,
       answers: { 200: json(whoCanSchema) },
-      codes: ['query_invalid', ...spiffeIdCodes],
+      codes: ['query_invalid', 'policy_mode_inexact', ...spiffeIdCodes],
     },
     'POST /v1/authz/can-reach': {
       summary: 'where a caller may call, of the registered identities',
       body: canReachBody,
       answers: { 200: json(canReachSchema) },
-      codes: ['query_invalid', ...spiffeIdCodes],
+      codes: ['query_invalid', 'policy_mode_inexact', ...spiffeIdCodes],
     },
     'POST /v1/authz/check': {
       summary: 'what the policy would say of a call, and why; nothing is recorded',

@@ -38,6 +38,7 @@ const routes = {
   'GET /v1/policies': 'policies:read',
   'GET /v1/policies/:namespace/:name': 'policies:read',
   'DELETE /v1/policies/:namespace/:name': 'policies:write',
+  'GET /v1/policy-lint': 'policies:read',
   'GET /v1/policy-revisions': 'policies:read',
   'GET /v1/policy-revisions/:number': 'policies:read',
   'POST /v1/policy-revisions/:number/activate': 'policies:write',

@@ -193,6 +193,10 @@ export async function startHarness(
       return explainCall(snapshot, { ...call, authority: host }, clock.now(), standing);
     },
     survey: (question) => Promise.resolve(finish(question(holder.current().snapshot))),
+    policySet: () => ({
+      policies: holder.current().policies.values(),
+      rootNamespace: 'istio-system',
+    }),
     isBanned: (source, destination) =>
       findStandingDenial(holder.current().bans, { id: source }, destination, clock.now()) !== undefined,
     authzenNamespace: 'app',

@@ -77,6 +77,7 @@ test('every operation of a real server succeeds once, with an answer that is as 
   await call('GET', '/v1/entries?limit=1');
   await call('POST', '/v1/apply', { files: [{ file: 'p.yaml', text: policy }] });
   await call('GET', '/v1/policies');
+  await call('GET', '/v1/policy-lint?notes=true');
   await call('GET', '/v1/policies/shop/web');
   const other = policy.replace('"GET"', '"POST"');
   await call('POST', '/v1/apply', { files: [{ file: 'p.yaml', text: other }], message: 'post instead' });

@@ -1,0 +1,92 @@
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { createScope } from '../harness/scope.ts';
+import { makeTempDir } from '../harness/temp.ts';
+import { openCli } from './run-cli.ts';
+
+const scope = createScope();
+afterAll(() => scope.close());
+const dir = makeTempDir(scope);
+const run = openCli(scope, { cwd: dir });
+
+const policy = (spec: string, name = 'p') => `apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: { name: ${name}, namespace: shop }
+spec:
+  ${spec}
+`;
+const files = {
+  clean: policy('rules: [{ from: [{ source: { namespaces: [shop] } }] }]'),
+  warned: policy('rules: [{ to: [{ operation: { notMethods: [DELETE] } }] }]'),
+  refused: policy('rules: [{ to: [{ operation: { paths: ["/a*b"] } }] }]'),
+  nothing: '',
+};
+
+beforeAll(async () => {
+  for (const [name, text] of Object.entries(files)) await writeFile(join(dir, `${name}.yaml`), text);
+});
+
+test.each<[string, readonly string[], number, string]>([
+  ['clean', [], 0, '1 policy: 0 errors, 0 warnings, 2 notes about Istio (--istio shows them)'],
+  ['clean', ['--fail-on', 'warning'], 0, '0 warnings'],
+  ['clean', ['--istio'], 0, 'note[istio_namespace_foreign]: read otherwise by Istio'],
+  ['warned', [], 0, 'warning[allow_not_methods]'],
+  [
+    'warned',
+    [],
+    0,
+    ' --> warned.yaml:5:45\n 5 |   rules: [{ to: [{ operation: { notMethods: [DELETE] } }] }]\n',
+  ],
+  ['warned', [], 0, 'docs: docs/policy-lint.md#allow_not_methods'],
+  ['warned', ['--fail-on', 'warning'], 1, '1 warning,'],
+  ['refused', [], 1, 'error[istio_refused]: spec.rules[0].to[0].operation.paths[0] is "/a*b"'],
+  ['refused', [], 1, 'docs: docs/policy.md#strict-mode'],
+  ['nothing', [], 0, '0 policies: 0 errors, 0 warnings'],
+])('policy lint of %s with %j exits %d and says %j', async (name, more, code, said) => {
+  const outcome = await run(['policy', 'lint', '-f', `${name}.yaml`, ...more]);
+  expect(outcome.out).toContain(said);
+  expect([outcome.code, outcome.err]).toEqual([code, '']);
+});
+
+test.each<[readonly string[], number, string]>([
+  [['-f', 'absent.yaml'], 2, 'file_missing'],
+  [['-f', 'clean.yaml', '--limit', '0'], 64, 'usage'],
+  [['-f', 'clean.yaml', '--fail-on', 'note'], 64, 'usage'],
+  [['-f', 'clean.yaml', 'clean.yaml'], 64, 'usage'],
+])('policy lint %j is refused', async (more, code, error) => {
+  const outcome = await run(['policy', 'lint', ...more]);
+  expect(outcome.code).toBe(code);
+  expect(outcome.err).toContain(error);
+});
+
+test('findings as JSON have their codes and documents', async () => {
+  const { out } = await run(['policy', 'lint', '-f', 'warned.yaml', '-o', 'json']);
+  expect(JSON.parse(out)).toMatchObject({
+    findings: [
+      { code: 'allow_not_methods', severity: 'warning', docs: 'docs/policy-lint.md#allow_not_methods' },
+    ],
+    errors: 0,
+    warnings: 1,
+    omitted: 0,
+    inventory: false,
+    policies: 1,
+  });
+});
+
+const call = ['--from', 'none', '--to', 'spiffe://a.test/ns/pay/sa/db', '-f', 'warned.yaml'];
+test.each<[readonly string[], number, string]>([
+  [[], 1, 'unauthenticated'],
+  [['--mode', 'strict'], 1, 'unauthenticated'],
+  // Another namespace: no policy applies.
+  [['--mode', 'istio'], 0, 'allow_by_default · mesh revision 1 · Istio mode'],
+])('authz check of a stranger with %j exits %d: %s', async (more, code, said) => {
+  const outcome = await run(['authz', 'check', ...call, ...more]);
+  expect(outcome.out).toContain(said);
+  expect(outcome.code).toBe(code);
+});
+
+test('a server decides in its own mode', async () => {
+  const outcome = await run(['authz', 'check', ...call.slice(0, 4), '--mode', 'istio']);
+  expect([outcome.code, outcome.err.includes('--mode goes with --file')]).toEqual([64, true]);
+});
