@@ -90,6 +90,13 @@ export const differences: readonly Difference[] = [
     find: (policy) => where(policy, ({ attribute }) => attribute === 'request.headers'),
   },
   {
+    code: 'istio_header_alias',
+    about: '`x_role` or `x.role` beside `x-role`',
+    istio: 'another header',
+    strict: 'cannot be told: ALLOW does not match, all others do',
+    find: (policy) => where(policy, ({ attribute }) => attribute === 'request.headers'),
+  },
+  {
     code: 'istio_service_account',
     about: '`serviceAccounts` and a foreign trust domain',
     istio: 'matches',

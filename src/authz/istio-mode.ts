@@ -130,7 +130,7 @@ function whatIsUntold({ reads }: IstioRules, call: RawCall): string | undefined 
   if (call.protocol === 'http') {
     for (const name of reads.headers) {
       if (headerLines?.(name) === undefined) {
-        return `the header ${name}, whose lines are not told (encode_raw_headers is off)`;
+        return `the header ${name}, whose lines are joined (encode_raw_headers is off) or beside one that is read as it`;
       }
     }
     const tokens = metadata?.get(jwtFilter)?.size ?? 0;

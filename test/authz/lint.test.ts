@@ -94,6 +94,7 @@ const rows: readonly [string, string | readonly string[], string | readonly stri
     when('request.headers[x]', 'values: ["a*"]'),
   ],
   ['istio_header_bytes', when('request.headers[x]', 'values: [a]'), to('methods: [GET]')],
+  ['istio_header_alias', when('request.headers[x]', 'notValues: [a]'), to('methods: [GET]')],
   ['istio_service_account', from('serviceAccounts: [a/b]'), from('namespaces: [a]')],
   ['istio_several_providers', [custom('a'), custom('b')], [custom('a'), custom('a')]],
   ['istio_custom', custom('a'), rule('{}')],

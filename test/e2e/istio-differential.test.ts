@@ -5,6 +5,16 @@ import { join } from 'node:path';
 import fc from 'fast-check';
 import { afterAll, expect, test } from 'vitest';
 import type { EvalAnswer } from '../../src/cli/authz-eval.ts';
+import { untold } from '../../src/authz/context.ts';
+import { verdictOf } from '../../src/authz/istio.ts';
+import { proxyRequestOf } from '../../src/authz/istio-mode.ts';
+import type { ProxyRequest } from '../../src/authz/istio-request.ts';
+import { compileIstio, istioPolicyOf, type IstioRules, judgeAsIstio } from '../../src/authz/istio-rules.ts';
+import { normalizedPath } from '../../src/authz/normalized-path.ts';
+import { parsePolicy } from '../../src/authz/parse.ts';
+import { MeshError } from '../../src/errors.ts';
+import { SpiffeId } from '../../src/spiffe/id.ts';
+import { documentOfJson } from '../../src/yaml-json.ts';
 import { collect } from '../authz/istio-cases.ts';
 import { encodeRbac, type RawPolicy } from '../authz/istio-rbac.ts';
 import { callers, calls, type GeneratedCall, policies } from '../authz/istio-world.ts';
@@ -77,9 +87,53 @@ test('an Envoy with Istio’s encoding and our evaluator answer every generated 
     `seed ${seed}: ${seen.length} calls of ${sets} sets of policies: ${count(200)} allowed, ${count(403)} denied, ${count(400)} refused`,
   );
   expect(differences.slice(0, 3)).toEqual([]);
+  // What a door goes by in Istio mode: the policies as strict mode has read them, and the path as Envoy forwards it.
+  const live = worlds.map((world) => readStrictly(world));
+  const others = lines.flatMap((line, index) => {
+    const [rules, envoySays] = [live[line.set], seen[index]];
+    if (rules === undefined || envoySays === undefined || envoySays.status === 400) return [];
+    const weDecide = verdictOf(judgeAsIstio(rules, forwarded(line), new Date(0)));
+    return agree(envoySays, { ...weDecide, id: null, error: null })
+      ? []
+      : [{ ...line, policies: worlds[line.set], envoySays, weDecide }];
+  });
+  expect(others.slice(0, 3)).toEqual([]);
+  expect(live.filter((rules) => rules !== undefined).length).toBeGreaterThan(sets / 10);
   expect(count(200)).toBeGreaterThan(seen.length / 20);
   expect(count(403)).toBeGreaterThan(seen.length / 20);
 }, 180_000);
+
+/** The rules of policies that strict mode takes, all of them; undefined when it refuses one. */
+function readStrictly(world: readonly RawPolicy[]): IstioRules | undefined {
+  try {
+    const read = world.map((one) => parsePolicy(documentOfJson(one, { file: 'p', line: 1 })));
+    const mesh = { trustDomains, rootNamespace: 'istio-system', pathNormalization: 'NONE' } as const;
+    return compileIstio(mesh, read.map(istioPolicyOf));
+  } catch (error) {
+    if (error instanceof MeshError) return undefined;
+    throw error;
+  }
+}
+
+/** The call as ext_authz tells of it: INVARIANT: with the path that the proxy has normalized. */
+function forwarded({ call, mode, port }: { call: GeneratedCall; mode: number; port: number }): ProxyRequest {
+  const source = SpiffeId.parse('spiffe://td1/x');
+  const made = proxyRequestOf(
+    {
+      ...{ protocol: 'http', source, destination: source, method: call.method, authority: call.host, port },
+      path: `${normalizedPath(call.path, modes[mode] ?? 'NONE')}?q=1`,
+      context: {
+        ...untold,
+        ...{ sourceIp: call.sourceIp, remoteIp: call.sourceIp, destinationIp: '127.0.0.1' },
+        sni: call.sni ?? '',
+        headerLines: (name) =>
+          call.headers.filter(([each]) => each.toLowerCase() === name).map(([, value]) => value),
+      },
+    },
+    new Set(['x-h']),
+  );
+  return { ...made, peerNames: (callers[call.caller] ?? []).map((name) => name.slice(4)) };
+}
 
 type Seen = { readonly status: number; readonly detail: string };
 
