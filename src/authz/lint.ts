@@ -188,7 +188,7 @@ function* lintWorkloads(
     add({ rule: note, policy: null, spot: null });
   }
   for (const { first, ids } of denied.values()) {
-    const why = `no ALLOW policy applies to ${nameSome(ids)}: every call there is denied`;
+    const why = `no ALLOW policy applies to ${nameSome(ids)}: in strict mode every call there is denied`;
     const rule = { code: 'only_deny', severity: 'warning', why, fix: 'write an ALLOW policy' } as const;
     add({ rule, policy: first, spot: whole(first) });
   }

@@ -23,7 +23,7 @@ export function judgePolicyMode(mode: PolicyMode): CheckResult {
     'policy_mode',
     'calls that no policy allows are denied',
     'policies are read in Istio mode: a call that no ALLOW policy is about is allowed, with or without a certificate',
-    'run countersign policy lint to see what strict mode would change, then set policyMode: strict',
+    'run countersign policy lint --istio to see what strict mode would change, then set policyMode: strict',
   );
 }
 
