@@ -51,6 +51,16 @@ export function compileCondition(condition: IstioCondition, scope: IstioScope): 
     !notValues.some((matches) => matches(facts));
 }
 
+/** The whole names of callers one of which a condition demands; undefined when it may match others too. */
+export function demandedNames(
+  { attribute, values }: IstioCondition,
+  mesh: IstioMesh,
+): readonly string[] | undefined {
+  if (attribute !== 'source.principal' || values.length === 0) return undefined;
+  const expanded = expandAliases(attribute, values, mesh);
+  return expanded.some((value) => value.includes('*')) ? undefined : expanded.map((value) => scheme + value);
+}
+
 type Matcher = (value: string, names: readonly string[], scope: IstioScope) => IstioTest;
 
 function ofName(matches: (name: string) => boolean): IstioTest {

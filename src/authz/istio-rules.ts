@@ -1,6 +1,7 @@
 import { isHttpOnly, type PolicyDocument, ruleId } from './document.ts';
 import {
   compileCondition,
+  demandedNames,
   type IstioCondition,
   type IstioFacts,
   istioFacts,
@@ -29,6 +30,8 @@ export type IstioRule = {
   /** `namespace/name rule[0]`, as decisions name it. */
   readonly name: string;
   readonly provider: string | null;
+  /** The names of callers that it can hold for; undefined for any. */
+  readonly callers: readonly string[] | undefined;
   readonly holds: (facts: IstioFacts) => boolean;
 };
 
@@ -51,7 +54,9 @@ export type IstioRules = {
 export type IstioRuleSet = {
   /** Whether there is any policy: one without rules matches nothing, and still is one. */
   readonly isThere: boolean;
-  readonly rules: readonly IstioRule[];
+  /** Rules that hold for callers of certain names alone, by each of these names; and all others. */
+  readonly byCaller: ReadonlyMap<string, readonly IstioRule[]>;
+  readonly others: readonly IstioRule[];
 };
 
 /** What is made of a call. */
@@ -99,22 +104,18 @@ export function compileIstio(mesh: IstioMesh, policies: readonly IstioPolicy[]):
 
 /** The same in small steps. */
 export function* compileIstioInSteps(mesh: IstioMesh, policies: readonly IstioPolicy[]): Steps<IstioRules> {
-  const sets = new Map<string, { isThere: boolean; rules: IstioRule[] }>();
-  const setOf = (action: PolicyDocument['action'], dryRun: boolean) => {
-    const key = `${action} ${dryRun}`;
-    const known = sets.get(key) ?? { isThere: false, rules: [] };
-    sets.set(key, known);
-    return known;
-  };
+  const sets = new Map<string, IstioRule[]>();
+  const keyOf = (action: PolicyDocument['action'], dryRun: boolean): string => `${action} ${dryRun}`;
   const reads = { headers: new Set<string>(), token: false, sni: false };
   const providers = new Set<string | null>();
   for (const [i, policy] of policies.entries()) {
     if (i % rulesInStep === 0) yield;
-    const set = setOf(policy.action, policy.dryRun);
-    set.isThere = true;
+    const key = keyOf(policy.action, policy.dryRun);
+    const set = sets.get(key) ?? [];
+    sets.set(key, set);
     if (policy.action === 'CUSTOM' && !policy.dryRun) providers.add(policy.provider);
     for (const [index, rule] of policy.rules.entries()) {
-      set.rules.push(compileRule(mesh, policy, rule, index));
+      set.push(compileRule(mesh, policy, rule, index));
       for (const { attribute, names } of [...rule.from.flat(), ...rule.to.flat(), ...rule.when]) {
         if (attribute === 'request.headers') reads.headers.add(names[0] ?? '');
         reads.token ||= attribute.startsWith('request.auth.');
@@ -123,7 +124,8 @@ export function* compileIstioInSteps(mesh: IstioMesh, policies: readonly IstioPo
     }
   }
   yield;
-  for (const { rules } of sets.values()) rules.sort((a, b) => (a.id < b.id ? -1 : a.id > b.id ? 1 : 0));
+  const setOf = (action: PolicyDocument['action'], dryRun: boolean): IstioRuleSet =>
+    fileRules(sets.get(keyOf(action, dryRun)));
   return {
     mesh,
     custom: setOf('CUSTOM', false),
@@ -140,9 +142,8 @@ export function* compileIstioInSteps(mesh: IstioMesh, policies: readonly IstioPo
 /** Judges a call as a sidecar of Istio does: CUSTOM before DENY before ALLOW; without an ALLOW policy all is allowed. */
 export function judgeAsIstio(rules: IstioRules, request: ProxyRequest, now: Date): IstioJudgement {
   const facts = istioFacts(rules.mesh, request, now);
-  const first = ({ rules: some }: IstioRuleSet): IstioRule | undefined =>
-    some.find(({ holds }) => holds(facts));
-  const custom = rules.custom.rules.filter(({ holds }) => holds(facts));
+  const first = (set: IstioRuleSet): IstioRule | undefined => firstMatch(set, facts);
+  const custom = allMatches(rules.custom, facts);
   const asked = [...custom].sort((a, b) => byCodeUnit(a.provider ?? '', b.provider ?? ''))[0] ?? null;
   const answer = (allow: boolean, rule: IstioRule | undefined, because: IstioCause): IstioJudgement => ({
     allow,
@@ -152,7 +153,7 @@ export function judgeAsIstio(rules: IstioRules, request: ProxyRequest, now: Date
       deny: shadowOf(rules.trialDeny, first, 'denied'),
     },
     asked,
-    audited: rules.audit.rules.filter(({ holds }) => holds(facts)),
+    audited: allMatches(rules.audit, facts),
     because,
   });
   // A proxy answers such a path with 400 before it asks anybody.
@@ -164,6 +165,60 @@ export function judgeAsIstio(rules: IstioRules, request: ProxyRequest, now: Date
   if (!rules.allow.isThere) return answer(true, undefined, 'no_allow_policy');
   const allowed = first(rules.allow);
   return answer(allowed !== undefined, allowed, allowed === undefined ? 'no_allow_rule' : 'allow_rule');
+}
+
+function fileRules(rules: readonly IstioRule[] | undefined): IstioRuleSet {
+  const sorted = [...(rules ?? [])].sort((a, b) => byCodeUnit(a.id, b.id));
+  const byCaller = new Map<string, IstioRule[]>();
+  for (const rule of sorted) {
+    for (const name of new Set(rule.callers)) {
+      const filed = byCaller.get(name);
+      if (filed === undefined) byCaller.set(name, [rule]);
+      else filed.push(rule);
+    }
+  }
+  return {
+    isThere: rules !== undefined,
+    byCaller,
+    others: sorted.filter(({ callers }) => callers === undefined),
+  };
+}
+
+/** The lists that a matching rule can be in, each in the order of names. */
+function listsFor(
+  { byCaller, others }: IstioRuleSet,
+  { request }: IstioFacts,
+): readonly (readonly IstioRule[])[] {
+  return [...request.peerNames.flatMap((name) => [byCaller.get(name) ?? []]), others];
+}
+
+function firstMatch(set: IstioRuleSet, facts: IstioFacts): IstioRule | undefined {
+  let found: IstioRule | undefined;
+  for (const list of listsFor(set, facts)) {
+    const one = list.find(({ holds }) => holds(facts));
+    if (one !== undefined && (found === undefined || one.id < found.id)) found = one;
+  }
+  return found;
+}
+
+function allMatches(set: IstioRuleSet, facts: IstioFacts): readonly IstioRule[] {
+  const found = listsFor(set, facts).flatMap((list) => list.filter(({ holds }) => holds(facts)));
+  return [...new Set(found)].sort((a, b) => byCodeUnit(a.id, b.id));
+}
+
+/** Every way into the rule demands one of these names, or the whole of it does. */
+function callersOf({ from, when }: IstioRuleText, mesh: IstioMesh): readonly string[] | undefined {
+  const demanded = (conditions: readonly IstioCondition[]): readonly string[] | undefined => {
+    for (const condition of conditions) {
+      const names = demandedNames(condition, mesh);
+      if (names !== undefined) return names;
+    }
+    return undefined;
+  };
+  const ofAll = demanded(when);
+  if (ofAll !== undefined || from.length === 0) return ofAll;
+  const names = from.map(demanded);
+  return names.some((some) => some === undefined) ? undefined : names.flatMap((some) => some ?? []);
 }
 
 /** Envoy keeps rules in the order of their names. */
@@ -181,12 +236,8 @@ function shadowOf(
   return first(set) === undefined ? other : whenMatched;
 }
 
-function compileRule(
-  mesh: IstioMesh,
-  policy: IstioPolicy,
-  { from, to, when }: IstioRuleText,
-  index: number,
-): IstioRule {
+function compileRule(mesh: IstioMesh, policy: IstioPolicy, text: IstioRuleText, index: number): IstioRule {
+  const { from, to, when } = text;
   const { namespace, name, action, provider } = policy;
   const scope = { mesh, namespace };
   const hasHttp = [...from.flat(), ...to.flat(), ...when].some(({ attribute }) => isHttpOnly(attribute));
@@ -200,6 +251,7 @@ function compileRule(
     id: ruleId(policy, index),
     name: `${namespace}/${name} rule[${index}]`,
     provider,
+    callers: callersOf(text, mesh),
     holds: (facts) => {
       const isTcp = facts.request.protocol === 'tcp';
       // On a connection that is no HTTP an ALLOW rule about HTTP is dropped, and any other is widened by what it says of it.

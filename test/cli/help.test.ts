@@ -79,6 +79,7 @@ test('the tree holds the commands that docs/cli.md promises', () => {
     'policy apply',
     'policy delete',
     'policy diff',
+    'policy lint',
     'policy list',
     'policy log',
     'policy renumber',
