@@ -106,7 +106,7 @@ function portsOf(parts: AdminDoorParts): Omit<AdminPorts, 'access'> {
       return explainCall(snapshot, { ...call, authority: host }, now, standing);
     },
     survey: async (question) => {
-      const answer = await inBreaths(question(holder.current().snapshot), parts.breathe);
+      const answer = await inBreaths(question(holder.current().snapshot, parts.clock.now()), parts.breathe);
       // It is only left undone by those who say so.
       if (answer === undefined) throw new Error('the question was left');
       return answer;

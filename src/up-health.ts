@@ -18,6 +18,8 @@ export type HealthFacts = {
   readonly freeBytes: number | null;
   /** Decisions that wait for the log, and how many were lost and not yet recorded as lost. */
   readonly decisions: { readonly queued: number; readonly lost: number };
+  /** Policies that end within a week, and those that have ended. */
+  readonly policies: { readonly ending: number; readonly ended: number };
   readonly process: ProcessState;
   readonly now: Date;
 };
@@ -52,7 +54,7 @@ export function watchHealth(parts: {
 
 /** What is wrong, the causes first. */
 export function judgeHealth(facts: HealthFacts): readonly Condition[] {
-  const { store, outlook, doubt, freeBytes, decisions, process } = facts;
+  const { store, outlook, doubt, freeBytes, decisions, policies, process } = facts;
   return [
     ...(store.ok
       ? []
@@ -114,6 +116,15 @@ export function judgeHealth(facts: HealthFacts): readonly Condition[] {
             'decisions_lost',
             `${decisions.lost} decisions were lost and are not in the log`,
             'see countersign audit list --type loss, and why the log is behind',
+          ),
+        ]),
+    ...(policies.ending + policies.ended === 0
+      ? []
+      : [
+          warning(
+            'policies_ending',
+            `policies that end within a week: ${policies.ending}; that have ended: ${policies.ended}`,
+            'see countersign policy list, then write another end, or delete them',
           ),
         ]),
     ...(process.loopDelaySeconds < slowLoopSeconds

@@ -36,6 +36,7 @@ import { createInstruments } from './up-metrics.ts';
 import { openMetricsDoor } from './up-metrics-door.ts';
 import { keepOwnCertificate, ownEntryIds } from './up-own-certificate.ts';
 import { sourceReport, workloadOutlooks } from './up-outlook.ts';
+import { countEnding } from './identity/policy-terms.ts';
 import { checkPolicyRevision, keepPolicyRevisions, openPolicyKey } from './up-policy-revisions.ts';
 import { sayPolicyMode } from './up-policy-mode.ts';
 import { openRotation } from './up-rotation.ts';
@@ -308,6 +309,7 @@ async function open(
       issuer: signerOf(authority.state()) ?? null,
       doubt: rotation.doubt(),
       decisions: decisions.depth(),
+      policies: countEnding(holder.current().policies, clock.now()),
     }),
     clock,
   });

@@ -12,7 +12,7 @@ import {
 import type { NodeView } from '../src/identity/view.ts';
 import { TrustDomain } from '../src/spiffe/id.ts';
 import { maxDocumentBytes } from '../src/yaml.ts';
-import { call, policyText } from './authz/mesh.ts';
+import { call, noon, policyText } from './authz/mesh.ts';
 import { makePolicySigner } from './harness/policy-signer.ts';
 
 const trustDomain = TrustDomain.parse('example.org');
@@ -57,7 +57,7 @@ beforeEach(async () => {
 const verdicts = () =>
   ['GET', 'PUT'].map((method) => {
     const snapshot = agent.holder()?.current().snapshot;
-    return snapshot === undefined ? 'none' : decide(snapshot, call({ method })).verdict;
+    return snapshot === undefined ? 'none' : decide(snapshot, call({ method }), noon).verdict;
   });
 
 describe('a view that an agent cannot take', () => {

@@ -16,6 +16,7 @@ import { makePolicySigner, noHistory } from '../../test/harness/policy-signer.ts
 import type { ReportRow } from '../report.ts';
 import { type Workload, workloads } from './workloads.ts';
 
+const moment = new Date();
 const trustDomain = TrustDomain.parse('example.org');
 const destination = SpiffeId.parse('spiffe://example.org/ns/pay/sa/ledger');
 const batch = 50;
@@ -41,8 +42,8 @@ export function measureDecisions(): Measured {
       const parsed = usedHeap();
       const snapshot = compileSnapshot(input);
       const started = performance.now();
-      decide(snapshot, request(workload, 0, size, 'hit'));
-      decide(snapshot, request(workload, 0, size, 'miss'));
+      decide(snapshot, request(workload, 0, size, 'hit'), moment);
+      decide(snapshot, request(workload, 0, size, 'miss'), moment);
       const compileMs = performance.now() - started;
       const indexed = usedHeap();
       note(`${of}: first decision`, key('first_decision_ms'), compileMs, 'ms');
@@ -53,11 +54,11 @@ export function measureDecisions(): Measured {
         const requests = Array.from({ length: batch }, (_, i) => request(workload, i * 7_919, size, kind));
         // The naive evaluator takes tens of milliseconds for one.
         for (const one of requests.slice(0, 5)) agree(input, snapshot, one, kind);
-        const { p50, p99 } = time(requests, (one) => decide(snapshot, one), 400);
+        const { p50, p99 } = time(requests, (one) => decide(snapshot, one, moment), 400);
         note(`${of}: ${kind} p50`, key(`${kind}_p50_us`), p50, 'us');
         note(`${of}: ${kind} p99`, key(`${kind}_p99_us`), p99, 'us');
         if (workload !== workloads[0]) continue;
-        const naive = time(requests.slice(0, 5), (one) => decideNaively(input, one), 300).p50;
+        const naive = time(requests.slice(0, 5), (one) => decideNaively(input, one, moment), 300).p50;
         note(`${of}: ${kind} p50, naive evaluator`, key(`${kind}_naive_p50_us`), naive, 'us');
       }
     }
@@ -109,7 +110,7 @@ async function measureEdits(size: number, rows: ReportRow[], metrics: Record<str
     breathe: createBreathe(3),
   });
   const calls = [request(workload, 0, size, 'hit'), request(workload, 0, size, 'miss')];
-  const decideAll = (): void => calls.forEach((one) => decide(holder.current().snapshot, one));
+  const decideAll = (): void => calls.forEach((one) => decide(holder.current().snapshot, one, moment));
   decideAll();
   const gaps: number[] = [];
   let [running, editing] = [true, false];
@@ -215,8 +216,8 @@ function agree(
   one: AuthzRequest,
   kind: Kind,
 ): void {
-  const fast = decide(snapshot, one);
-  const slow = decideNaively(input, one);
+  const fast = decide(snapshot, one, moment);
+  const slow = decideNaively(input, one, moment);
   if (fast.reason !== slow.reason || fast.rule !== slow.rule)
     throw new Error('the index and the naive evaluator differ');
   if ((fast.verdict === 'allow') !== (kind === 'hit')) throw new Error(`a ${kind} is ${fast.why}`);

@@ -6,11 +6,11 @@ import type { Snapshot } from './snapshot.ts';
 import { rulesInStep, type Steps } from './steps.ts';
 
 /** Whether `decide` allows a call, and nothing of why: for those who ask about thousands of calls to one destination. */
-export function allows(snapshot: Snapshot, request: AuthzRequest): boolean {
+export function allows(snapshot: Snapshot, request: AuthzRequest, now: Date): boolean {
   if (request.source === null) return false;
   const applied = snapshot.appliedTo(request.destination);
   if (!applied.isGoverned) return false;
-  const facts = new Facts(request, snapshot.trustDomain);
+  const facts = new Facts(request, snapshot.trustDomain, now);
   const has = (finder: RuleFinder): boolean => finder.find(facts, undefined) !== undefined;
   if (!snapshot.providersAnswer && has(applied.custom)) return false;
   return !has(applied.deny) && has(applied.allow);
@@ -23,13 +23,14 @@ export function allows(snapshot: Snapshot, request: AuthzRequest): boolean {
 export function* allowsUnkept(
   snapshot: Snapshot,
   request: AuthzRequest,
+  now: Date,
 ): Steps<{ readonly allowed: boolean; readonly work: number }> {
   const applied = yield* snapshot.rulesFor(request.destination);
   const { allowRules, denyRules, isGoverned } = applied;
   const customRules = snapshot.providersAnswer ? [] : applied.customRules;
   const work = 1 + allowRules.length + denyRules.length + customRules.length;
   if (request.source === null || !isGoverned) return { allowed: false, work };
-  const facts = new Facts(request, snapshot.trustDomain);
+  const facts = new Facts(request, snapshot.trustDomain, now);
   const isBarred = (yield* anyHolds(customRules, facts)) || (yield* anyHolds(denyRules, facts));
   return { allowed: !isBarred && (yield* anyHolds(allowRules, facts)), work };
 }

@@ -9,15 +9,17 @@ import { whyUnjudged } from './words.ts';
 /**
  * Judges a canonical request. CUSTOM before DENY before ALLOW; what no ALLOW rule matches is denied, and so is a caller
  * without a certificate. Total: it never throws, and a failure of ours is a denial with `engine_failed`.
+ * @param now the moment by which policies that hold for a time are judged
  * @param onFailure told the error behind `engine_failed`; what it throws is dropped
  */
 export function decide(
   snapshot: Snapshot,
   request: AuthzRequest,
+  now: Date,
   onFailure?: (error: unknown) => void,
 ): Decision {
   try {
-    return judge(snapshot, request);
+    return judge(snapshot, request, now);
   } catch (error) {
     try {
       onFailure?.(error);
@@ -37,13 +39,13 @@ export function denyDecision(
   return { ...nothing, verdict: 'deny', reason, why, revision };
 }
 
-function judge(snapshot: Snapshot, request: AuthzRequest): Decision {
+function judge(snapshot: Snapshot, request: AuthzRequest, now: Date): Decision {
   const { revision } = snapshot;
   if (request.source === null) {
     return denyDecision('unauthenticated', 'the caller presented no certificate', revision);
   }
   const applied = snapshot.appliedTo(request.destination);
-  const facts = new Facts(request, snapshot.trustDomain);
+  const facts = new Facts(request, snapshot.trustDomain, now);
   const decision = applied.isGoverned
     ? judgeByRules(snapshot, applied, facts)
     : denyDecision('no_policy', 'no policy applies to the destination', revision);

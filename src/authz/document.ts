@@ -21,8 +21,11 @@ export const attributes = [
   'destination.port',
   'connection.sni',
   'filter.metadata',
+  'time',
 ] as const;
 export type Attribute = (typeof attributes)[number];
+/** Those that a condition of the language can read. */
+export type WrittenAttribute = Exclude<Attribute, 'time'>;
 
 /** Whether an attribute exists in HTTP only. */
 export function isHttpOnly(attribute: Attribute): boolean {
@@ -34,7 +37,7 @@ export function isHttpOnly(attribute: Attribute): boolean {
  * `notValues` does. At least one value in one of the two.
  */
 export type Condition = {
-  readonly attribute: Attribute;
+  readonly attribute: WrittenAttribute;
   /** What stands in brackets: the header; the way to a claim; the filter and its key. Empty for all others. */
   readonly names: readonly string[];
   readonly values: readonly string[];

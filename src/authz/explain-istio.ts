@@ -21,7 +21,7 @@ export function explainLikeIstio(
   const mesh = sets[0]?.mesh;
   const headers = new Set(sets.flatMap(({ reads }) => [...reads.headers]));
   const proxied = proxyRequestOf(call, headers);
-  return explainDecision(snapshot, request, decision, {
+  return explainDecision(snapshot, request, decision, now, {
     policies: snapshot.istio.policiesFor(call.destination),
     holds: (predicate, { namespace }) =>
       mesh !== undefined &&

@@ -119,18 +119,19 @@ export type Reading = {
 };
 
 /**
- * Explains a decision that `decide` made of this request under this snapshot.
+ * Explains a decision that `decide` made of this request under this snapshot, at that moment.
  * @param reading how policies were read when not strictly
  */
 export function explainDecision(
   snapshot: Snapshot,
   request: AuthzRequest,
   decision: Decision,
+  now: Date,
   reading?: Reading,
 ): Explanation {
   const { verdict, reason, rule, why, revision, custom, audited, shadow, mode = 'strict' } = decision;
   const applied = reading === undefined ? snapshot.appliedTo(request.destination) : null;
-  const facts = new Facts(request, snapshot.trustDomain);
+  const facts = new Facts(request, snapshot.trustDomain, now);
   const { policies, holds } = reading ?? {
     policies: applied?.policies ?? [],
     holds: (predicate, { action }) => compilePredicate(predicate, action)(facts),
@@ -168,7 +169,9 @@ export function explainDecision(
             at: cutExcerpt(miss.compiled.policy, miss.missed.place, miss.missed.length),
           },
     remedy:
-      applied !== null && deniedByPolicy.has(reason) ? describeRemedy(findRemedy(snapshot, request)) : null,
+      applied !== null && deniedByPolicy.has(reason)
+        ? describeRemedy(findRemedy(snapshot, request, now))
+        : null,
   };
 }
 

@@ -21,17 +21,20 @@ export class Facts {
   readonly method: string | undefined;
   readonly path: string | undefined;
   readonly protocol: 'http' | 'tcp';
+  /** When the call is judged. */
+  readonly nowMs: number;
   readonly #request: AuthzRequest;
   readonly #trustDomain: TrustDomain;
   #names: ReturnType<typeof kubernetesNames> | null = null;
   /** Thousands of rules may ask for the same: what takes time is worked out once. */
   #known: Map<string, unknown> | undefined;
 
-  constructor(request: AuthzRequest, trustDomain: TrustDomain) {
+  constructor(request: AuthzRequest, trustDomain: TrustDomain, now: Date) {
     const http = request.protocol === 'http';
     this.#request = request;
     this.#trustDomain = trustDomain;
     this.protocol = request.protocol;
+    this.nowMs = now.getTime();
     this.principal = request.source?.text.slice(schemeLength);
     this.host = http && request.host !== '' ? request.host : undefined;
     this.hostPort = request.hostPort;

@@ -57,6 +57,8 @@ export function filingsOf(predicate: Predicate): readonly Filing[] {
         facetOf(predicate),
         predicate.matches.map(({ match }) => match),
       );
+    case 'time':
+      return [];
     default:
       return predicate satisfies never;
   }

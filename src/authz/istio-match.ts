@@ -25,7 +25,9 @@ export type IstioFacts = {
 export type IstioTest = (facts: IstioFacts) => boolean;
 
 /** What of a condition Istio's reading needs. */
-export type IstioCondition = Pick<Condition, 'attribute' | 'names' | 'values' | 'notValues'>;
+export type IstioCondition = Pick<Condition, 'names' | 'values' | 'notValues'> & {
+  readonly attribute: Attribute;
+};
 
 /** What a call shows where conditions look. */
 export function istioFacts({ pathNormalization }: IstioMesh, request: ProxyRequest, now: Date): IstioFacts {
@@ -105,6 +107,11 @@ const matchers: Readonly<Record<Attribute, Matcher>> = {
     return (facts) => facts.request.destinationPort === port;
   },
   'connection.sni': (value) => (facts) => matchesText(value, facts.request.sni),
+  // No word of Istio's language: the bounds of a policy in time hold in either mode.
+  time: (value, [bound = '']) => {
+    const atMs = Number(value);
+    return ({ nowMs }) => (bound === 'notBefore' ? nowMs >= atMs : nowMs < atMs);
+  },
   'filter.metadata':
     (value, [filter = '', key = '']) =>
     (facts) =>

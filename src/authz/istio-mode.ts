@@ -65,6 +65,8 @@ function orNull(text: string): string | null {
 
 function judge(snapshot: Snapshot, call: RawCall, now: Date): Decision {
   const { revision, trustDomain, istio } = snapshot;
+  // INVARIANT: without a time that can be told no bound of a policy is taken to hold or not.
+  if (Number.isNaN(now.getTime())) throw new Error('the time is not known');
   if (!call.destination.memberOf(trustDomain)) {
     return denyDecision('no_policy', 'the destination is of another trust domain', revision);
   }

@@ -93,7 +93,12 @@ export function istioPolicyOf({ namespace, name, action, provider, dryRun, rules
 }
 
 /** One list of values, as Istio reads it. */
-export function conditionOf({ attribute, names, values, negated }: Predicate): IstioCondition {
+export function conditionOf(predicate: Predicate): IstioCondition {
+  const { attribute, names, values, negated } = predicate;
+  if (predicate.kind === 'time') {
+    const [{ bound, atMs } = { bound: 'expiresAt', atMs: 0 }] = predicate.matches;
+    return { attribute, names: [bound], values: [String(atMs)], notValues: [] };
+  }
   return { attribute, names, values: negated ? [] : values, notValues: negated ? values : [] };
 }
 

@@ -28,7 +28,7 @@ export function judgeCall(
     return { decision: decideLikeIstio(snapshot, call, now, onFailure), request: asWritten(call) };
   }
   const read = call.protocol === 'http' ? canonicalizeHttp(call) : canonicalizeTcp(call);
-  if (!isRejection(read)) return { decision: decide(snapshot, read, onFailure), request: read };
+  if (!isRejection(read)) return { decision: decide(snapshot, read, now, onFailure), request: read };
   return { decision: denyDecision(read.reason, read.why, snapshot.revision), request: undefined };
 }
 
@@ -49,11 +49,11 @@ export function explainCall(
   const denied = standing ?? (request === undefined ? decision : undefined);
   if (denied !== undefined) {
     const said = { ...denied, mode: snapshot.mode };
-    return explainDecision(snapshot, judged, said, { policies: [], holds: () => undefined });
+    return explainDecision(snapshot, judged, said, now, { policies: [], holds: () => undefined });
   }
   return snapshot.mode === 'istio'
     ? explainLikeIstio(snapshot, call, judged, decision, now)
-    : explainDecision(snapshot, judged, decision);
+    : explainDecision(snapshot, judged, decision, now);
 }
 
 function asWritten(call: RawCall): AuthzRequest {

@@ -13,6 +13,7 @@ import {
   sides,
   type StringMatch,
   type TextMatch,
+  type TimeBound,
 } from './policy.ts';
 
 /** Whether a predicate holds for a request; undefined when what it reads is not known of the request. */
@@ -115,6 +116,7 @@ export function compilePredicate(predicate: Predicate, action: PolicyAction): Te
     };
   }
   if (predicate.kind === 'metadata') return compileMetadata(predicate, ofMissing);
+  if (predicate.kind === 'time') return onTime(predicate.matches);
   const matches = compileTexts(textsOf(predicate));
   const way = claimOf(predicate);
   return (facts) => {
@@ -152,6 +154,14 @@ function onServerName(predicate: Predicate, ofMissing: boolean): Test {
     if (sni === undefined) return undefined;
     return sni === '' ? ofMissing : matches(sni) !== predicate.negated;
   };
+}
+
+/** Without a time that can be told nothing is known. */
+function onTime(bounds: readonly TimeBound[]): Test {
+  return ({ nowMs }) =>
+    Number.isNaN(nowMs)
+      ? undefined
+      : bounds.every(({ bound, atMs }) => (bound === 'notBefore' ? nowMs >= atMs : nowMs < atMs));
 }
 
 /** INVARIANT: only attributes whose values are texts come here. */

@@ -15,6 +15,7 @@ import type { SnapshotInput } from './snapshot.ts';
 export function decideNaively(
   mesh: SnapshotInput,
   request: AuthzRequest,
+  now: Date,
 ): Pick<Decision, 'verdict' | 'reason' | 'rule' | 'custom' | 'audited' | 'shadow'> {
   const deny = { verdict: 'deny', rule: '', custom: null, audited: '', shadow: null } as const;
   if (request.source === null) return { ...deny, reason: 'unauthenticated' };
@@ -25,7 +26,7 @@ export function decideNaively(
     applied
       .filter((policy) => policy.action === action && policy.dryRun === dryRun)
       .flatMap((policy) => policy.rules.map((rule) => ({ policy, rule })))
-      .find(({ rule }) => holds(mesh, action, rule, request));
+      .find(({ policy, rule }) => isInForce(policy, now) && holds(mesh, action, rule, request));
   const tried = (action: PolicyAction): boolean =>
     applied.some((policy) => policy.dryRun && policy.action === action);
   const shadow: ShadowVerdict = {
@@ -73,6 +74,14 @@ function applies(mesh: SnapshotInput, policy: Policy, { destination }: AuthzRequ
   return policy.action === 'ALLOW' ? workloads.every(attaches) : workloads.some(attaches);
 }
 
+/** Without a time that can be told an ALLOW policy is not in force, and every other one is. */
+function isInForce({ action, terms }: Policy, now: Date): boolean {
+  if (Number.isNaN(now.getTime())) return action !== 'ALLOW' || (!terms.notBefore && !terms.expiresAt);
+  const hasBegun = terms.notBefore === null || terms.notBefore <= now;
+  const isOver = terms.expiresAt !== null && terms.expiresAt <= now;
+  return hasBegun && !isOver;
+}
+
 function holds(mesh: SnapshotInput, action: PolicyAction, rule: Rule, request: AuthzRequest): boolean {
   // What cannot be judged fails for ALLOW and holds for every other action.
   const judge = (predicate: Predicate): boolean =>
@@ -93,6 +102,8 @@ function evaluate(
 ): boolean | undefined {
   const { attribute, negated } = predicate;
   if (request.protocol === 'tcp' && isHttpOnly(attribute)) return undefined;
+  // That has been judged with the policy.
+  if (predicate.kind === 'time') return true;
   const isMissing = negated && action !== 'ALLOW';
   if (predicate.kind === 'port') {
     return request.port === 0 ? undefined : predicate.matches.includes(request.port) !== negated;

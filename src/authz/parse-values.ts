@@ -2,7 +2,7 @@ import { MeshError, quote } from '../errors.ts';
 import { SpiffeId } from '../spiffe/id.ts';
 import type { YamlNode } from '../yaml-node.ts';
 import { canonicalCidr, parseCidr } from './cidr.ts';
-import type { Attribute, Condition } from './document.ts';
+import type { Condition, WrittenAttribute } from './document.ts';
 import { parseHost, parsePort } from './parse-host.ts';
 import { parseHeader, parseMetadata, parseToken } from './parse-message.ts';
 import { canonicalPath } from './path.ts';
@@ -38,7 +38,7 @@ function texts(parse: (node: YamlNode) => TextMatch): Parser {
 const addresses: Parser = (nodes) => ({ kind: 'address', matches: nodes.map(parseBlock) });
 const claims = texts((node) => parseMatch(node, node.string()));
 
-const parsers: Readonly<Record<Attribute, Parser>> = {
+const parsers: Readonly<Record<WrittenAttribute, Parser>> = {
   'source.principal': texts(parsePrincipal),
   'source.namespace': texts(parseNamespace),
   'source.serviceAccount': (nodes, _, namespace) => ({

@@ -3,9 +3,10 @@ import type { YamlDocument } from '../yaml.ts';
 import type { YamlNode } from '../yaml-node.ts';
 import { type Condition, gatewayGroup, type PolicyDocument, type TargetRef } from './document.ts';
 import { parseValues } from './parse-values.ts';
-import type { Entry, Policy, Predicate, Rule } from './policy.ts';
+import type { Entry, Policy, PolicyTerms, Predicate, Rule } from './policy.ts';
 import { negatedName } from './read-conditions.ts';
 import { checkLength, readPolicyDocument } from './read-document.ts';
+import { readTerms, termFields } from './read-terms.ts';
 
 /** What the documents of this room say of themselves. */
 export const policyKind = 'AuthorizationPolicy';
@@ -13,7 +14,7 @@ export const policyApiVersions = ['security.istio.io/v1', 'security.istio.io/v1b
 
 /**
  * Reads an AuthorizationPolicy of Istio's language in strict mode: what Istio refuses, and beyond it whatever could match
- * no request, or would mean less than it seems to.
+ * no request, or would mean less than it seems to; and what Istio has no words for.
  * @throws MeshError with its place and a fix: `document_kind_unknown`, `document_field_unknown`,
  * `document_field_missing`, `document_field_type`, `policy_unsupported`, `policy_invalid`
  */
@@ -21,12 +22,13 @@ export function parsePolicy(document: YamlDocument): Policy {
   checkKind(document);
   const top = document.root.mapping(['apiVersion', 'kind', 'metadata', 'spec']);
   checkMetadata(top.required('metadata'));
-  const read = readPolicyDocument(document);
+  const read = readPolicyDocument(document, termFields);
   const { namespace, name, action, provider, dryRun, selector, targetRefs, place } = read;
   const key = `${namespace}/${name}`;
   const spec = top.required('spec');
   checkLength(spec, selector.size);
   for (const target of targetRefs) checkTarget(spec, target);
+  const terms = readTerms(spec.mapping(specFields));
   return {
     key,
     namespace,
@@ -36,7 +38,8 @@ export function parsePolicy(document: YamlDocument): Policy {
     dryRun,
     selector,
     targetRefs,
-    rules: parseRules(read, spec, key),
+    terms,
+    rules: parseRules(read, spec, key, terms),
     place,
     text: document.text,
     line: document.line,
@@ -87,7 +90,12 @@ function checkTarget(spec: YamlNode, { group, kind }: TargetRef): void {
   );
 }
 
-function parseRules(read: PolicyDocument, spec: YamlNode, key: string): readonly Rule[] {
+function parseRules(
+  read: PolicyDocument,
+  spec: YamlNode,
+  key: string,
+  { bounds }: PolicyTerms,
+): readonly Rule[] {
   const nodes = spec.mapping(specFields).optional('rules')?.sequence() ?? [];
   return read.rules.map((rule, index): Rule => {
     const when = nodes[index]?.mapping(ruleFields).optional('when');
@@ -98,17 +106,18 @@ function parseRules(read: PolicyDocument, spec: YamlNode, key: string): readonly
     const entry = (conditions: readonly Condition[]): Entry => ({
       predicates: conditions.flatMap((condition) => parseCondition(condition, read.namespace)),
     });
+    const conditions = [...entry(rule.when).predicates, ...bounds];
     return {
       name: `${key} rule[${index}]`,
       from: rule.from.map(entry),
       to: rule.to.map(entry),
-      when: rule.when.length === 0 ? [] : [entry(rule.when)],
+      when: conditions.length === 0 ? [] : [{ predicates: conditions }],
       place: rule.place,
     };
   });
 }
 
-const specFields = ['selector', 'targetRef', 'targetRefs', 'action', 'provider', 'rules'];
+const specFields = ['selector', 'targetRef', 'targetRefs', 'action', 'provider', 'rules', ...termFields];
 const ruleFields = ['from', 'to', 'when'];
 
 function parseCondition(condition: Condition, namespace: string): readonly Predicate[] {

@@ -23,6 +23,9 @@ export type TokenMatch = { readonly issuer: StringMatch; readonly subject: Strin
 /** A value of a filter's metadata: compared with text, or with each text of a list. */
 export type MetadataMatch = { readonly inList: boolean; readonly match: StringMatch };
 
+/** A bound of a policy in time: it matches from `notBefore` on, and until just before `expiresAt`. */
+export type TimeBound = { readonly bound: 'notBefore' | 'expiresAt'; readonly atMs: number };
+
 /** The values of a predicate, made ready to be compared with the kind of thing that its attribute is. */
 export type Matches =
   | { readonly kind: 'text'; readonly matches: readonly TextMatch[] }
@@ -30,7 +33,8 @@ export type Matches =
   | { readonly kind: 'port'; readonly matches: readonly number[] }
   | { readonly kind: 'address'; readonly matches: readonly Cidr[] }
   | { readonly kind: 'token'; readonly matches: readonly TokenMatch[] }
-  | { readonly kind: 'metadata'; readonly matches: readonly MetadataMatch[] };
+  | { readonly kind: 'metadata'; readonly matches: readonly MetadataMatch[] }
+  | { readonly kind: 'time'; readonly matches: readonly TimeBound[] };
 
 /** A list of values: true when any of them matches, or, negated, when none does. At least one value. */
 export type Predicate = {
@@ -55,12 +59,24 @@ export type Entry = { readonly predicates: readonly Predicate[] };
 export const sides = ['from', 'to', 'when'] as const;
 export type Side = (typeof sides)[number];
 
-/** `when` has one entry at most. */
+/** `when` has one entry at most; the bounds of its policy in time stand last in it. */
 export type Rule = {
   /** `namespace/name rule[0]`, as decisions name it. */
   readonly name: string;
   readonly place: Place;
 } & Readonly<Record<Side, readonly Entry[]>>;
+
+/** Who answers for a policy, and between which moments it matches: what Istio's language has no words for. */
+export type PolicyTerms = {
+  readonly notBefore: Date | null;
+  /** After `notBefore`. */
+  readonly expiresAt: Date | null;
+  /** For people; one line of at most 256 characters each. */
+  readonly owner: string | null;
+  readonly ticket: string | null;
+  /** `notBefore` and `expiresAt` as its rules have them, which is how they are enforced. */
+  readonly bounds: readonly Predicate[];
+};
 
 /** A parsed AuthorizationPolicy. Immutable. */
 export type Policy = {
@@ -77,6 +93,7 @@ export type Policy = {
   readonly selector: ReadonlyMap<string, string>;
   /** Gateways of the policy's namespace; never beside a selector. When there are any, it applies to nothing else. */
   readonly targetRefs: readonly TargetRef[];
+  readonly terms: PolicyTerms;
   /** At most 512. An ALLOW policy without rules allows nothing. */
   readonly rules: readonly Rule[];
   readonly place: Place;

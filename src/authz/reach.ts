@@ -41,7 +41,7 @@ export const reaches = ['always', 'depends', 'never'] as const satisfies readonl
 
 /**
  * Who may make a call, of some callers and of anybody: exact, from the rules and not from samples. Conditions that
- * contradict each other are not noticed.
+ * contradict each other are not noticed. A rule whose time is not over, or has not come, is open: it depends on when.
  * @param callers in the order of the answer. It holds the first of them, at least one: as many as reasonable work is
  *   enough for
  */
@@ -50,16 +50,17 @@ export function* whoCan(
   destination: SpiffeId,
   call: PartialCall,
   callers: readonly SpiffeId[],
+  now: Date,
 ): Steps<{ readonly anybody: Reach; readonly callers: readonly (Reach & { readonly caller: string })[] }> {
   const applied = yield* snapshot.rulesFor(destination);
   const isOpen = openIn(call);
   const ofAnybody = (attribute: Attribute): boolean => callerAttributes.has(attribute) || isOpen(attribute);
   // What the call alone rules out need not be looked at for each caller.
-  const anybody = yield* survey(applied, factsOf(snapshot, null, destination, call), ofAnybody);
+  const anybody = yield* survey(applied, factsOf(snapshot, null, destination, call, now), ofAnybody);
   const answers: (Reach & { readonly caller: string })[] = [];
   let work = 0;
   for (const caller of callers) {
-    const left = yield* survey(anybody, factsOf(snapshot, caller, destination, call), isOpen);
+    const left = yield* survey(anybody, factsOf(snapshot, caller, destination, call, now), isOpen);
     const answer = judge(snapshot, left, shownOfOne);
     answers.push({ caller: caller.text, ...answer });
     work += workOf(anybody, answer);
@@ -74,12 +75,13 @@ export function* canReach(
   source: SpiffeId,
   call: PartialCall,
   destinations: readonly SpiffeId[],
+  now: Date,
 ): Steps<readonly (Reach & { readonly destination: string })[]> {
   const isOpen = openIn(call);
   const answers: (Reach & { readonly destination: string })[] = [];
   let work = 0;
   for (const destination of destinations) {
-    const facts = factsOf(snapshot, source, destination, call);
+    const facts = factsOf(snapshot, source, destination, call, now);
     const applied = yield* snapshot.rulesFor(destination);
     const answer = judge(snapshot, yield* survey(applied, facts, isOpen), shownOfOne);
     answers.push({ destination: destination.text, ...answer });
@@ -220,10 +222,12 @@ function factsOf(
   source: SpiffeId | null,
   destination: SpiffeId,
   { method = '', path = '', host = '', hostPort = null, port = 0 }: PartialCall,
+  now: Date,
 ): Facts {
   const ends = { source, destination };
   return new Facts(
     { ...ends, protocol: 'http', method, path, host, hostPort, port, context: untold },
     trustDomain,
+    now,
   );
 }

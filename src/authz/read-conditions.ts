@@ -1,7 +1,7 @@
 import { quote } from '../errors.ts';
 import type { YamlMapping, YamlNode } from '../yaml-node.ts';
 import { parseCidr } from './cidr.ts';
-import { type Attribute, type Condition, isHttpOnly, type PolicyAction } from './document.ts';
+import { type WrittenAttribute, type Condition, isHttpOnly, type PolicyAction } from './document.ts';
 import { templateFault } from './path-template.ts';
 
 const sourceFields = {
@@ -12,14 +12,14 @@ const sourceFields = {
   ipBlocks: 'source.ip',
   remoteIpBlocks: 'remote.ip',
   trustDomains: 'source.trustDomain',
-} as const satisfies Record<string, Attribute>;
+} as const satisfies Record<string, WrittenAttribute>;
 
 const operationFields = {
   hosts: 'request.host',
   ports: 'destination.port',
   methods: 'request.method',
   paths: 'request.path',
-} as const satisfies Record<string, Attribute>;
+} as const satisfies Record<string, WrittenAttribute>;
 
 /**
  * Reads one `source`.
@@ -66,7 +66,10 @@ export function readWhen(node: YamlNode, action: PolicyAction): Condition {
   return condition;
 }
 
-function readFields(node: YamlNode, fields: Readonly<Record<string, Attribute>>): readonly Condition[] {
+function readFields(
+  node: YamlNode,
+  fields: Readonly<Record<string, WrittenAttribute>>,
+): readonly Condition[] {
   const names = Object.keys(fields).flatMap((field) => [field, negatedName(field)]);
   const mapping: YamlMapping = node.mapping(names);
   if (mapping.size === 0) {
@@ -88,7 +91,7 @@ export function negatedName(field: string): string {
 }
 
 /** Which key of `when` is which attribute; those that name something in brackets come after. */
-const plainKeys: ReadonlyMap<string, Attribute> = new Map(
+const plainKeys: ReadonlyMap<string, WrittenAttribute> = new Map(
   (
     [
       'source.ip',
@@ -107,7 +110,7 @@ const plainKeys: ReadonlyMap<string, Attribute> = new Map(
   ).map((key) => [key, key]),
 );
 
-function readKey(node: YamlNode): { attribute: Attribute; names: readonly string[] } {
+function readKey(node: YamlNode): { attribute: WrittenAttribute; names: readonly string[] } {
   const key = node.string();
   const plain = plainKeys.get(key);
   if (plain !== undefined) return { attribute: plain, names: [] };
@@ -126,7 +129,7 @@ function readKey(node: YamlNode): { attribute: Attribute; names: readonly string
   );
 }
 
-function readValues(node: YamlNode | undefined, attribute: Attribute): readonly string[] {
+function readValues(node: YamlNode | undefined, attribute: WrittenAttribute): readonly string[] {
   const nodes = node?.sequence() ?? [];
   if (node !== undefined && nodes.length === 0) {
     throw node.error('policy_invalid', 'is empty', 'list a value, or remove the field');
@@ -149,7 +152,7 @@ function readValues(node: YamlNode | undefined, attribute: Attribute): readonly 
 const maxServiceAccounts = 16;
 const maxServiceAccountLength = 320;
 
-function faultOf(attribute: Attribute, text: string): string | undefined {
+function faultOf(attribute: WrittenAttribute, text: string): string | undefined {
   if (attribute === 'request.path') return templateFault(text);
   if (attribute === 'destination.port') {
     return /^[0-9]{1,5}$/.test(text) && Number(text) <= 65_535 ? undefined : 'is no port from 0 to 65535';

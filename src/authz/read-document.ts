@@ -19,15 +19,16 @@ const defaultNamespace = 'default';
 /**
  * Reads an AuthorizationPolicy of Istio's API v1, the whole language, and refuses what Istio's own validation refuses.
  * Nothing is skipped: a field that the language does not have is an error.
+ * @param beyond fields of `spec` that Istio does not have, and that somebody else reads
  * @throws MeshError with its place and a fix: `document_kind_unknown`, `document_field_unknown`,
  * `document_field_missing`, `document_field_type`, `policy_invalid`
  */
-export function readPolicyDocument(document: YamlDocument): PolicyDocument {
+export function readPolicyDocument(document: YamlDocument, beyond: readonly string[] = []): PolicyDocument {
   const top = document.root.mapping(['apiVersion', 'kind', 'metadata', 'spec', 'status']);
   const metadata = readMetadata(top.required('metadata'));
   const spec = top
     .required('spec')
-    .mapping(['selector', 'targetRef', 'targetRefs', 'action', 'provider', 'rules']);
+    .mapping(['selector', 'targetRef', 'targetRefs', 'action', 'provider', 'rules', ...beyond]);
   const action = readAction(spec);
   const rules = (spec.optional('rules')?.sequence() ?? []).map((node) => readRule(node, action));
   checkLength(spec.optional('rules'), rules.length);

@@ -14,7 +14,7 @@ import type { Snapshot } from './snapshot.ts';
  * all that the caller does on that port. Null when it cannot be written: the destination has no namespace, a value has a
  * `*`, or the port of a connection is not known.
  */
-export function composePolicy(request: AuthzRequest, snapshot: Snapshot): string | null {
+export function composePolicy(request: AuthzRequest, snapshot: Snapshot, now: Date): string | null {
   const { source, destination, method, path, port, protocol } = request;
   const labels = snapshot.sharedLabels(destination);
   const namespace = kubernetesNames(destination)?.namespace ?? labels.get('namespace');
@@ -46,7 +46,7 @@ export function composePolicy(request: AuthzRequest, snapshot: Snapshot): string
     ...operation.map((field) => `            ${field}`),
     '',
   ].join('\n');
-  return allows(text, request, snapshot) ? text : null;
+  return allows(text, request, snapshot, now) ? text : null;
 }
 
 /** The label by which people select workloads; else all that every workload of that ID carries. */
@@ -66,12 +66,12 @@ function nameFor(parts: readonly string[]): string {
 }
 
 /** INVARIANT: nobody is told of a policy that was not tried. */
-function allows(text: string, request: AuthzRequest, snapshot: Snapshot): boolean {
+function allows(text: string, request: AuthzRequest, snapshot: Snapshot, now: Date): boolean {
   try {
     const [document] = readDocuments({ file: 'suggestion', text });
     if (document === undefined) return false;
     const policy = parsePolicy(document);
-    const facts = new Facts(request, snapshot.trustDomain);
+    const facts = new Facts(request, snapshot.trustDomain, now);
     return policy.rules.some((rule, i) => ruleHolds(compileRule(policy, rule, i), facts));
   } catch (error) {
     if (error instanceof MeshError) return false;

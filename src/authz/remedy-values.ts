@@ -57,6 +57,7 @@ const readers: Readonly<Record<Attribute, Reader>> = {
   'request.path': (_, __, { path }) => listOf(path),
   'destination.port': (_, __, { port }) => listOf(port === undefined ? undefined : String(port)),
   'connection.sni': (_, __, { sni }) => listOf(sni === '' ? undefined : sni),
+  time: () => [],
   'filter.metadata': ({ names: [filter = '', key = ''] }, _, facts) => {
     const found = facts.metadata(filter, key);
     if (typeof found === 'string') return [/^\[.*\]$/.test(found) ? '' : found];

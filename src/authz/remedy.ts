@@ -41,10 +41,10 @@ export type Remedy = {
  * more than 16 rules deny it, or when nothing would help. Of more than 256 ALLOW rules only those are looked at of which
  * the sources or the operations fit the call.
  */
-export function findRemedy(snapshot: Snapshot, request: AuthzRequest): Remedy | null {
+export function findRemedy(snapshot: Snapshot, request: AuthzRequest, now: Date): Remedy | null {
   if (request.source === null || !request.destination.memberOf(snapshot.trustDomain)) return null;
   const applied = snapshot.appliedTo(request.destination);
-  const facts = new Facts(request, snapshot.trustDomain);
+  const facts = new Facts(request, snapshot.trustDomain, now);
   // Who is asked by a CUSTOM rule cannot be told by its caller: such rules may not name callers.
   if (!snapshot.providersAnswer && applied.custom.find(facts, undefined) !== undefined) return null;
   const exemptions = exemptFrom(applied, request, facts);
@@ -52,7 +52,7 @@ export function findRemedy(snapshot: Snapshot, request: AuthzRequest): Remedy | 
   const isAllowed = applied.allow.find(facts, undefined) !== undefined;
   if (isAllowed) return { exemptions, edits: [], policy: null };
   const edits = editNearest(applied, request, facts);
-  const policy = composePolicy(request, snapshot);
+  const policy = composePolicy(request, snapshot, now);
   return edits === null && policy === null ? null : { exemptions, edits, policy };
 }
 
@@ -143,7 +143,9 @@ function editEntry(
     edits.push({ ...change, rule, field, policy, at: { place, length } });
   }
   // An entry without conditions would match everything: its last one is not for dropping.
-  return edits.length === predicates.length && edits.every(({ kind }) => kind === 'drop') ? null : edits;
+  const written = predicates.filter(({ kind }) => kind !== 'time').length;
+  const isLast = edits.length > 0 && edits.length === written;
+  return isLast && edits.every(({ kind }) => kind === 'drop') ? null : edits;
 }
 
 function changeOf(
@@ -151,6 +153,8 @@ function changeOf(
   request: AuthzRequest,
   facts: Facts,
 ): Pick<RemedyEdit, 'kind' | 'values'> | null {
+  // When a policy holds is its author's wish, and no matter of the call.
+  if (predicate.kind === 'time') return null;
   const had = readValues(predicate, request, facts);
   if (had === 'missing') return { kind: 'drop', values: [] };
   if (predicate.negated) {

@@ -13,7 +13,7 @@ export type OpenEntry = readonly Predicate[];
 export type Residue = { readonly compiled: CompiledRule } & Readonly<Record<Side, readonly OpenEntry[]>>;
 
 /**
- * Evaluates a rule as far as the known attributes go. Exact: whatever the open attributes turn out to be, the rule matches
+ * Evaluates a rule as far as the known attributes go; of the time, what cannot change any more. Exact: whatever the open attributes turn out to be, the rule matches
  * if and only if the residue does.
  * @param facts of a call; what it says of open attributes is not read
  * @returns undefined when the rule cannot match
@@ -50,11 +50,24 @@ function openEntries(
   const left: OpenEntry[] = [];
   for (const [i, { predicates }] of entries.entries()) {
     const tests = compiled[side][i] ?? [];
-    const open = predicates.filter(({ attribute }) => isOpen(attribute));
-    const holds = predicates.every(({ attribute }, j) => isOpen(attribute) || (tests[j]?.(facts) ?? unknown));
+    const open = predicates.filter((one) => isOpenNow(one, facts, isOpen));
+    const holds = predicates.every(
+      (one, j) => isOpenNow(one, facts, isOpen) || (tests[j]?.(facts) ?? unknown),
+    );
     if (!holds) continue;
     if (open.length === 0) return [];
     left.push(open);
   }
   return left.length === 0 ? undefined : left;
+}
+
+/** Time only goes on: a bound that is behind us is settled, whoever asks. */
+function isOpenNow(
+  predicate: Predicate,
+  { nowMs }: Facts,
+  isOpen: (attribute: Attribute) => boolean,
+): boolean {
+  return predicate.kind === 'time'
+    ? predicate.matches.some(({ atMs }) => nowMs < atMs)
+    : isOpen(predicate.attribute);
 }

@@ -6,14 +6,17 @@ import { type Entry, type Predicate, sides } from './policy.ts';
 
 /** What a predicate wanted and the call had: `methods is GET, the call used POST`. */
 export function describeMiss(predicate: Predicate, facts: Facts): string {
+  if (predicate.kind === 'time') return describeTime(predicate, facts);
   return `${describeWanted(predicate)}, ${describeUsed(predicate, facts)}`;
 }
 
-/** `methods is GET`, `paths is one of /a, /b`, `notPorts is 80`. At most five values. */
+/** `methods is GET`, `until 2026-01-31T12:00:00Z`, `paths is one of /a, /b`, `notPorts is 80`. At most five values. */
 export function describeWanted(predicate: Predicate): string {
   const known = wanted.get(predicate);
   if (known !== undefined) return known;
   const { values } = predicate;
+  if (predicate.kind === 'time')
+    return `${predicate.field === 'notBefore' ? 'from' : 'until'} ${values.join()}`;
   const shown = values.slice(0, maxShown).map(show).join(', ');
   const more = values.length > maxShown ? ` and ${values.length - maxShown} more` : '';
   const text = `${predicate.field} is ${values.length > 1 ? 'one of ' : ''}${shown}${more}`;
@@ -29,7 +32,17 @@ const maxShown = 5;
 export function describeUsed(predicate: Predicate, facts: Facts): string {
   const { attribute, names } = predicate;
   if (attribute === 'request.headers') return describeHeader(names[0] ?? '', facts);
+  if (predicate.kind === 'time') return describeTime(predicate, facts);
   return describeFact[attribute](facts);
+}
+
+function describeTime({ field, values, matches }: Predicate & { readonly kind: 'time' }, { nowMs }: Facts) {
+  if (Number.isNaN(nowMs)) return 'the time is not known';
+  const [time, atMs] = [values.join(), matches[0]?.atMs ?? 0];
+  if (field === 'notBefore') {
+    return nowMs < atMs ? `the policy is not in force until ${time}` : `the policy is in force since ${time}`;
+  }
+  return nowMs < atMs ? `the policy is in force until ${time}` : `the policy expired at ${time}`;
 }
 
 function describeHeader(name: string, facts: Facts): string {
@@ -72,6 +85,7 @@ const describeFact: Readonly<Record<Exclude<Attribute, 'request.headers'>, (fact
     return sni === '' ? 'TLS asked for no name' : `TLS asked for ${show(sni)}`;
   },
   'filter.metadata': () => 'the proxy noted something else, or nothing',
+  time: () => 'it was another time',
 };
 
 function describeAddress(facts: Facts, attribute: 'source.ip' | 'remote.ip' | 'destination.ip'): string {

@@ -59,15 +59,16 @@ function applyOptions(session: Session, command: Command, policiesOnly: boolean)
           fix: 'give files with entries and policies',
         });
       }
-      const warnings = result.changes.some(({ kind }) => kind === 'policy')
+      const lintWarnings = result.changes.some(({ kind }) => kind === 'policy')
         ? await countWarnings(session, own, files)
         : 0;
-      print(session, own, { ...result, dryRun, warnings }, () => formatResult(result, dryRun));
-      if (warnings > 0 && globalOptions(own).output !== 'json') {
-        const those = warnings === 1 ? '1 warning' : `${warnings} warnings`;
+      print(session, own, { ...result, dryRun, lintWarnings }, () => formatResult(result, dryRun));
+      if (lintWarnings > 0 && globalOptions(own).output !== 'json') {
+        const those = lintWarnings === 1 ? '1 warning' : `${lintWarnings} warnings`;
         const given = file.map((name) => ` -f ${name}`).join('');
         session.say(`${those} about these policies: ${session.program} policy lint${printable(given)}\n`);
       }
+      for (const text of result.warnings) session.say(`warning: ${printable(text)}\n`);
     });
 }
 

@@ -91,7 +91,7 @@ export function authzCommand(session: Session): Command {
     .action(async ({ batch }: { readonly batch: string }) => {
       const { evaluateBatch } = await import('./authz-eval.ts');
       const stream = batch === '-' ? process.stdin : openBatch(batch);
-      for await (const answer of evaluateBatch(stream, batch === '-' ? 'stdin' : batch)) {
+      for await (const answer of evaluateBatch(stream, batch === '-' ? 'stdin' : batch, new Date())) {
         session.write(`${printableJson(answer, 0)}\n`);
       }
     });

@@ -35,16 +35,18 @@ export type EvalAnswer = {
  * Judges calls line by line, in order, each with its own policies. A line that cannot be judged is answered too, and is
  * no allow.
  * @param file what places in errors name
+ * @param now the time of calls that say none
  */
 export async function* evaluateBatch(
   stream: AsyncIterable<Buffer>,
   file: string,
+  now: Date,
 ): AsyncGenerator<EvalAnswer> {
   const files = new Map<string, readonly YamlDocument[]>();
   let line = 0;
   for await (const bytes of readJsonLines(stream, maxLineBytes)) {
     line += 1;
-    yield answerLine(bytes, { file, line }, files);
+    yield answerLine(bytes, { file, line }, files, now);
   }
 }
 
@@ -54,6 +56,7 @@ function answerLine(
   bytes: Buffer | null,
   place: Place,
   files: Map<string, readonly YamlDocument[]>,
+  now: Date,
 ): EvalAnswer {
   let id: EvalAnswer['id'] = null;
   try {
@@ -65,7 +68,7 @@ function answerLine(
     const question = readQuestion(value);
     const documents = documentsOf(question, place, files);
     const verdict =
-      question.mode === 'istio' ? judgeAsIstio(question, documents) : judgeStrictly(question, documents);
+      question.mode === 'istio' ? judgeAsIstio(question, documents) : judgeStrictly(question, documents, now);
     return { id, ...verdict, error: null };
   } catch (error) {
     // One line must never end the others, not even by a mistake of ours.
@@ -107,6 +110,7 @@ const questionShape = z.strictObject({
     sni: text.nullable().optional(),
     jwt: z.record(z.string(), z.unknown()).nullable().optional(),
     metadata: z.record(z.string(), z.record(z.string(), z.unknown())).nullable().optional(),
+    at: z.iso.datetime({ offset: true }).optional(),
   }),
 });
 type Question = z.infer<typeof questionShape>;
@@ -221,6 +225,7 @@ function peerNamesOf({ principal, principals }: Question['request']): readonly s
 function judgeStrictly(
   { mesh, workload, request }: Question,
   documents: readonly YamlDocument[],
+  now: Date,
 ): Omit<IstioVerdict, 'audited'> {
   const trustDomain = TrustDomain.parse(mesh.trustDomains?.[0] ?? 'cluster.local');
   const destination = SpiffeId.parseWorkload(
@@ -253,7 +258,7 @@ function judgeStrictly(
           context,
         });
   if (isRejection(read)) return { allow: false, ...nothing, why: read.why };
-  const { verdict, rule, why, custom, shadow } = decide(snapshot, read);
+  const { verdict, rule, why, custom, shadow } = decide(snapshot, read, timeOf(request.at) ?? now);
   return {
     allow: verdict === 'allow',
     rule: rule === '' ? null : istioName(rule),
@@ -261,6 +266,10 @@ function judgeStrictly(
     custom,
     why,
   };
+}
+
+function timeOf(at: string | undefined): Date | undefined {
+  return at === undefined ? undefined : new Date(at);
 }
 
 /** A line says all there is to know of a call: what it leaves out, the call does not have. Addresses may be unknown. */

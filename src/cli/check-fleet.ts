@@ -3,7 +3,7 @@ import type { NodeView } from '../http/node-routes.ts';
 import type { Page } from '../http/page.ts';
 import type { Travelled } from '../http/travelled.ts';
 import type { CheckResult } from './check-report.ts';
-import { listed, skipped, span } from './check-result.ts';
+import { ends, listed, skipped } from './check-result.ts';
 
 /** Tokens of the admin API that have expired, or will before long. */
 export function judgeTokens(
@@ -77,10 +77,6 @@ export async function readAll<T>(
     cursor = page.next ?? undefined;
   } while (cursor !== undefined && items.length < mostItems);
   return items;
-}
-
-function ends(leftMs: number): string {
-  return leftMs <= 0 ? 'has ended' : `ends in ${span(leftMs)}`;
 }
 
 const mostItems = 20_000;

@@ -2,8 +2,10 @@ import type { BanView } from '../http/ban-routes.ts';
 import type { PolicyMode } from '../authz/policy-mode.ts';
 import type { EntryView } from '../http/entry-routes.ts';
 import type { Travelled } from '../http/travelled.ts';
+import type { PolicyView } from '../http/policy-routes.ts';
+import { soonMs } from '../identity/policy-terms.ts';
 import type { CheckResult } from './check-report.ts';
-import { listed, ok, skipped, warning } from './check-result.ts';
+import { ends, listed, ok, skipped, warning } from './check-result.ts';
 
 /** Without a policy nobody may call anybody, which is meant by few who have entries. */
 export function judgePolicies(entries: number, policies: number, mode: PolicyMode = 'strict'): CheckResult {
@@ -25,6 +27,17 @@ export function judgePolicyMode(mode: PolicyMode): CheckResult {
     'policies are read in Istio mode: a call that no ALLOW policy is about is allowed, with or without a certificate',
     'run countersign policy lint --istio to see what strict mode would change, then set policyMode: strict',
   );
+}
+
+/** Policies that stop to match before long, or have. */
+export function judgeTerms(policies: readonly PolicyView[], now: Date): CheckResult {
+  const ending = policies.flatMap(({ key, terms }) => {
+    const { expiresAt = null, owner = null } = terms ?? {};
+    const leftMs = expiresAt === null ? Number.POSITIVE_INFINITY : Date.parse(expiresAt) - now.getTime();
+    return leftMs < soonMs ? [`${key} ${ends(leftMs)}${owner === null ? '' : ` (${owner})`}`] : [];
+  });
+  const fix = 'write another expiresAt and apply it, or run countersign policy delete';
+  return listed('policies_last', 'no policy is near its end', ending, fix);
 }
 
 /** Entries whose identity is banned: they get no certificate, and their calls are denied. */

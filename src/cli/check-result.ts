@@ -46,6 +46,11 @@ export async function attempt(
   }
 }
 
+/** Of something that ends. */
+export function ends(leftMs: number): string {
+  return leftMs <= 0 ? 'has ended' : `ends in ${span(leftMs)}`;
+}
+
 /** How long until a moment, for people; `over` when it has passed. */
 export function span(ms: number): string {
   if (ms <= 0) return 'over';

@@ -5,6 +5,7 @@ import type { NodeView } from '../http/node-routes.ts';
 import { keyReportSchema } from '../http/openapi-keys.ts';
 import { statusSchema } from '../http/openapi-system.ts';
 import type { Page } from '../http/page.ts';
+import type { PolicyView } from '../http/policy-routes.ts';
 import type { Travelled } from '../http/travelled.ts';
 import { type MeshError, quote } from '../errors.ts';
 import { version } from '../version.ts';
@@ -13,7 +14,14 @@ import { agentStatusSchema, type CheckedAgent, judgeAgent } from './check-agent.
 import { checkAdminSocket, checkData, checkWorkloadSocket } from './check-files.ts';
 import { judgeEntries, judgeNodes, judgeTokens, readAll } from './check-fleet.ts';
 import { shakeHands } from './check-handshake.ts';
-import { judgeBans, judgeCallers, judgePolicies, judgePolicyMode, type LoggedRefusal } from './check-mesh.ts';
+import {
+  judgeBans,
+  judgeCallers,
+  judgePolicies,
+  judgePolicyMode,
+  judgeTerms,
+  type LoggedRefusal,
+} from './check-mesh.ts';
 import { type Answered, askStatus, type CheckPlaces, findPlaces } from './check-probe.ts';
 import type { CheckCode, CheckResult } from './check-report.ts';
 import { attempt, failed, ok } from './check-result.ts';
@@ -211,6 +219,9 @@ async function checkFleet(
       judgeTokens(await readAll((query) => client.get<Page<TokenItem>>('/v1/tokens', query)), now()),
     ),
     ...(entries.length === 0 ? [unread] : entries),
+    await attempt('policies_last', 'no policy is near its end', async () =>
+      judgeTerms(await readAll((query) => client.get<Page<PolicyView>>('/v1/policies', query)), now()),
+    ),
     await attempt('callers_known', 'whoever asked for an identity lately has an entry', async () => {
       const query = { type: 'refusal', since: '10m', limit: '200' };
       const { items } = await client.get<{ items: readonly LoggedRefusal[] }>('/v1/audit', query);

@@ -13,7 +13,8 @@ import {
   showRevision,
 } from './policy-revision-commands.ts';
 import { clientOf, print, type Session } from './session.ts';
-import { formatTable, printable, printableLines } from './text.ts';
+import { describeTerms, formatPolicies } from './policy-text.ts';
+import { printable, printableLines } from './text.ts';
 
 /** `countersign policy ...`. */
 export function policyCommand(session: Session): Command {
@@ -28,17 +29,7 @@ export function policyCommand(session: Session): Command {
     .action(async ({ revision: past, ...options }: PageOptions & PastOption, command: Command) => {
       const query = past === undefined ? {} : { policyRevision: `${past}` };
       const page = await listAll<PolicyView>(clientOf(session, command), '/v1/policies', options, query);
-      print(session, command, page, () =>
-        formatTable(
-          ['NAME', 'REVISION', 'FROM', 'SHA-256'],
-          page.items.map(({ key, revision, file, line, sha256 }) => [
-            key,
-            `${revision}`,
-            `${file}:${line}`,
-            sha256.slice(0, 16),
-          ]),
-        ),
-      );
+      print(session, command, page, () => formatPolicies(page.items, new Date()));
     });
   group
     .command('show [namespace/name]')
@@ -57,6 +48,9 @@ export function policyCommand(session: Session): Command {
       }
       checkKey(key);
       const policy = await policyOf(clientOf(session, command), key, revision);
+      const terms = describeTerms(policy.terms, new Date());
+      // Beside the text, which can be applied again as it is.
+      if (terms !== '') session.say(`${printable(`${key}: ${terms}`)}\n`);
       return print(session, command, policy, () => printableLines(policy.source));
     });
   messageOption(

@@ -41,6 +41,7 @@ export type AnswerParts = {
 export function answerCall(
   snapshot: Snapshot,
   call: AuthzenCall | Refusal,
+  now: Date,
   { isBanned, onFailure }: AnswerParts,
 ): AuthzenAnswer {
   const { revision } = snapshot;
@@ -53,7 +54,7 @@ export function answerCall(
   if (isRejection(request)) return no(request.reason, request.why, revision);
   // A proxy forwards more of a call than this question says.
   if (snapshot.mode === 'istio') return answerRefused(inexactInIstioMode(), revision);
-  return describe(decide(snapshot, request, onFailure));
+  return describe(decide(snapshot, request, now, onFailure));
 }
 
 /** The answer to a question among others that cannot be put. */

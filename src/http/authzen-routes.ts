@@ -51,8 +51,8 @@ export function addAuthzenRoutes(
   const evaluate = async (request: FastifyRequest): Promise<AuthzenAnswer> => {
     const call = ask(request, request.body);
     // oxlint-disable-next-line require-yield -- one decision is one step
-    return ports.survey(function* (snapshot) {
-      return answerCall(snapshot, call, parts);
+    return ports.survey(function* (snapshot, now) {
+      return answerCall(snapshot, call, now, parts);
     });
   };
 
@@ -61,7 +61,7 @@ export function addAuthzenRoutes(
     const { evaluations, options, ...defaults } = parseInput(evaluationsBody, request.body, 'body_invalid');
     if (evaluations === undefined || evaluations.length === 0) return evaluate(request);
     const semantic = options?.evaluations_semantic ?? 'execute_all';
-    return ports.survey(function* (snapshot): Steps<EvaluationsAnswer> {
+    return ports.survey(function* (snapshot, now): Steps<EvaluationsAnswer> {
       const answers: AuthzenAnswer[] = [];
       for (const one of evaluations) {
         yield;
@@ -69,7 +69,7 @@ export function addAuthzenRoutes(
         const answer =
           call instanceof MeshError
             ? answerRefused(call, snapshot.revision)
-            : answerCall(snapshot, call, parts);
+            : answerCall(snapshot, call, now, parts);
         answers.push(answer);
         if (endsWith.get(semantic) === answer.decision) break;
       }

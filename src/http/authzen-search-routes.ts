@@ -49,13 +49,13 @@ export function addAuthzenSearchRoutes(
     const isNamed = !isWorkload(subject.type);
     const source = isNamed ? identityOf('subject', subject, world) : destination;
     if ('why' in source) return survey((snapshot) => nothing(nothingFound(snapshot, source)));
-    return survey(function* (snapshot) {
+    return survey(function* (snapshot, now) {
       const candidates: Candidates = isNamed
         ? yield* named(yield* snapshot.rulesFor(destination), tokenSubjectsOf(subject.type))
         : withinScope(registered(), scope, namespaceOf);
       const callOf = (id: string) => readQuestion({ ...question, subject: { ...subject, id } }, world);
       const show = (id: string) => ({ type: subject.type, id });
-      return yield* findAllowed(snapshot, { candidates, callOf, isWide: false, show }, plan, isBanned);
+      return yield* findAllowed(snapshot, { candidates, callOf, isWide: false, show }, plan, isBanned, now);
     });
   });
 
@@ -70,14 +70,20 @@ export function addAuthzenSearchRoutes(
       return survey((snapshot) => nothing(nothingFound(snapshot, destination)));
     }
     if (destination !== undefined) demandDestination(request, { destination }, trustDomain);
-    return survey(function* (snapshot) {
+    return survey(function* (snapshot, now) {
       const candidates: Candidates =
         destination === undefined
           ? withinScope(registered(), scope, namespaceOf)
           : yield* named(yield* snapshot.rulesFor(destination), idsOf(resource.type));
       const callOf = (id: string) => readQuestion({ ...question, resource: { ...resource, id } }, world);
       const show = (id: string) => ({ type: resource.type, id });
-      return yield* findAllowed(snapshot, { candidates, callOf, isWide: !isNamed, show }, plan, isBanned);
+      return yield* findAllowed(
+        snapshot,
+        { candidates, callOf, isWide: !isNamed, show },
+        plan,
+        isBanned,
+        now,
+      );
     });
   });
 
@@ -89,11 +95,11 @@ export function addAuthzenSearchRoutes(
     if ('why' in destination) return survey((snapshot) => nothing(nothingFound(snapshot, destination)));
     demandDestination(request, { destination }, trustDomain);
     const usual = isWorkload(resource.type) ? usualActions : [];
-    return survey(function* (snapshot) {
+    return survey(function* (snapshot, now) {
       const candidates = yield* named(yield* snapshot.rulesFor(destination), methodsOf, usual);
       const callOf = (name: string) => readQuestion({ ...question, action: { name } }, world);
       const show = (name: string) => ({ name });
-      return yield* findAllowed(snapshot, { candidates, callOf, isWide: false, show }, plan, isBanned);
+      return yield* findAllowed(snapshot, { candidates, callOf, isWide: false, show }, plan, isBanned, now);
     });
   });
 }

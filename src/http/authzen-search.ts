@@ -41,6 +41,7 @@ export function* findAllowed<T>(
   { candidates, callOf, isWide, show }: Search<T>,
   plan: PagePlan,
   isBanned: AnswerParts['isBanned'],
+  now: Date,
 ): Steps<SearchAnswer<T>> {
   const cursor = plan.after === '' ? undefined : Buffer.from(plan.after, 'utf8').toString('base64url');
   const { items, next } = pageOf(candidates, { cursor, limit: maxCandidates });
@@ -64,8 +65,8 @@ export function* findAllowed<T>(
       asked += 1;
       const { source, destination, request } = asking;
       const judged = isWide
-        ? yield* allowsUnkept(snapshot, request)
-        : { allowed: allows(snapshot, request), work: 0 };
+        ? yield* allowsUnkept(snapshot, request, now)
+        : { allowed: allows(snapshot, request, now), work: 0 };
       work += judged.work;
       if (judged.allowed && !isBanned(source, destination)) {
         // One more than fits: there is a page after this one.

@@ -46,6 +46,13 @@ const applyResultSchema: z.ZodType<ApplyResult> = z.object({
       action: z.enum(['created', 'updated', 'unchanged']),
     }),
   ),
+  warnings: z.array(z.string()),
+});
+const termsSchema = z.object({
+  notBefore: time.nullable(),
+  expiresAt: time.nullable(),
+  owner: z.string().nullable(),
+  ticket: z.string().nullable(),
 });
 const policyFields = {
   key: z.string(),
@@ -53,6 +60,7 @@ const policyFields = {
   line: z.number().int().min(1),
   sha256,
   revision,
+  terms: termsSchema.optional(),
 };
 const policySchema: z.ZodType<PolicyView> = z.object(policyFields);
 const policyPageSchema = revisedPageSchema(policySchema);

@@ -3,6 +3,7 @@ import { MeshError, quote } from '../errors.ts';
 import { type Permission, scopeOf } from '../identity/access.ts';
 import type { PolicyDocument } from '../identity/mesh.ts';
 import { policyNamespace } from '../identity/policy-revision.ts';
+import type { PolicyTermsView } from '../identity/policy-terms.ts';
 import { callerOf } from './caller.ts';
 import { parseInput } from './input.ts';
 import { pageOf, pageQuery } from './page.ts';
@@ -17,8 +18,8 @@ import {
 } from './revision-routes.ts';
 import { addRoute } from './route.ts';
 
-/** A policy in a list: where it came from, without its text. */
-export type PolicyView = Omit<PolicyDocument, 'source'>;
+/** A policy in a list: where it came from, without its text. Of those that are no longer in force the terms are not told. */
+export type PolicyView = Omit<PolicyDocument, 'source'> & { readonly terms?: PolicyTermsView | undefined };
 
 /** Policies, one by one; they are written through `POST /v1/apply`. */
 export function addPolicyRoutes(
@@ -26,6 +27,10 @@ export function addPolicyRoutes(
   { administration, revisions }: Pick<RevisionPorts, 'administration' | 'revisions'>,
 ): void {
   const policiesOf = remember(revisions);
+  const termsOf = ({ key, sha256 }: PolicyView): PolicyTermsView | undefined =>
+    administration.current().policies.get(key)?.sha256 === sha256
+      ? administration.policyTerms(key)
+      : undefined;
   addRoute(app, 'GET /v1/policies', async (request) => {
     const { revision, policies: now } = administration.current();
     const { policyRevision, ...query } = parseInput(policiesQuery, request.query, 'query_invalid');
@@ -33,7 +38,7 @@ export function addPolicyRoutes(
     const scope = scopeOf(callerOf(request).grants, 'policies:read');
     const within = withinScope<PolicyView>(policies, scope, ({ key }) => policyNamespace(key));
     const page = pageOf(within, query);
-    return { items: page.items.map(policyView), next: page.next, revision };
+    return { items: page.items.map((one) => policyView(one, termsOf(one))), next: page.next, revision };
   });
   addRoute<ByKey>(app, 'GET /v1/policies/:namespace/:name', async (request) => {
     demand(request, 'policies:read');
@@ -48,7 +53,7 @@ export function addPolicyRoutes(
         fix: 'countersign policy list shows all names',
       });
     }
-    return { ...policyView(policy), source: policy.source };
+    return { ...policyView(policy, termsOf(policy)), source: policy.source };
   });
   addRoute<ByKey>(app, 'DELETE /v1/policies/:namespace/:name', async (request, reply) => {
     demand(request, 'policies:write');
@@ -93,8 +98,11 @@ function keyOf(params: ByKey): string {
   return `${params.namespace}/${params.name}`;
 }
 
-function policyView({ key, file, line, sha256, revision }: PolicyView): PolicyView {
-  return { key, file, line, sha256, revision };
+function policyView(
+  { key, file, line, sha256, revision }: PolicyView,
+  terms: PolicyTermsView | undefined,
+): PolicyView {
+  return { key, file, line, sha256, revision, ...(terms === undefined ? {} : { terms }) };
 }
 
 const maxRemembered = 4;

@@ -20,7 +20,7 @@ import { addRoute } from './route.ts';
 /** What `who-can` and `can-reach` need of the house. */
 export type ReachPorts = Pick<EntryPorts, 'administration'> & {
   /** Puts a question to the current policy, in small steps between other work. */
-  readonly survey: <T>(question: (snapshot: Snapshot) => Steps<T>) => Promise<T>;
+  readonly survey: <T>(question: (snapshot: Snapshot, now: Date) => Steps<T>) => Promise<T>;
   /** Whether a ban denies calls between the two, whatever the policy says. */
   readonly isBanned: (source: SpiffeId, destination: SpiffeId) => boolean;
 };
@@ -43,7 +43,9 @@ export function addReachRoutes(app: FastifyInstance, ports: ReachPorts, trustDom
     const seen = withinScope(identitiesOf(entries), scopeOf(grants, 'entries:read'), namespaceOf);
     const { items } = pageOf(seen, body);
     const call = readCall(body);
-    const { anybody, callers } = await survey((snapshot) => whoCan(snapshot, destination, call, items));
+    const { anybody, callers } = await survey((snapshot, now) =>
+      whoCan(snapshot, destination, call, items, now),
+    );
     return {
       destination: destination.text,
       anybody,
@@ -60,7 +62,7 @@ export function addReachRoutes(app: FastifyInstance, ports: ReachPorts, trustDom
     const seen = withinScope(identitiesOf(entries), scope, namespaceOf);
     const { items } = pageOf(seen, body);
     const call = readCall(body);
-    const answers = await survey((snapshot) => canReach(snapshot, source, call, items));
+    const answers = await survey((snapshot, now) => canReach(snapshot, source, call, items, now));
     return {
       source: source.text,
       items: answers.map((answer, i) => judged(answer, source, items[i] ?? source)),

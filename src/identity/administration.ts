@@ -21,6 +21,7 @@ import {
   type SourceFile,
 } from './plan.ts';
 import { createPolicyEdits, editStep, type PolicyEdits, type PolicyHistory, revise } from './policy-edits.ts';
+import { type PolicyTermsView, viewTerms, warnOfTerms } from './policy-terms.ts';
 import { type PolicySigner, revisionEvent, withoutReason } from './policy-revision.ts';
 import { createTurns, type Turns } from './turns.ts';
 
@@ -28,6 +29,8 @@ export type ApplyResult = {
   /** The mesh revision after the change. */
   readonly revision: number;
   readonly changes: readonly AppliedChange[];
+  /** What its author should know though it is no mistake; lower case, no full stop. */
+  readonly warnings: readonly string[];
 };
 
 export type ApplyOptions = {
@@ -42,6 +45,8 @@ export type ApplyOptions = {
 /** The one way to change the mesh. Every change is durable, with its audit events, before its promise resolves. */
 export type Administration = PolicyEdits & {
   readonly current: () => Mesh;
+  /** Of a policy in force; undefined when there is none of this key. */
+  readonly policyTerms: (key: string) => PolicyTermsView | undefined;
   /** @throws MeshError `entry_exists`, `entry_invalid`, `spiffe_id_*`, `selector_invalid`, `entry_label_conflict` */
   readonly createEntry: (input: EntryInput, actor: Actor, permit?: Permit) => Promise<RegistrationEntry>;
   /** Replaces the given fields. @throws MeshError `entry_not_found` and those of createEntry */
@@ -139,6 +144,10 @@ export function createAdministration(parts: AdministrationParts): Administration
   };
   return {
     current: () => holder.current().mesh,
+    policyTerms: (key) => {
+      const policy = holder.current().policies.get(key);
+      return policy === undefined ? undefined : viewTerms(policy);
+    },
     createEntry: (input, actor, permit) =>
       inEdit(async () => {
         const entry = parse(input);
@@ -178,7 +187,8 @@ export function createAdministration(parts: AdministrationParts): Administration
         const { putEntries, putPolicies, putAliases, putGrants } = plan;
         const idle = putEntries.length + putPolicies.length + putAliases.length + putGrants.length === 0;
         if (!idle) await takeEdit(plan, actor, dryRun);
-        return { revision: holder.current().mesh.revision, changes: plan.changes };
+        const warnings = warnOfTerms(plan, clock.now());
+        return { revision: holder.current().mesh.revision, changes: plan.changes, warnings };
       }),
     ...createPolicyEdits({
       current: holder.current,

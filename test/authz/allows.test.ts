@@ -12,7 +12,7 @@ import {
 import { compileSnapshot } from '../../src/authz/snapshot.ts';
 import { finish } from '../../src/authz/steps.ts';
 import { policies, request, workloads } from './generated.ts';
-import { ledger, meshOf, policyText, readPolicies } from './mesh.ts';
+import { ledger, meshOf, noon, policyText, readPolicies } from './mesh.ts';
 
 test('both ways of asking whether a call is allowed say what the engine decides', () => {
   const seen = { allow: 0, deny: 0 };
@@ -25,14 +25,14 @@ test('both ways of asking whether a call is allowed say what the engine decides'
         const snapshot = compileSnapshot({ ...meshOf(list, workloads), providersAnswer });
         for (const one of calls) {
           // Before anything is remembered of the destination, and after.
-          const unkept = finish(allowsUnkept(snapshot, one));
-          const { verdict } = decide(snapshot, one);
+          const unkept = finish(allowsUnkept(snapshot, one, noon));
+          const { verdict } = decide(snapshot, one, noon);
           seen[verdict] += 1;
           const expected = verdict === 'allow';
           expect(unkept.allowed).toBe(expected);
           expect(unkept.work).toBeGreaterThan(0);
-          expect(allows(snapshot, one)).toBe(expected);
-          expect(finish(allowsUnkept(snapshot, one)).allowed).toBe(expected);
+          expect(allows(snapshot, one, noon)).toBe(expected);
+          expect(finish(allowsUnkept(snapshot, one, noon)).allowed).toBe(expected);
         }
       },
     ),

@@ -5,7 +5,7 @@ import { decideNaively } from '../../src/authz/naive.ts';
 import { canonicalizeHttp, canonicalizeTcp, isRejection } from '../../src/authz/request.ts';
 import { compileSnapshot } from '../../src/authz/snapshot.ts';
 import { SpiffeId } from '../../src/spiffe/id.ts';
-import { ledger, meshOf, policyText, readPolicies, web } from './mesh.ts';
+import { ledger, meshOf, noon, policyText, readPolicies, web } from './mesh.ts';
 
 /** What a row says of a call; the rest is `web` that gets `/public` of `ledger.pay` on port 8080. */
 export type BypassCall = {
@@ -42,8 +42,8 @@ export function judgeBypass({ allow, deny }: Bypass, call: BypassCall): { reason
     ...(deny === undefined ? [] : [policyText(`action: DENY\nrules: ${JSON.stringify(deny)}`, 'deny')]),
   ];
   const mesh = meshOf(readPolicies(policies.join('---\n')));
-  const { reason, rule, verdict } = decide(compileSnapshot(mesh), request);
-  const naive = decideNaively(mesh, request);
+  const { reason, rule, verdict } = decide(compileSnapshot(mesh), request, noon);
+  const naive = decideNaively(mesh, request, noon);
   if (naive.reason !== reason || naive.rule !== rule || naive.verdict !== verdict) {
     throw new Error(`the naive evaluator says ${naive.reason} ${naive.rule}`);
   }

@@ -6,7 +6,7 @@ import { canonicalizeHttp, canonicalizeTcp, isRejection } from '../../src/authz/
 import { compileSnapshot } from '../../src/authz/snapshot.ts';
 import { SpiffeId } from '../../src/spiffe/id.ts';
 import { startCpuWatch } from '../harness/cpu-watch.ts';
-import { call, ledger, meshOf, policyText, readPolicies, trustDomain } from './mesh.ts';
+import { call, ledger, meshOf, noon, policyText, readPolicies, trustDomain } from './mesh.ts';
 
 type Vector = {
   readonly name: string;
@@ -46,19 +46,21 @@ describe('the shared vectors', () => {
     const snapshot = compileSnapshot(mesh);
     for (const { request, expect: expected } of calls) {
       const made = canonicalize(request);
-      const decision = isRejection(made) ? denyDecision(made.reason, made.why, 7) : decide(snapshot, made);
+      const decision = isRejection(made)
+        ? denyDecision(made.reason, made.why, 7)
+        : decide(snapshot, made, noon);
       const { verdict, reason, rule, revision } = decision;
       expect({ request, verdict, reason, rule }).toEqual({ request, ...expected });
       expect(revision).toBe(7);
       expect(decision.why).toMatch(/^[^A-Z].*[^.]$/);
-      if (!isRejection(made)) expect(decideNaively(mesh, made)).toMatchObject(expected);
+      if (!isRejection(made)) expect(decideNaively(mesh, made, noon)).toMatchObject(expected);
     }
   });
 });
 
 describe('why', () => {
   const decideFor = (spec: string, overrides: Parameters<typeof call>[0] = {}) =>
-    decide(compileSnapshot(meshOf(readPolicies(policyText(spec)))), call(overrides));
+    decide(compileSnapshot(meshOf(readPolicies(policyText(spec)))), call(overrides), noon);
 
   test('the nearest rule names the predicate, its place and what the call had', () => {
     const spec = `rules:
@@ -160,7 +162,7 @@ describe('decide is total', () => {
     ],
   ])('%s is a denial', (_name, broken, request) => {
     const errors: unknown[] = [];
-    const decision = decide(broken as typeof snapshot, request as ReturnType<typeof call>, (error) => {
+    const decision = decide(broken as typeof snapshot, request as ReturnType<typeof call>, noon, (error) => {
       errors.push(error);
       throw new Error('the report fails too');
     });
@@ -188,7 +190,7 @@ test.each([1, 2])(
       port: 1,
     });
     if (isRejection(made)) throw new Error('refused');
-    expect(decide(compileSnapshot(mesh), made)).toMatchObject({ verdict: 'deny', reason: 'deny_rule' });
+    expect(decide(compileSnapshot(mesh), made, noon)).toMatchObject({ verdict: 'deny', reason: 'deny_rule' });
   },
 );
 
@@ -217,7 +219,7 @@ describe('snapshots', () => {
     );
     const next = compileSnapshot({ ...changed, previous });
     expect(next.appliedTo(ledger)).not.toBe(applied);
-    expect(decide(next, call())).toMatchObject({ reason: 'no_allow_rule' });
+    expect(decide(next, call(), noon)).toMatchObject({ reason: 'no_allow_rule' });
   });
 
   test('rules of many callers and many paths do not multiply in memory', () => {
@@ -229,7 +231,7 @@ describe('snapshots', () => {
     const usedMs = startCpuWatch();
     const snapshot = compileSnapshot(meshOf(policies));
     const allowed = call({ source: 'spiffe://example.org/ns/a/sa/s1', path: '/p511', authority: 'h7' });
-    expect(decide(snapshot, allowed)).toMatchObject({ rule: 'pay/p0 rule[0]' });
+    expect(decide(snapshot, allowed, noon)).toMatchObject({ rule: 'pay/p0 rule[0]' });
     expect(usedMs()).toBeLessThan(10_000);
   });
 });

@@ -7,16 +7,16 @@ import type { Policy } from '../../src/authz/policy.ts';
 import { compileSnapshot, type Snapshot, type SnapshotInput } from '../../src/authz/snapshot.ts';
 import { finish } from '../../src/authz/steps.ts';
 import { namable, policies, policiesNaming, request, workloads } from './generated.ts';
-import { ledger, meshOf } from './mesh.ts';
+import { ledger, meshOf, noon } from './mesh.ts';
 
 const requests = fc.array(request, { minLength: 1, maxLength: 20 });
 const verdicts = { allow: 0, deny_rule: 0, no_allow_rule: 0, no_policy: 0, custom_unanswered: 0 };
 const beside = { custom: 0, audited: 0, shadow: 0 };
 
 function agree(mesh: SnapshotInput, snapshot: Snapshot, one: AuthzRequest): Decision {
-  const decision = decide(snapshot, one);
+  const decision = decide(snapshot, one, noon);
   const { verdict, reason, rule, custom, audited, shadow } = decision;
-  expect({ verdict, reason, rule, custom, audited, shadow }).toEqual(decideNaively(mesh, one));
+  expect({ verdict, reason, rule, custom, audited, shadow }).toEqual(decideNaively(mesh, one, noon));
   if (custom !== null) beside.custom += 1;
   if (audited !== '') beside.audited += 1;
   if (shadow !== null) beside.shadow += 1;
@@ -79,7 +79,7 @@ test('what was prepared for one set of policies answers as the specification doe
     fc.property(policies(40), requests, edits, fc.nat(400), (list, calls, kept, cut) => {
       let snapshot = compileSnapshot(meshOf(list, workloads));
       for (const keep of [[], ...kept]) {
-        for (const one of calls) decide(snapshot, one);
+        for (const one of calls) decide(snapshot, one, noon);
         const mesh = meshOf(
           list.filter((_, i) => keep[i] !== false),
           workloads,
@@ -88,7 +88,7 @@ test('what was prepared for one set of policies answers as the specification doe
         // At times the preparation is given up midway, or a call comes in between.
         const steps = next.prepare(snapshot);
         for (let i = 0; i < cut && steps.next().done !== true; i++);
-        if (cut % 3 === 0) decide(next, calls[0]!);
+        if (cut % 3 === 0) decide(next, calls[0]!, noon);
         if (cut % 2 === 0) finish(steps);
         for (const one of calls) {
           agree(mesh, next, one);
@@ -105,7 +105,7 @@ test('the generated calls met every kind of answer', () => {
 });
 
 const verdictOf = (list: readonly Policy[], one: Parameters<typeof decide>[1]) =>
-  decide(compileSnapshot(meshOf(list, workloads)), one).verdict;
+  decide(compileSnapshot(meshOf(list, workloads)), one, noon).verdict;
 
 test('one more DENY policy never allows more', () => {
   fc.assert(
@@ -156,7 +156,7 @@ test('a denial without a rule names a predicate of an ALLOW rule that applies, a
     fc.property(policies(30), requests, (list, calls) => {
       const snapshot = compileSnapshot(meshOf(list, workloads));
       for (const one of calls) {
-        const { reason, nearest } = decide(snapshot, one);
+        const { reason, nearest } = decide(snapshot, one, noon);
         const allow = snapshot
           .appliedTo(one.destination)
           .policies.filter(({ action, dryRun }) => action === 'ALLOW' && !dryRun);

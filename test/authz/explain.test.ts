@@ -4,7 +4,7 @@ import { explainDecision } from '../../src/authz/explain.ts';
 import { formatExplanation } from '../../src/authz/format-explanation.ts';
 import { canonicalizeTcp, isRejection } from '../../src/authz/request.ts';
 import { compileSnapshot } from '../../src/authz/snapshot.ts';
-import { call, ledger, meshOf, policyText, readPolicies, web } from './mesh.ts';
+import { call, ledger, meshOf, noon, policyText, readPolicies, web } from './mesh.ts';
 
 const text = [
   policyText(
@@ -23,7 +23,7 @@ const snapshot = compileSnapshot(meshOf(readPolicies(text)));
 
 function explain(overrides: Parameters<typeof call>[0]) {
   const request = call(overrides);
-  return explainDecision(snapshot, request, decide(snapshot, request));
+  return explainDecision(snapshot, request, decide(snapshot, request, noon), noon);
 }
 
 describe('for a terminal', () => {
@@ -54,7 +54,9 @@ policies
   test('a TCP connection shows its port and what could not be judged', () => {
     const request = canonicalizeTcp({ source: web, destination: ledger, port: 5_432 });
     if (isRejection(request)) throw new Error(request.why);
-    const shown = formatExplanation(explainDecision(snapshot, request, decide(snapshot, request)));
+    const shown = formatExplanation(
+      explainDecision(snapshot, request, decide(snapshot, request, noon), noon),
+    );
     expect(shown).toContain('TCP port 5432');
     expect(shown).toContain('rule[0]  matched: to[0] paths inapplicable (the call has no path)');
   });
@@ -91,7 +93,7 @@ describe('as data', () => {
       policyText(i === 99 ? 'rules: [{}]' : '{}', `p${100 + i}`),
     ).join('---\n');
     const large = compileSnapshot(meshOf(readPolicies(many)));
-    const explanation = explainDecision(large, call(), decide(large, call()));
+    const explanation = explainDecision(large, call(), decide(large, call(), noon), noon);
     expect(explanation.policies.length).toBe(64);
     expect(explanation.policies[0]?.policy).toBe('pay/p199');
     expect(explanation.policiesOmitted).toBe(36);

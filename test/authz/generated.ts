@@ -205,6 +205,13 @@ const attached = fc.constantFrom<Record<string, unknown>>(
   { selector: { matchLabels: { app: 'l', tier: 'x' } } },
   { targetRefs: [{ group: 'gateway.networking.k8s.io', kind: 'Gateway', name: 'g' }] },
 );
+/** Around the noon that calls are judged at. */
+const terms = fc.constantFrom<Record<string, string>>(
+  ...Array.from({ length: 16 }, () => ({})),
+  ...[{ expiresAt: '2026-11-21T12:00:00Z' }, { expiresAt: '2026-11-21T12:00:00.001Z' }],
+  ...[{ notBefore: '2026-11-21T13:00:00+01:00' }, { notBefore: '2026-11-21T12:00:00.001Z' }],
+  { notBefore: '2026-11-20T00:00:00Z', expiresAt: '2026-11-22T00:00:00Z' },
+);
 const rules = fc.array(rule, { minLength: 1, maxLength: 4 });
 /** Rules of the kind that CUSTOM may have, which knows no callers. */
 const customRules = fc.array(fc.record({ to }), { minLength: 1, maxLength: 2 });
@@ -214,13 +221,15 @@ const spec = fc
     rules,
     customRules,
     attached,
+    terms,
     dryRun: fc.nat(6),
   })
-  .map(({ action, attached: where, dryRun, ...made }) => ({
+  .map(({ action, attached: where, terms: when, dryRun, ...made }) => ({
     dryRun: dryRun === 0 && (action === 'ALLOW' || action === 'DENY'),
     body: {
       action,
       ...where,
+      ...when,
       ...(action === 'CUSTOM'
         ? { provider: { name: 'asked' }, rules: made.customRules }
         : { rules: made.rules }),

@@ -1,4 +1,5 @@
 import { evaluateBatch, type EvalAnswer } from '../../src/cli/authz-eval.ts';
+import { noon } from './mesh.ts';
 
 /** A line as people write it: what is not named is an ordinary call of shop/web to shop/orders. */
 export type Line = {
@@ -59,6 +60,6 @@ export async function collect(text: string): Promise<EvalAnswer[]> {
   async function* stream(): AsyncGenerator<Buffer> {
     yield Buffer.from(text);
   }
-  for await (const answer of evaluateBatch(stream(), 'calls')) answers.push(answer);
+  for await (const answer of evaluateBatch(stream(), 'calls', noon)) answers.push(answer);
   return answers;
 }

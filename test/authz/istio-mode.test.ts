@@ -15,7 +15,16 @@ import { SpiffeId, TrustDomain } from '../../src/spiffe/id.ts';
 import { documentOfJson } from '../../src/yaml-json.ts';
 import { collect } from './istio-cases.ts';
 import { callers, calls, policies } from './istio-world.ts';
-import { call as canonical, ledger, meshOf, policyText, readPolicies, trustDomain, web } from './mesh.ts';
+import {
+  call as canonical,
+  ledger,
+  meshOf,
+  noon,
+  policyText,
+  readPolicies,
+  trustDomain,
+  web,
+} from './mesh.ts';
 
 const now = new Date('2026-01-01T00:00:00Z');
 
@@ -225,12 +234,12 @@ function snapshotOf(text: string, previous?: Snapshot): Snapshot {
 test('a canonical request and questions about many calls are refused in Istio mode', () => {
   const snapshot = snapshotOf(policyText('rules: [{}]'));
   const errors: unknown[] = [];
-  expect(decide(snapshot, canonical(), (error) => errors.push(error)).reason).toBe('engine_failed');
+  expect(decide(snapshot, canonical(), noon, (error) => errors.push(error)).reason).toBe('engine_failed');
   expect(errors).toHaveLength(1);
   const refused = expect.objectContaining({ code: 'policy_mode_inexact' });
-  expect(() => finish(whoCan(snapshot, ledger, {}, []))).toThrow(refused);
-  expect(() => finish(canReach(snapshot, web, {}, [ledger]))).toThrow(refused);
-  expect(finish(whoCan(snapshot.at(9, 'strict'), ledger, {}, [])).anybody.reach).toBe('always');
+  expect(() => finish(whoCan(snapshot, ledger, {}, [], noon))).toThrow(refused);
+  expect(() => finish(canReach(snapshot, web, {}, [ledger], noon))).toThrow(refused);
+  expect(finish(whoCan(snapshot.at(9, 'strict'), ledger, {}, [], noon)).anybody.reach).toBe('always');
 });
 
 test('a failure of ours is a denial', () => {
@@ -282,4 +291,21 @@ test('what applies to a destination is worked out once, and again only when it c
   finish(after.prepare(before));
   expect(after.istio.rulesFor(ledger)[0]).toBe(made);
   expect(trustDomain.name).toBe('example.org');
+});
+
+test.each<[string, string, string, string]>([
+  [
+    'ALLOW in force',
+    'notBefore: 2026-01-01T00:00:00Z\nexpiresAt: 2027-01-01T00:00:00Z\nrules: [{}]',
+    'allow_rule',
+    '',
+  ],
+  ['ALLOW not begun', 'notBefore: 2026-12-01T00:00:00Z\nrules: [{}]', 'no_allow_rule', ''],
+  ['ALLOW expired', 'expiresAt: 2026-11-21T12:00:00Z\nrules: [{}]', 'no_allow_rule', ''],
+  ['DENY in force', 'action: DENY\nexpiresAt: 2026-11-21T12:00:01Z\nrules: [{}]', 'deny_rule', ''],
+  ['DENY expired', 'action: DENY\nexpiresAt: 2026-11-21T12:00:00Z\nrules: [{}]', 'allow_by_default', ''],
+  ['at no time that can be told', 'rules: [{}]', 'engine_failed', 'unknown'],
+])('the bounds of a policy in time hold: %s', (_name, spec, reason, time) => {
+  const at = time === '' ? noon : new Date(Number.NaN);
+  expect(judgeCall(snapshotOf(policyText(spec)), ordinary, at).decision.reason).toBe(reason);
 });

@@ -6,7 +6,7 @@ import { decideNaively } from '../../src/authz/naive.ts';
 import { canonicalizeTcp, isRejection } from '../../src/authz/request.ts';
 import { compileSnapshot, type SnapshotInput } from '../../src/authz/snapshot.ts';
 import { SpiffeId } from '../../src/spiffe/id.ts';
-import { call, ledger, meshOf, policyText, readPolicies, web } from './mesh.ts';
+import { call, ledger, meshOf, noon, policyText, readPolicies, web } from './mesh.ts';
 
 /** The call of `web` with all there is to know of it. */
 const known: CallContext = {
@@ -48,8 +48,8 @@ const claim = (name: string) => `request.auth.claims[${name}]`;
 const noted = (key: string) => `experimental.envoy.filters.http.x[${key}]`;
 
 function judge(mesh: SnapshotInput, one: AuthzRequest) {
-  const { verdict, reason, rule, custom, audited, shadow, why } = decide(compileSnapshot(mesh), one);
-  expect(decideNaively(mesh, one)).toEqual({ verdict, reason, rule, custom, audited, shadow });
+  const { verdict, reason, rule, custom, audited, shadow, why } = decide(compileSnapshot(mesh), one, noon);
+  expect(decideNaively(mesh, one, noon)).toEqual({ verdict, reason, rule, custom, audited, shadow });
   return { verdict, reason, custom, audited, shadow, why };
 }
 

@@ -7,6 +7,8 @@ import { SpiffeId, TrustDomain } from '../../src/spiffe/id.ts';
 import { readDocuments } from '../../src/yaml.ts';
 
 export const trustDomain = TrustDomain.parse('example.org');
+/** When calls are judged, unless a test says otherwise. */
+export const noon = new Date('2026-11-21T12:00:00Z');
 export const web = SpiffeId.parse('spiffe://example.org/ns/shop/sa/web');
 export const ledger = SpiffeId.parse('spiffe://example.org/ns/pay/sa/ledger');
 

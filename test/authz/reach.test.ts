@@ -12,7 +12,7 @@ import { compileSnapshot } from '../../src/authz/snapshot.ts';
 import { finish } from '../../src/authz/steps.ts';
 import { SpiffeId } from '../../src/spiffe/id.ts';
 import { policies, request, workloads } from './generated.ts';
-import { ledger, meshOf, policyText, readPolicies, trustDomain, web } from './mesh.ts';
+import { ledger, meshOf, noon, policyText, readPolicies, trustDomain, web } from './mesh.ts';
 
 const requests = fc.array(request, { minLength: 10, maxLength: 20 });
 
@@ -22,7 +22,7 @@ test('a residue matches what its rule matches, whichever attributes are open', (
   fc.assert(
     fc.property(policies(3), requests, opened, (list, calls, openAttributes) => {
       for (const { facts, policy } of calls.flatMap((one) =>
-        list.map((policy) => ({ facts: new Facts(one, trustDomain), policy })),
+        list.map((policy) => ({ facts: new Facts(one, trustDomain, noon), policy })),
       )) {
         for (const rule of policy.rules.map((each) => compileRule(policy, each, 0))) {
           const residue = residueOf(rule, facts, (attribute) => openAttributes.includes(attribute));
@@ -58,12 +58,12 @@ test('always and never are what the engine says of every such call', () => {
         if (one.protocol === 'tcp' || one.source === null || one.port === 0) continue;
         const { source, destination } = one;
         const call = partOf(one, names);
-        const { anybody, callers } = finish(whoCan(snapshot, destination, call, [source]));
+        const { anybody, callers } = finish(whoCan(snapshot, destination, call, [source], noon));
         const { caller: _, ...there } = callers[0]!;
-        expect(finish(canReach(snapshot, source, call, [destination]))).toEqual([
+        expect(finish(canReach(snapshot, source, call, [destination], noon))).toEqual([
           { ...there, destination: destination.text },
         ]);
-        const { verdict } = decide(snapshot, one);
+        const { verdict } = decide(snapshot, one, noon);
         if (there.reach === 'always') expect(verdict).toBe('allow');
         if (there.reach === 'never') expect(verdict).toBe('deny');
         // Who calls can only settle what was open.
@@ -90,7 +90,7 @@ const job = SpiffeId.parse('spiffe://example.org/ns/shop/sa/job');
 
 function ask(specs: readonly string[], call: PartialCall = {}, callers = [web, job]) {
   const list = specs.flatMap((spec, i) => readPolicies(policyText(spec, `p${i}`)));
-  return finish(whoCan(compileSnapshot(meshOf(list)), ledger, call, callers));
+  return finish(whoCan(compileSnapshot(meshOf(list)), ledger, call, callers, noon));
 }
 
 describe('who can', () => {

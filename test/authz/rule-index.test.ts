@@ -5,7 +5,7 @@ import { type CompiledRule, compileRule } from '../../src/authz/match.ts';
 import { buildIndex } from '../../src/authz/rule-index.ts';
 import { finish } from '../../src/authz/steps.ts';
 import { type Workload, workloads } from '../../bench/authz/workloads.ts';
-import { call, policyText, readPolicies, trustDomain } from './mesh.ts';
+import { call, noon, policyText, readPolicies, trustDomain } from './mesh.ts';
 
 const size = 600;
 
@@ -30,7 +30,7 @@ function factsOf(workload: Workload, i: number): Facts {
   } = workload.call(i, 'hit');
   const source = `spiffe://example.org/ns/shop/sa/${caller}`;
   const made = call({ source, method, path, authority: `${host}:8080`, port });
-  return new Facts({ ...made, context: { ...untold, ...context } }, trustDomain);
+  return new Facts({ ...made, context: { ...untold, ...context } }, trustDomain, noon);
 }
 
 test.each(workloads.map((workload) => [workload.name, workload] as const))(

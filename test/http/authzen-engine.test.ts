@@ -11,7 +11,7 @@ import { findAllowed } from '../../src/http/authzen-search.ts';
 import { readCallContext } from '../../src/http/call-context.ts';
 import { SpiffeId } from '../../src/spiffe/id.ts';
 import { policies, workloads } from '../authz/generated.ts';
-import { meshOf, trustDomain } from '../authz/mesh.ts';
+import { meshOf, noon, trustDomain } from '../authz/mesh.ts';
 
 const world = { trustDomain, namespace: 'app' };
 const parts = {
@@ -69,11 +69,11 @@ test('an evaluation says what authz/check says of the same call', () => {
           }),
           world,
         );
-        const given = answerCall(snapshot, read, parts);
+        const given = answerCall(snapshot, read, noon, parts);
         const ends = { source: SpiffeId.parse(source), destination: SpiffeId.parse(destination) };
         const told: CallContext = readCallContext(context);
         const asked = { ...ends, method, path, authority: host, port, context: told };
-        const checked = explainCall(snapshot, asked, new Date(0));
+        const checked = explainCall(snapshot, asked, noon);
         expect([given.decision, given.context.reason, given.context.rule ?? '', given.context.why]).toEqual([
           checked.verdict === 'allow',
           checked.reason,
@@ -121,12 +121,12 @@ test('a search finds what evaluations of everything allow, page by page', () => 
           );
         const among = what === 'action' ? names : candidates;
         const expected = [...among.keys()]
-          .filter((name) => answerCall(snapshot, callOf(name), { ...parts, isBanned }).decision)
+          .filter((name) => answerCall(snapshot, callOf(name), noon, { ...parts, isBanned }).decision)
           .toSorted();
         const search = { candidates: among, callOf, isWide: what === 'resource', show: (id: string) => id };
         const all: string[] = [];
         for (let plan: PagePlan = planPage({ limit }, one); ;) {
-          const { page, results } = finish(findAllowed(snapshot, search, plan, isBanned));
+          const { page, results } = finish(findAllowed(snapshot, search, plan, isBanned, noon));
           expect(results.length).toBe(page.count);
           all.push(...results);
           if (page.next_token === '') break;

@@ -192,7 +192,7 @@ export async function startHarness(
       const standing = banned === undefined ? undefined : denyDecision('banned', banned, snapshot.revision);
       return explainCall(snapshot, { ...call, authority: host }, clock.now(), standing);
     },
-    survey: (question) => Promise.resolve(finish(question(holder.current().snapshot))),
+    survey: (question) => Promise.resolve(finish(question(holder.current().snapshot, clock.now()))),
     policySet: () => ({
       policies: holder.current().policies.values(),
       rootNamespace: 'istio-system',

@@ -209,8 +209,8 @@ test.each<[string, string[], ErrorCode, number]>([
     place: { file: 'mesh.yaml', line },
   });
   expect(holder.current()).toBe(before);
-  expect(decide(before.snapshot, toWeb('GET'))).toMatchObject({ rule: 'shop/kept rule[0]' });
-  expect(decide(before.snapshot, toWeb('PUT'))).toMatchObject({ reason: 'no_allow_rule' });
+  expect(decide(before.snapshot, toWeb('GET'), clock.now())).toMatchObject({ rule: 'shop/kept rule[0]' });
+  expect(decide(before.snapshot, toWeb('PUT'), clock.now())).toMatchObject({ reason: 'no_allow_rule' });
   await checkInvariants();
 });
 

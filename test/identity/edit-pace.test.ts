@@ -55,7 +55,7 @@ function openMesh() {
       port: 80,
     });
     if (isRejection(request)) throw new Error(request.why);
-    return decide(holder.current().snapshot, request);
+    return decide(holder.current().snapshot, request, new Date('2026-11-21T12:00:00Z'));
   };
   /** From now on the edit is held once it has been read, when it is compiled. */
   const holdCompiling = async (...texts: readonly string[]): Promise<void> => {

@@ -189,7 +189,9 @@ test.each<[string, Partial<AuthzRequest>]>([
     context: untold,
     ...change,
   };
-  expect(decide(staleSnapshot({ revision: 9 }, settings), request)).toMatchObject({
+  expect(
+    decide(staleSnapshot({ revision: 9 }, settings), request, new Date('2026-11-21T12:00:00Z')),
+  ).toMatchObject({
     verdict: 'deny',
     revision: 9,
     rule: expect.stringContaining('countersign-stale-policy') as string,
