@@ -88,6 +88,7 @@ export const errorKinds = {
   policy_invalid: 'invalid',
   policy_not_found: 'not_found',
   policy_message_invalid: 'invalid',
+  policy_test_failed: 'precondition',
   policy_revision_not_found: 'not_found',
   policy_revision_invalid: 'invalid',
   policy_number_invalid: 'invalid',

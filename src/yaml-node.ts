@@ -98,6 +98,13 @@ export class YamlNode {
     return value;
   }
 
+  /** The value as plain data, for a reader to whom any is right. Mappings are Maps: their keys are anything. */
+  data(): unknown {
+    if (isMap(this.#node)) return new Map(this.entries().map(({ key, value }) => [key, value.data()]));
+    if (isSeq(this.#node)) return this.sequence().map((item) => item.data());
+    return isScalar(this.#node) ? this.#node.value : null;
+  }
+
   /** An error at this value, for its reader to throw. The message goes on where the path ends: `is not a port`. */
   error(code: ErrorCode, message: string, fix: string): MeshError {
     return new MeshError(code, `${this.path === '' ? 'the document' : this.path} ${message}`, {

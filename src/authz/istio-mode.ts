@@ -2,7 +2,14 @@ import { type CallContext, untold } from './context.ts';
 import { denyDecision } from './decide.ts';
 import type { Decision } from './decision.ts';
 import type { ProxyRequest } from './istio-request.ts';
-import { type IstioCause, type IstioJudgement, type IstioRules, judgeAsIstio } from './istio-rules.ts';
+import { istioFacts } from './istio-match.ts';
+import {
+  allMatches,
+  type IstioCause,
+  type IstioJudgement,
+  type IstioRules,
+  judgeAsIstio,
+} from './istio-rules.ts';
 import type { RawHttpRequest } from './request.ts';
 import type { Snapshot } from './snapshot.ts';
 
@@ -57,6 +64,15 @@ export function proxyRequestOf(call: RawCall, headers: ReadonlySet<string>): Pro
     claims: claims ?? null,
     metadata: metadata ?? new Map(),
   };
+}
+
+/** The names of all rules that match a call, whatever they decide. */
+export function matchingRules(rules: IstioRules, call: RawCall, now: Date): readonly string[] {
+  const facts = istioFacts(rules.mesh, proxyRequestOf(call, rules.reads.headers), now);
+  const { custom, deny, allow, audit, trialAllow, trialDeny } = rules;
+  return [custom, deny, allow, audit, trialAllow, trialDeny].flatMap((set) =>
+    allMatches(set, facts).map(({ name }) => name),
+  );
 }
 
 function orNull(text: string): string | null {

@@ -206,7 +206,8 @@ function firstMatch(set: IstioRuleSet, facts: IstioFacts): IstioRule | undefined
   return found;
 }
 
-function allMatches(set: IstioRuleSet, facts: IstioFacts): readonly IstioRule[] {
+/** The rules of a set that match, in the order of their names. */
+export function allMatches(set: IstioRuleSet, facts: IstioFacts): readonly IstioRule[] {
   const found = listsFor(set, facts).flatMap((list) => list.filter(({ holds }) => holds(facts)));
   return [...new Set(found)].sort((a, b) => byCodeUnit(a.id, b.id));
 }

@@ -40,6 +40,11 @@ export class IstioBook {
     return known.rules;
   }
 
+  /** Works out what applies to one destination, so that {@link rulesFor} answers at once. */
+  *ready(destination: SpiffeId): Steps<void> {
+    if (!this.#byDestination.has(destination.text)) yield* this.#learn(destination);
+  }
+
   /** The policies behind {@link rulesFor}, of all of the workloads, sorted by key. */
   policiesFor(destination: SpiffeId): readonly Policy[] {
     const all = new Set(finish(this.#setsOf(destination)).flat());

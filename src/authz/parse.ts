@@ -7,6 +7,7 @@ import type { Entry, Policy, PolicyTerms, Predicate, Rule } from './policy.ts';
 import { negatedName } from './read-conditions.ts';
 import { checkLength, readPolicyDocument } from './read-document.ts';
 import { readTerms, termFields } from './read-terms.ts';
+import { readTests } from './read-tests.ts';
 
 /** What the documents of this room say of themselves. */
 export const policyKind = 'AuthorizationPolicy';
@@ -28,7 +29,8 @@ export function parsePolicy(document: YamlDocument): Policy {
   const spec = top.required('spec');
   checkLength(spec, selector.size);
   for (const target of targetRefs) checkTarget(spec, target);
-  const terms = readTerms(spec.mapping(specFields));
+  const fields = spec.mapping(specFields);
+  const terms = readTerms(fields);
   return {
     key,
     namespace,
@@ -39,6 +41,7 @@ export function parsePolicy(document: YamlDocument): Policy {
     selector,
     targetRefs,
     terms,
+    tests: readTests(fields.optional('tests')),
     rules: parseRules(read, spec, key, terms),
     place,
     text: document.text,

@@ -1,6 +1,7 @@
 import type { Place } from '../errors.ts';
 import type { Cidr } from './cidr.ts';
 import type { Attribute, PolicyAction, TargetRef } from './document.ts';
+import type { PolicyTest } from './policy-test.ts';
 
 /** How one value of a predicate compares with text. A `*` stands only first or last, or alone. */
 export type StringMatch =
@@ -94,6 +95,8 @@ export type Policy = {
   /** Gateways of the policy's namespace; never beside a selector. When there are any, it applies to nothing else. */
   readonly targetRefs: readonly TargetRef[];
   readonly terms: PolicyTerms;
+  /** What its author expects of calls; it decides nothing. At most 256. */
+  readonly tests: readonly PolicyTest[];
   /** At most 512. An ALLOW policy without rules allows nothing. */
   readonly rules: readonly Rule[];
   readonly place: Place;

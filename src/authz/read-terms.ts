@@ -4,7 +4,7 @@ import type { YamlMapping, YamlNode } from '../yaml-node.ts';
 import type { PolicyTerms, Predicate } from './policy.ts';
 
 /** The fields of `spec` that Istio does not have. A cluster's own API server knows none of them. */
-export const termFields = ['notBefore', 'expiresAt', 'owner', 'ticket'] as const;
+export const termFields = ['notBefore', 'expiresAt', 'owner', 'ticket', 'tests'] as const;
 
 /**
  * Reads who answers for a policy, and between which moments it matches.

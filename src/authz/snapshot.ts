@@ -222,6 +222,12 @@ export class Snapshot {
     return this.#attachment.sharedLabels(destination);
   }
 
+  /** Works out what applies to one destination, so that {@link Snapshot.appliedTo} answers at once. */
+  *ready(destination: SpiffeId): Steps<void> {
+    if (this.mode === 'istio') yield* this.istio.ready(destination);
+    else if (!this.#byDestination.has(destination.text)) this.#remember(yield* this.#learn(destination));
+  }
+
   /**
    * Works out beforehand what applies to the destinations that calls go to: to those that `before` was asked about, or
    * one of the few snapshots before it. Run to its end before this snapshot takes the place of the other, it leaves

@@ -5,7 +5,7 @@ import { globalOptions } from './global-options.ts';
 import { examples } from './help.ts';
 import { messageOption } from './policy-revision-commands.ts';
 import { countWarnings } from './lint-command.ts';
-import { clientOf, print, readSources, type Session } from './session.ts';
+import { clientOf, print, readSources, sayWarnings, type Session } from './session.ts';
 import { formatTable, printable } from './text.ts';
 
 type ApplyOptions = {
@@ -59,6 +59,7 @@ function applyOptions(session: Session, command: Command, policiesOnly: boolean)
           fix: 'give files with entries and policies',
         });
       }
+      sayWarnings(session, result.warnings);
       const lintWarnings = result.changes.some(({ kind }) => kind === 'policy')
         ? await countWarnings(session, own, files)
         : 0;
@@ -68,7 +69,6 @@ function applyOptions(session: Session, command: Command, policiesOnly: boolean)
         const given = file.map((name) => ` -f ${name}`).join('');
         session.say(`${those} about these policies: ${session.program} policy lint${printable(given)}\n`);
       }
-      for (const text of result.warnings) session.say(`warning: ${printable(text)}\n`);
     });
 }
 

@@ -13,6 +13,7 @@ import {
   showRevision,
 } from './policy-revision-commands.ts';
 import { clientOf, print, type Session } from './session.ts';
+import { policyTestCommand } from './policy-test-command.ts';
 import { describeTerms, formatPolicies } from './policy-text.ts';
 import { printable, printableLines } from './text.ts';
 
@@ -23,6 +24,7 @@ export function policyCommand(session: Session): Command {
     .addHelpText('after', examples('policy list', 'policy show shop/orders'));
   group.addCommand(policyApplyCommand(session));
   group.addCommand(policyLintCommand(session));
+  group.addCommand(policyTestCommand(session));
   pageOptions(group.command('list').description('list policies'))
     .option('--revision <number>', 'as they were in a revision', parseRevision)
     .addHelpText('after', examples('policy list', 'policy list --revision 4', 'policy list -o json'))

@@ -8,7 +8,7 @@ import { examples } from './help.ts';
 import { listAll, pageOptions, type PageOptions } from './paging.ts';
 import { activeNumber, diffRevisions, formatDiff } from './policy-diff.ts';
 import { verifyRevisions } from './policy-verify.ts';
-import { clientOf, print, type Session } from './session.ts';
+import { clientOf, print, sayWarnings, type Session } from './session.ts';
 import { formatTable, printable, printableLines } from './text.ts';
 
 /** `countersign policy log|diff|activate|rollback|renumber`. */
@@ -130,6 +130,7 @@ async function move(
   const expectActive = await activeNumber(client);
   const body = { dryRun, expectActive, ...(message === undefined ? {} : { message }) };
   const result = await client.post<ActivationView>(`/v1/policy-revisions/${to}/activate`, body);
+  sayWarnings(session, result.warnings);
   const diff = dryRun ? await diffRevisions(client, expectActive, result.restores) : undefined;
   print(session, command, { ...result, dryRun, ...(diff === undefined ? {} : { diff }) }, () => {
     if (diff !== undefined) return `${formatDiff(diff)}dry run: nothing was changed\n`;

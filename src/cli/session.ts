@@ -5,7 +5,7 @@ import { type AdminClient, openAdminClient } from './client.ts';
 import type { ExitCode } from './failure.ts';
 import { globalOptions } from './global-options.ts';
 import { readText } from './read-text.ts';
-import { printableJson } from './text.ts';
+import { printable, printableJson } from './text.ts';
 
 /** What a command has of the process. One per run. */
 export type Session = {
@@ -32,6 +32,11 @@ export function clientOf(session: Session, command: Command): AdminClient {
 /** Prints a result: as JSON when asked so, else as `table` makes it. */
 export function print(session: Session, command: Command, value: unknown, table: () => string): void {
   session.write(globalOptions(command).output === 'json' ? `${printableJson(value)}\n` : table());
+}
+
+/** Says what is no mistake, and should be known. */
+export function sayWarnings(session: Session, warnings: readonly string[] = []): void {
+  for (const text of warnings) session.say(`warning: ${printable(text)}\n`);
 }
 
 /**

@@ -66,6 +66,11 @@ export function addEntryRoutes(app: FastifyInstance, { administration, isAdminis
     const options = { dryRun, message, policiesOnly, permit: permit(request) };
     return administration.apply(files, callerOf(request).actor, options);
   });
+  // Beside that route, because it demands the same: whoever may not write a policy is not told how it would fare.
+  addRoute(app, 'POST /v1/policies/test', async (request) => {
+    const { files } = parseInput(testBody, request.body, 'body_invalid');
+    return administration.testPolicies(files, permit(request));
+  });
 }
 
 /** An entry as the API shows it. */
@@ -102,3 +107,5 @@ export const applyBody = z.strictObject({
   message: text.optional(),
   policiesOnly: z.boolean().optional(),
 });
+/** The body of `POST /v1/policies/test`. */
+export const testBody = applyBody.pick({ files: true });

@@ -6,10 +6,11 @@ import type { Explanation } from '../authz/explain.ts';
 import { policyModes } from '../authz/policy-mode.ts';
 import type { ErrorCode } from '../errors.ts';
 import type { ApplyResult } from '../identity/administration.ts';
+import type { TestReport } from '../identity/policy-tests.ts';
 import { checkBody } from './authz-routes.ts';
 import { lintQuery, type LintView } from './lint-routes.ts';
 import { canReachBody, whoCanBody } from './reach-routes.ts';
-import { applyBody, entryBody, entryPatch, type EntryView } from './entry-routes.ts';
+import { applyBody, entryBody, entryPatch, type EntryView, testBody } from './entry-routes.ts';
 import {
   json,
   revisedPageSchema,
@@ -47,6 +48,30 @@ const applyResultSchema: z.ZodType<ApplyResult> = z.object({
     }),
   ),
   warnings: z.array(z.string()),
+});
+const testReportSchema: z.ZodType<TestReport> = z.object({
+  outcomes: z.array(
+    z.object({
+      policy: z.string(),
+      test: z.string(),
+      place: z.string(),
+      passed: z.boolean(),
+      want: z.string(),
+      got: z.enum(['allow', 'deny']),
+      reason: z.enum(decisionReasons),
+      rule: z.string(),
+      why: z.string(),
+      destination: z.string(),
+    }),
+  ),
+  coverage: z.array(
+    z.object({
+      rule: z.string(),
+      place: z.string(),
+      matched: z.number().int(),
+      notMatched: z.number().int(),
+    }),
+  ),
 });
 const termsSchema = z.object({
   notBefore: time.nullable(),
@@ -227,6 +252,8 @@ export const entryDocs = {
     DeletedEntry: deletedEntrySchema,
     Files: applyBody,
     Applied: applyResultSchema,
+    PolicyTesting: testBody,
+    PolicyTested: testReportSchema,
     Policy: policySchema,
     PolicyPage: policyPageSchema,
     PolicyWithSource: policyWithSourceSchema,
@@ -277,6 +304,21 @@ export const entryDocs = {
         'policy_unsupported',
         'policy_invalid',
         'policy_message_invalid',
+        'policy_test_failed',
+        'entry_exists',
+        'grant_invalid',
+        ...entryCodes,
+      ],
+    },
+    'POST /v1/policies/test': {
+      summary: 'runs the tests of the policies in files as if they were applied, and changes nothing',
+      body: testBody,
+      answers: { 200: json(testReportSchema) },
+      codes: [
+        ...documentCodes,
+        'policy_unsupported',
+        'policy_invalid',
+        'policy_test_failed',
         'entry_exists',
         'grant_invalid',
         ...entryCodes,
@@ -305,7 +347,7 @@ export const entryDocs = {
       summary: 'deletes a policy',
       query: deleteQuery,
       answers: { 204: null },
-      codes: ['policy_not_found', 'policy_message_invalid', 'revision_conflict'],
+      codes: ['policy_not_found', 'policy_message_invalid', 'policy_test_failed', 'revision_conflict'],
     },
     'POST /v1/authz/who-can': {
       summary:

@@ -32,6 +32,7 @@ const activationSchema: z.ZodType<ActivationView> = z.object({
   active: inForceSchema,
   restores: number,
   changes: z.array(z.object({ key: z.string(), action: z.enum(['created', 'updated', 'deleted']) })),
+  warnings: z.array(z.string()),
 });
 
 /** Revisions of policies. */

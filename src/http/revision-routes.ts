@@ -53,6 +53,8 @@ export type ActivationView = {
   readonly active: PolicyInForce;
   readonly restores: number;
   readonly changes: readonly PolicyChange[];
+  /** Tests that fail under them; they bar no way back. */
+  readonly warnings: readonly string[];
 };
 
 /** Revisions of policies: look at them, and go back to one. */

@@ -35,6 +35,7 @@ const routes = {
   'PATCH /v1/entries/:id': 'entries:write',
   'DELETE /v1/entries/:id': 'entries:write',
   'POST /v1/apply': 'documents:apply',
+  'POST /v1/policies/test': 'documents:apply',
   'GET /v1/policies': 'policies:read',
   'GET /v1/policies/:namespace/:name': 'policies:read',
   'DELETE /v1/policies/:namespace/:name': 'policies:write',

@@ -1,4 +1,5 @@
 import type { Actor } from '../audit/event.ts';
+import type { Steps } from '../authz/steps.ts';
 import type { Clock } from '../clock.ts';
 import { MeshError, quote } from '../errors.ts';
 import { type Ban, type BanInput, banKey, lastsAsLong, parseBan, parseBanTarget, sameBan } from './ban.ts';
@@ -21,6 +22,7 @@ import {
   type SourceFile,
 } from './plan.ts';
 import { createPolicyEdits, editStep, type PolicyEdits, type PolicyHistory, revise } from './policy-edits.ts';
+import { demandTests, reportTests, type TestReport } from './policy-tests.ts';
 import { type PolicyTermsView, viewTerms, warnOfTerms } from './policy-terms.ts';
 import { type PolicySigner, revisionEvent, withoutReason } from './policy-revision.ts';
 import { createTurns, type Turns } from './turns.ts';
@@ -64,6 +66,11 @@ export type Administration = PolicyEdits & {
   ) => Promise<{ readonly entry: RegistrationEntry; readonly certificatesValidUntil: Date | null }>;
   /** Entries, policies, node aliases and grants of many files, all or nothing; idempotent. What the files do not name stays. */
   readonly apply: (files: readonly SourceFile[], actor: Actor, options: ApplyOptions) => Promise<ApplyResult>;
+  /**
+   * Runs the tests of the policies in these files as if they were applied, and counts what they show of their rules.
+   * @throws MeshError as `apply` does
+   */
+  readonly testPolicies: (files: readonly SourceFile[], permit?: Permit) => Promise<TestReport>;
   /** @throws MeshError `grant_invalid`, `grant_exists`, `spiffe_id_*` */
   readonly createGrant: (input: AdminGrantInput, actor: Actor) => Promise<AdminGrant>;
   /** @throws MeshError `grant_not_found` */
@@ -104,6 +111,7 @@ export type AdministrationParts = {
 };
 
 const longestPreparationMs = 10_000;
+const longestTestsMs = 30_000;
 const maxNamedEntries = 5;
 
 /**
@@ -186,9 +194,17 @@ export function createAdministration(parts: AdministrationParts): Administration
         const plan = { ...stampPlan(read, holder.current().mesh.revision + 1), policyStep };
         const { putEntries, putPolicies, putAliases, putGrants } = plan;
         const idle = putEntries.length + putPolicies.length + putAliases.length + putGrants.length === 0;
-        if (!idle) await takeEdit(plan, actor, dryRun);
-        const warnings = warnOfTerms(plan, clock.now());
+        const taken = idle ? plan : await takeEdit(plan, actor, dryRun);
+        const warnings = [...warnOfTerms(plan, clock.now()), ...(taken.warnings ?? [])];
         return { revision: holder.current().mesh.revision, changes: plan.changes, warnings };
+      }),
+    testPolicies: (files, permit) =>
+      inEdit(async () => {
+        const current = holder.current();
+        const plan = (await inBreaths(planInSteps(current, files, settings, permit), breathe)) ?? emptyPlan;
+        const keys = plan.changes.filter(({ kind }) => kind === 'policy').map(({ key }) => key);
+        const report = reportTests(follow(current, plan, settings), keys, settings, clock.now());
+        return inTestTime(parts, report);
       }),
     ...createPolicyEdits({
       current: holder.current,
@@ -293,7 +309,11 @@ async function take(
   const planned = holder.current();
   const next = follow(planned, plan, settings);
   const { snapshot } = next;
-  if (dryRun) return plan;
+  // A way back is not barred by a test that has been forgotten.
+  const warnOnly = plan.policyStep?.action === 'activated';
+  const tests = demandTests(planned, next, plan, settings, clock.now(), warnOnly);
+  const warnings = await inTestTime(parts, tests);
+  if (dryRun) return { ...plan, warnings };
   const deadline = clock.now().getTime() + longestPreparationMs;
   const inTime = () => clock.now().getTime() < deadline;
   // What is not ready by then is compiled when it is first asked for.
@@ -302,13 +322,30 @@ async function take(
     const current = holder.current();
     if (current === planned) {
       await put(parts, plan, actor, next);
-      return plan;
+      return { ...plan, warnings };
     }
     // Bans have come meanwhile, and nothing else: edits take turns.
     const restamped = stampPlan(plan, current.mesh.revision + 1);
     await put(parts, restamped, actor, follow(current, restamped, settings, snapshot));
-    return restamped;
+    return { ...restamped, warnings };
   });
+}
+
+/** Fails closed: what was not tested to its end has not passed. */
+async function inTestTime<T>(
+  { clock, breathe = () => undefined }: AdministrationParts,
+  work: Steps<T>,
+): Promise<T> {
+  const deadline = clock.now().getTime() + longestTestsMs;
+  const done = await inBreaths(wrapped(work), breathe, () => clock.now().getTime() < deadline);
+  if (done !== undefined) return done.value;
+  throw new MeshError('policy_test_failed', `the tests took longer than ${longestTestsMs / 1_000} s`, {
+    fix: 'remove tests of policies, or name the workload they call with to',
+  });
+}
+
+function* wrapped<T>(work: Steps<T>): Steps<{ readonly value: T }> {
+  return { value: yield* work };
 }
 
 /** Stores a plan, then puts what it leads to in force. */

@@ -42,6 +42,8 @@ export type MeshPlan = {
   readonly changes: readonly AppliedChange[];
   /** Why its policies change; absent for an edit that nobody has said anything of. */
   readonly policyStep?: PolicyStep;
+  /** What its author should know, once it has been taken: tests that fail and do not stand in its way. */
+  readonly warnings?: readonly string[];
 };
 
 /** A plan that does nothing, to build others from. */

@@ -52,6 +52,8 @@ export type ActivateResult = {
   /** The revision whose policies they are. */
   readonly restores: number;
   readonly changes: readonly PolicyChange[];
+  /** Tests that fail and do not bar the way back; lower case, no full stop. */
+  readonly warnings: readonly string[];
 };
 
 /** What becomes of one policy. */
@@ -159,11 +161,10 @@ export function createPolicyEdits(parts: {
         const work = planActivation(current(), await history.past(restores), restores, permit);
         const { plan, changes } = (await inBreaths(work, breathe)) ?? nothing;
         demandWhole(current().mesh, plan, restores, id);
-        if (changes.length > 0) {
-          const policyStep = { action: 'activated', message, restores } as const;
-          await takeEdit({ ...plan, policyStep }, actor, dryRun);
-        }
-        return { active: active(), restores, changes };
+        if (changes.length === 0) return { active: active(), restores, changes, warnings: [] };
+        const policyStep = { action: 'activated', message, restores } as const;
+        const { warnings = [] } = await takeEdit({ ...plan, policyStep }, actor, dryRun);
+        return { active: active(), restores, changes, warnings };
       }),
     renumberPolicies: (after, actor, text) =>
       inEdit(async () => {

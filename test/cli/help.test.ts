@@ -85,6 +85,7 @@ test('the tree holds the commands that docs/cli.md promises', () => {
     'policy renumber',
     'policy rollback',
     'policy show',
+    'policy test',
     'server',
     'status',
     'svid',

@@ -76,6 +76,11 @@ test('every operation of a real server succeeds once, with an answer that is as 
   await call('GET', '/v1/entries/web');
   await call('GET', '/v1/entries?limit=1');
   await call('POST', '/v1/apply', { files: [{ file: 'p.yaml', text: policy }] });
+  const tested = policy.replace(
+    'rules:',
+    `expiresAt: 2099-01-01T00:00:00Z, tests: [{ allow: { from: ${web}, method: GET, path: / } }], rules:`,
+  );
+  await call('POST', '/v1/policies/test', { files: [{ file: 'p.yaml', text: tested }] });
   await call('GET', '/v1/policies');
   await call('GET', '/v1/policy-lint?notes=true');
   await call('GET', '/v1/policies/shop/web');

@@ -1,0 +1,126 @@
+import { Command } from 'commander';
+import { loadConfig } from '../config.ts';
+import { MeshError, quote } from '../errors.ts';
+import type { SourceFile } from '../identity/plan.ts';
+import type { TestReport } from '../identity/policy-tests.ts';
+import { TrustDomain } from '../spiffe/id.ts';
+import { exitCodes } from './failure.ts';
+import { globalOptions } from './global-options.ts';
+import { examples } from './help.ts';
+import { clientOf, print, readSources, type Session } from './session.ts';
+import { count, formatTable, printable } from './text.ts';
+
+type TestOptions = {
+  readonly file: readonly string[];
+  readonly inForce?: boolean;
+  readonly trustDomain?: string;
+  readonly requireCoverage?: boolean;
+};
+
+/** `countersign policy test`. */
+export function policyTestCommand(session: Session): Command {
+  return new Command('test')
+    .description('run the tests of policies, and say which rules they show; exits 1 when one fails')
+    .requiredOption('-f, --file <file...>', 'a file of documents, or - for standard input; may be repeated')
+    .option('--in-force', 'together with what the server has in force; else the files stand alone')
+    .option('--trust-domain <name>', 'that of the mesh, for files that stand alone (default: as configured)')
+    .option('--require-coverage', 'exit 1 also when a rule is matched by no test')
+    .addHelpText(
+      'after',
+      examples(
+        'policy test -f shop.yaml --trust-domain example.org',
+        'policy test -f shop.yaml --in-force --require-coverage',
+        'policy test -f entries.yaml -f shop.yaml --trust-domain example.org -o json',
+      ),
+    )
+    .action(async (options: TestOptions, command: Command) => {
+      const files = readSources(session, options.file);
+      const report =
+        options.inForce === true
+          ? await clientOf(session, command).post<TestReport>('/v1/policies/test', { files })
+          : await testFiles(session, command, files, options.trustDomain);
+      const failed = report.outcomes.filter(({ passed }) => !passed).length;
+      const uncovered = report.coverage.filter(({ matched }) => matched === 0).length;
+      const ok = failed === 0 && (options.requireCoverage !== true || uncovered === 0);
+      print(session, command, { ok, failed, uncovered, ...report }, () => formatReport(report));
+      if (!ok) session.exitCode = exitCodes.negative;
+    });
+}
+
+/** By files alone: no server is asked, and nobody is registered but by them. */
+async function testFiles(
+  session: Session,
+  command: Command,
+  files: readonly SourceFile[],
+  trustDomain: string | undefined,
+): Promise<TestReport> {
+  // Loaded here, so that commands which ask a server do not wait for the engine to load.
+  const [{ compileMesh }, { follow }, { planApply }, { reportTests }, { finish }] = await Promise.all([
+    import('../identity/current-mesh.ts'),
+    import('../identity/mesh-step.ts'),
+    import('../identity/plan.ts'),
+    import('../identity/policy-tests.ts'),
+    import('../authz/steps.ts'),
+  ]);
+  const { config: file = null } = globalOptions(command);
+  const config = loadConfig({ flags: {}, environment: session.environment, file, isRoot: session.isRoot });
+  const named = trustDomain === undefined ? config.trustDomain : TrustDomain.parse(trustDomain);
+  if (named === null) {
+    throw new MeshError('usage', 'the trust domain of the mesh is not known', {
+      fix: 'name it with --trust-domain, or in the configuration',
+    });
+  }
+  const settings = {
+    trustDomain: named,
+    rootNamespace: config.rootNamespace,
+    ttlSeconds: config.leafTtlSeconds,
+  };
+  const nothing = { revision: 0, entries: new Map(), policies: new Map(), bans: new Map() };
+  const empty = compileMesh(nothing, new Map(), settings);
+  const plan = planApply(empty, files, settings);
+  const keys = plan.changes.filter(({ kind }) => kind === 'policy').map(({ key }) => key);
+  if (keys.length === 0) {
+    throw new MeshError('usage', `no policy is in ${files.map((one) => quote(one.file)).join(', ')}`, {
+      fix: 'give files with policies',
+    });
+  }
+  return finish(reportTests(follow(empty, plan, settings), keys, settings, new Date()));
+}
+
+function formatReport({ outcomes, coverage }: TestReport): string {
+  const failed = outcomes.filter(({ passed }) => !passed);
+  const uncovered = coverage.filter(({ matched }) => matched === 0).length;
+  const tests = formatTable(
+    ['', 'POLICY', 'TEST', 'WANT', 'GOT'],
+    outcomes.map(({ passed, policy, test, want, got, reason }) => [
+      passed ? 'ok' : 'FAILED',
+      policy,
+      test,
+      want,
+      `${got} (${reason})`,
+    ]),
+  );
+  const causes = failed.map(({ place, test, destination, why }) =>
+    [`${place}: ${quote(test)} at ${destination === '' ? 'no workload' : destination}`, `    ${why}`]
+      .map((line) => `${printable(line)}\n`)
+      .join(''),
+  );
+  const rules = formatTable(
+    ['RULE', 'MATCHED', 'NOT MATCHED', ''],
+    coverage.map(({ rule, place, matched, notMatched }) => [
+      rule,
+      `${matched}`,
+      `${notMatched}`,
+      matched === 0 ? `no test matches it: ${place}` : notMatched === 0 ? 'every test matches it' : '',
+    ]),
+  );
+  const summary = `${count(outcomes.length, 'test', 'tests')}, ${failed.length} failed; ${count(coverage.length, 'rule', 'rules')}, ${uncovered} matched by no test\n`;
+  return [
+    ...(outcomes.length === 0 ? [] : [tests, '\n']),
+    ...causes,
+    ...(causes.length === 0 ? [] : ['\n']),
+    rules,
+    '\n',
+    summary,
+  ].join('');
+}
