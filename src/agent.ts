@@ -35,6 +35,7 @@ import { startProofThread } from './signing/thread.ts';
 import { lockDirectory } from './store/directory-lock.ts';
 import { ensurePrivateDirectory, removeHalfDone } from './store/key-files.ts';
 import { traceIssuance } from './tracing.ts';
+import { checkComplaints } from './up-break-glass.ts';
 import { createBreathe } from './up-breath.ts';
 import { complainOfEntry, createComplaints } from './up-complaints.ts';
 import { generateP256 } from './up-key-pair.ts';
@@ -219,7 +220,7 @@ async function open(
     sources: sources.all,
     status,
     clock,
-    onCheckFailure: (error) => log.warn(publicError(error), 'check failed'),
+    ...checkComplaints(clock, log),
   });
   const bundles = bundlesOf(mesh, view);
   const { kubelet, docker } = config.attest;

@@ -1,5 +1,5 @@
 import type { SourceHealth } from './attest/source-health.ts';
-import { decisionReasons } from './authz/decision.ts';
+import { type Decision, decisionReasons } from './authz/decision.ts';
 import type { Clock } from './clock.ts';
 import type { ErrorCode } from './errors.ts';
 import type { DecisionLog } from './ext-authz/decision-log.ts';
@@ -28,6 +28,8 @@ export type DoorMetricsParts = {
   readonly sources: () => readonly SourceHealth[];
   readonly clock: Clock;
   readonly onCheckFailure: (error: unknown) => void;
+  /** Told of each call that a break-glass grant let pass. */
+  readonly onBreakGlass: (decision: Decision) => void;
 };
 
 /** Adds what the doors for workloads count, and what they serve. */
@@ -142,7 +144,7 @@ function sdsAndWorkloadApi(metrics: Metrics): Pick<DoorInstruments, 'sds' | 'wor
   };
 }
 
-function checksOf(metrics: Metrics, { onCheckFailure }: DoorMetricsParts): CheckObserver {
+function checksOf(metrics: Metrics, { onCheckFailure, onBreakGlass }: DoorMetricsParts): CheckObserver {
   const decisions = metrics.counter(
     'countersign_decisions',
     'Answers to proxies, by reason.',
@@ -159,7 +161,9 @@ function checksOf(metrics: Metrics, { onCheckFailure }: DoorMetricsParts): Check
     [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.25],
   );
   return {
-    decided: ({ reason }, took) => {
+    decided: (decision, took) => {
+      const { reason } = decision;
+      if (decision.breakGlass !== '') onBreakGlass(decision);
       decisions.add(reason);
       seconds.observe(took);
     },

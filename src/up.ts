@@ -28,6 +28,7 @@ import type { JwtFailpoint } from './up-jwt-keys.ts';
 import { authorityProfile, readRefusedKeys, settleTrustDomain } from './up-hierarchy.ts';
 import { generateP256 } from './up-key-pair.ts';
 import { createFileCustody } from './up-keys.ts';
+import { checkComplaints } from './up-break-glass.ts';
 import { createBreathe } from './up-breath.ts';
 import { complainOfEntry, createComplaints } from './up-complaints.ts';
 import { openRevocationLists } from './up-crl.ts';
@@ -36,7 +37,7 @@ import { createInstruments } from './up-metrics.ts';
 import { openMetricsDoor } from './up-metrics-door.ts';
 import { keepOwnCertificate, ownEntryIds } from './up-own-certificate.ts';
 import { sourceReport, workloadOutlooks } from './up-outlook.ts';
-import { countEnding } from './identity/policy-terms.ts';
+import { countEnding, policyStatus } from './identity/policy-terms.ts';
 import { checkPolicyRevision, keepPolicyRevisions, openPolicyKey } from './up-policy-revisions.ts';
 import { sayPolicyMode } from './up-policy-mode.ts';
 import { openRotation } from './up-rotation.ts';
@@ -248,7 +249,7 @@ async function open(
     nodes: () => nodes.report(),
     clock,
     doubt: rotation.doubt,
-    onCheckFailure: (error) => log.warn(publicError(error), 'check failed'),
+    ...checkComplaints(clock, log),
   });
   const keyOwners = createKeyOwners(undefined, await store.keyOwners(clock.now()));
   const nodes = await openNodes({
@@ -336,7 +337,7 @@ async function open(
         : 'unix:path works for processes of this user only: others need root or CAP_SYS_PTRACE',
       revision: mesh.revision,
       entries: mesh.entries.size,
-      policies: mesh.policies.size,
+      ...policyStatus(holder.current(), clock.now()),
       policyRevision: policyInForce(mesh),
       policyMode,
       auditSize: await store.auditSize(),
@@ -375,20 +376,9 @@ async function open(
     opened.push(metrics.close);
   }
   if (config.trustAddress !== null) {
-    trustDoor = await openTrustDoor(
-      {
-        config,
-        trustDomain,
-        x509: authority.bundle,
-        jwt: jwt.bundle,
-        keeper,
-        instruments,
-        clock,
-        log,
-        randomBytes,
-      },
-      config.trustAddress,
-    );
+    const bundles = { x509: authority.bundle, jwt: jwt.bundle };
+    const parts = { config, trustDomain, ...bundles, keeper, instruments, clock, log, randomBytes };
+    trustDoor = await openTrustDoor(parts, config.trustAddress);
     opened.push(trustDoor.close);
   }
   let closing: Promise<void> | undefined;

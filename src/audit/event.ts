@@ -113,6 +113,8 @@ export type PolicyChangeEvent = {
   readonly afterSha256: string;
   /** The new document, or empty when it was deleted or is over 32 KiB. */
   readonly document: string;
+  /** Of a break-glass grant: its reason, ticket and end. Absent for all others. */
+  readonly breakGlass?: string;
 };
 
 /**
@@ -171,6 +173,8 @@ export type DecisionEvent = {
   readonly sourceAddress: Personal;
   /** The proxy that asked. */
   readonly caller: Caller;
+  /** The reason and ticket of the break-glass grant that allowed the call, and what it lifted; absent for all others. */
+  readonly breakGlass?: string;
 };
 
 /** Records that could not be kept, as an entry of their own. */

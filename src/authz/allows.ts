@@ -1,5 +1,6 @@
 import type { AuthzRequest } from './decision.ts';
 import { Facts } from './facts.ts';
+import { splitGlass } from './glass.ts';
 import { type CompiledRule, ruleHolds } from './match.ts';
 import type { RuleFinder } from './rule-index.ts';
 import type { Snapshot } from './snapshot.ts';
@@ -13,7 +14,10 @@ export function allows(snapshot: Snapshot, request: AuthzRequest, now: Date): bo
   const facts = new Facts(request, snapshot.trustDomain, now);
   const has = (finder: RuleFinder): boolean => finder.find(facts, undefined) !== undefined;
   if (!snapshot.providersAnswer && has(applied.custom)) return false;
-  return !has(applied.deny) && has(applied.allow);
+  if (has(applied.deny)) return false;
+  const { glass } = applied;
+  if (glass === null) return has(applied.allow);
+  return has(glass.grants) || (!has(glass.liftable) && has(applied.allow));
 }
 
 /**
@@ -31,8 +35,11 @@ export function* allowsUnkept(
   const work = 1 + allowRules.length + denyRules.length + customRules.length;
   if (request.source === null || !isGoverned) return { allowed: false, work };
   const facts = new Facts(request, snapshot.trustDomain, now);
-  const isBarred = (yield* anyHolds(customRules, facts)) || (yield* anyHolds(denyRules, facts));
-  return { allowed: !isBarred && (yield* anyHolds(allowRules, facts)), work };
+  const { grants, allow, liftable, deny } = splitGlass(allowRules, denyRules);
+  const isBarred = (yield* anyHolds(customRules, facts)) || (yield* anyHolds(deny, facts));
+  if (isBarred) return { allowed: false, work };
+  if (yield* anyHolds(grants, facts)) return { allowed: true, work };
+  return { allowed: !(yield* anyHolds(liftable, facts)) && (yield* anyHolds(allow, facts)), work };
 }
 
 function* anyHolds(rules: readonly CompiledRule[], facts: Facts): Steps<boolean> {

@@ -7,7 +7,8 @@ import type { Applied, Snapshot } from './snapshot.ts';
 import { whyUnjudged } from './words.ts';
 
 /**
- * Judges a canonical request. CUSTOM before DENY before ALLOW; what no ALLOW rule matches is denied, and so is a caller
+ * Judges a canonical request. CUSTOM before DENY before ALLOW, but for a break-glass grant, which outweighs liftable
+ * DENY rules; what no ALLOW rule matches is denied, and so is a caller
  * without a certificate. Total: it never throws, and a failure of ours is a denial with `engine_failed`.
  * @param now the moment by which policies that hold for a time are judged
  * @param onFailure told the error behind `engine_failed`; what it throws is dropped
@@ -63,16 +64,30 @@ function judgeByRules(snapshot: Snapshot, applied: Applied, facts: Facts): Decis
   }
   const denied = applied.deny.find(facts, undefined);
   if (denied !== undefined) return byRule('deny', denied, whyDenied(denied, facts), revision, custom);
-  const allowed = applied.allow.find(facts, undefined);
+  const { glass } = applied;
+  const lifted = glass === null ? undefined : glass.liftable.find(facts, undefined);
+  const allowed = lifted === undefined ? applied.allow.find(facts, undefined) : undefined;
   if (allowed !== undefined) {
     return byRule('allow', allowed, `allowed by ${allowed.rule.name}`, revision, custom);
   }
+  const broken = glass === null ? undefined : glass.grants.find(facts, undefined);
+  if (broken !== undefined) {
+    const breakGlass = describeGrant(broken, lifted);
+    const why = `allowed by ${broken.rule.name}, a break-glass grant: ${breakGlass}`;
+    return { ...byRule('allow', broken, why, revision, custom), breakGlass };
+  }
+  if (lifted !== undefined) return byRule('deny', lifted, whyDenied(lifted, facts), revision, custom);
   const nearest = findNearest(applied, facts);
   const why =
     nearest === null
       ? 'no ALLOW rule applies to the destination'
       : `no ALLOW rule matched; the nearest is ${nearest.rule}, where ${nearest.missed}`;
   return { ...denyDecision('no_allow_rule', why, revision), nearest, custom };
+}
+
+function describeGrant({ policy }: CompiledRule, lifted: CompiledRule | undefined): string {
+  const { breakGlass, ticket } = policy.terms;
+  return `${breakGlass} (${ticket})${lifted === undefined ? '' : `, lifting ${lifted.rule.name}`}`;
 }
 
 /** What decides nothing: rules that only mark a call, and policies on trial. */
@@ -98,7 +113,14 @@ function byRule(
   return { ...nothing, verdict, reason: `${verdict}_rule`, rule: rule.name, why, revision, custom };
 }
 
-const nothing = { rule: '', nearest: null, custom: null, audited: '', shadow: null } as const;
+const nothing = {
+  rule: '',
+  nearest: null,
+  custom: null,
+  audited: '',
+  breakGlass: '',
+  shadow: null,
+} as const;
 
 function whyDenied(compiled: CompiledRule, facts: Facts): string {
   const unjudged = whyUnjudged(compiled, facts);

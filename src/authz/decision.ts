@@ -73,6 +73,8 @@ export type Decision = {
   readonly custom: string | null;
   /** The first AUDIT rule that matched, or empty. */
   readonly audited: string;
+  /** The reason and ticket of the break-glass grant that allowed it, and the DENY rule it lifted; else empty. */
+  readonly breakGlass: string;
   /** Null when no policy on trial applies. */
   readonly shadow: ShadowVerdict | null;
   /** How policies were read; strictly when left out. */

@@ -70,6 +70,7 @@ export type Explanation = {
   /** As in the decision. */
   readonly custom: string | null;
   readonly audited: string;
+  readonly breakGlass: string;
   readonly shadow: ShadowVerdict | null;
   readonly request: {
     /** Null for a caller without a certificate. */
@@ -129,7 +130,18 @@ export function explainDecision(
   now: Date,
   reading?: Reading,
 ): Explanation {
-  const { verdict, reason, rule, why, revision, custom, audited, shadow, mode = 'strict' } = decision;
+  const {
+    verdict,
+    reason,
+    rule,
+    why,
+    revision,
+    custom,
+    audited,
+    breakGlass,
+    shadow,
+    mode = 'strict',
+  } = decision;
   const applied = reading === undefined ? snapshot.appliedTo(request.destination) : null;
   const facts = new Facts(request, snapshot.trustDomain, now);
   const { policies, holds } = reading ?? {
@@ -152,6 +164,7 @@ export function explainDecision(
     mode,
     custom,
     audited,
+    breakGlass,
     shadow,
     request: describeRequest(request),
     policies: [...shown].map((policy) => explainPolicy(policy, facts, holds)),

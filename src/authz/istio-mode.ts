@@ -119,7 +119,7 @@ function judgeOne(snapshot: Snapshot, rules: IstioRules, call: RawCall, now: Dat
     // INVARIANT: only these two are an allow, and the judgement says so as well.
     if (!allow) throw new Error('the judgement contradicts its cause');
     const reason = because === 'allow_rule' ? 'allow_rule' : 'allow_by_default';
-    return { verdict: 'allow', reason, rule, why, revision, nearest: null, ...beside };
+    return { verdict: 'allow', reason, rule, why, revision, nearest: null, breakGlass: '', ...beside };
   }
   return { ...denyDecision(denials[because], why, revision), ...beside, rule };
 }

@@ -22,9 +22,13 @@ export function decideNaively(
   const applied = mesh.policies
     .filter((policy) => applies(mesh, policy, request))
     .sort((a, b) => (a.key < b.key ? -1 : 1));
-  const first = (action: PolicyAction, dryRun: boolean): { policy: Policy; rule: Rule } | undefined =>
+  const first = (
+    action: PolicyAction,
+    dryRun: boolean,
+    counts: (policy: Policy) => boolean = () => true,
+  ): { policy: Policy; rule: Rule } | undefined =>
     applied
-      .filter((policy) => policy.action === action && policy.dryRun === dryRun)
+      .filter((policy) => policy.action === action && policy.dryRun === dryRun && counts(policy))
       .flatMap((policy) => policy.rules.map((rule) => ({ policy, rule })))
       .find(({ policy, rule }) => isInForce(policy, now) && holds(mesh, action, rule, request));
   const tried = (action: PolicyAction): boolean =>
@@ -40,7 +44,19 @@ export function decideNaively(
   if (applied.every(({ action, dryRun }) => dryRun || action === 'AUDIT')) {
     return { ...deny, ...beside, reason: 'no_policy' };
   }
-  const [asked, denied, allowed] = [first('CUSTOM', false), first('DENY', false), first('ALLOW', false)];
+  const asked = first('CUSTOM', false);
+  const isGrant = ({ action, terms, rules }: Policy): boolean =>
+    action === 'ALLOW' && terms.breakGlass !== null && rules.length > 0;
+  const final = first('DENY', false, ({ terms }) => !terms.liftable);
+  const liftable = first('DENY', false, ({ terms }) => terms.liftable);
+  const granted = final === undefined ? first('ALLOW', false, isGrant) : undefined;
+  // Where no grant applies at all, it makes no difference which DENY is liftable, nor which of them is named.
+  const denied = applied.some((policy) => isGrant(policy))
+    ? (final ?? (granted === undefined ? liftable : undefined))
+    : first('DENY', false);
+  const ordinary = first('ALLOW', false, (policy) => !isGrant(policy));
+  // What an ordinary rule allows anyway is allowed by that.
+  const allowed = liftable === undefined ? (ordinary ?? granted) : granted;
   const custom = asked?.policy.provider ?? null;
   if (asked !== undefined && mesh.providersAnswer !== true) {
     return { ...deny, ...beside, reason: 'custom_unanswered', rule: asked.rule.name, custom };

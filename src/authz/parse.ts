@@ -30,7 +30,7 @@ export function parsePolicy(document: YamlDocument): Policy {
   checkLength(spec, selector.size);
   for (const target of targetRefs) checkTarget(spec, target);
   const fields = spec.mapping(specFields);
-  const terms = readTerms(fields);
+  const terms = readTerms(fields, read);
   return {
     key,
     namespace,

@@ -75,6 +75,10 @@ export type PolicyTerms = {
   /** For people; one line of at most 256 characters each. */
   readonly owner: string | null;
   readonly ticket: string | null;
+  /** Why this ALLOW policy may outweigh a liftable DENY; one line. Then it has a ticket and an end. Null for every other. */
+  readonly breakGlass: string | null;
+  /** Of a DENY policy: whether a break-glass grant outweighs it. */
+  readonly liftable: boolean;
   /** `notBefore` and `expiresAt` as its rules have them, which is how they are enforced. */
   readonly bounds: readonly Predicate[];
 };

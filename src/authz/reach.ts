@@ -4,6 +4,7 @@ import { untold } from './context.ts';
 import type { AuthzRequest } from './decision.ts';
 import type { Attribute } from './document.ts';
 import { Facts } from './facts.ts';
+import { isGrant, isLiftable } from './glass.ts';
 import type { CompiledRule } from './match.ts';
 import { sides } from './policy.ts';
 import { isSettled, type OpenEntry, type Residue, residueOf } from './residue.ts';
@@ -134,8 +135,12 @@ function* residues(
   return left;
 }
 
-function judge(snapshot: Snapshot, { isGoverned, allow, deny, custom }: Survey, shown: Shown): Reach {
-  const restricting = snapshot.providersAnswer ? deny : [...custom, ...deny];
+function judge(snapshot: Snapshot, { isGoverned, allow: all, deny, custom }: Survey, shown: Shown): Reach {
+  // Whatever denies for certain and can be lifted leaves break-glass grants alone.
+  const isClosed = deny.some((one) => isLiftable(one.compiled) && isSettled(one));
+  const allow = isClosed ? all.filter(({ compiled }) => isGrant(compiled)) : all;
+  const denying = isClosed ? deny.filter(({ compiled }) => !isLiftable(compiled)) : deny;
+  const restricting = snapshot.providersAnswer ? denying : [...custom, ...denying];
   if (!isGoverned || allow.length === 0 || restricting.some(isSettled)) return never;
   const settled = allow.filter(isSettled);
   const isAlways = settled.length > 0 && restricting.length === 0;

@@ -1,16 +1,22 @@
 import { parseMoment } from '../audit/moment.ts';
 import { quote } from '../errors.ts';
 import type { YamlMapping, YamlNode } from '../yaml-node.ts';
+import type { PolicyDocument } from './document.ts';
 import type { PolicyTerms, Predicate } from './policy.ts';
 
 /** The fields of `spec` that Istio does not have. A cluster's own API server knows none of them. */
-export const termFields = ['notBefore', 'expiresAt', 'owner', 'ticket', 'tests'] as const;
+export const termFields = [
+  ...['notBefore', 'expiresAt', 'owner', 'ticket', 'tests', 'breakGlass', 'liftable'],
+] as const;
 
 /**
  * Reads who answers for a policy, and between which moments it matches.
  * @throws MeshError `policy_invalid`, `document_field_type`
  */
-export function readTerms(spec: YamlMapping): PolicyTerms {
+export function readTerms(
+  spec: YamlMapping,
+  { action, dryRun }: Pick<PolicyDocument, 'action' | 'dryRun'>,
+): PolicyTerms {
   const [from, until] = [spec.optional('notBefore'), spec.optional('expiresAt')];
   const notBefore = from === undefined ? null : readTime(from);
   const expiresAt = until === undefined ? null : readTime(until);
@@ -26,8 +32,31 @@ export function readTerms(spec: YamlMapping): PolicyTerms {
     expiresAt,
     owner: readLine(spec.optional('owner')),
     ticket: readLine(spec.optional('ticket')),
+    ...readGlass(spec, action === 'ALLOW' && !dryRun, action === 'DENY' && !dryRun),
     bounds,
   };
+}
+
+/** Whoever breaks the glass says why, under which ticket, and until when. */
+function readGlass(
+  spec: YamlMapping,
+  mayBreak: boolean,
+  mayBeLifted: boolean,
+): Pick<PolicyTerms, 'breakGlass' | 'liftable'> {
+  const [glass, lift] = [spec.optional('breakGlass'), spec.optional('liftable')];
+  const reason = glass?.mapping(['reason']).required('reason');
+  if (glass !== undefined) {
+    if (!mayBreak)
+      throw glass.error('policy_invalid', 'goes with an enforced ALLOW policy only', 'remove it');
+    for (const field of ['ticket', 'expiresAt']) {
+      if (spec.optional(field) !== undefined) continue;
+      throw glass.error('policy_invalid', `stands without ${field}`, `add ${field} beside it`);
+    }
+  }
+  if (lift !== undefined && !mayBeLifted) {
+    throw lift.error('policy_invalid', 'goes with an enforced DENY policy only', 'remove it');
+  }
+  return { breakGlass: readLine(reason), liftable: lift?.boolean() ?? false };
 }
 
 /**

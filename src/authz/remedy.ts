@@ -1,5 +1,6 @@
 import type { AuthzRequest } from './decision.ts';
 import { Facts } from './facts.ts';
+import { isLiftable } from './glass.ts';
 import { type CompiledRule, compilePredicate, ruleHolds } from './match.ts';
 import { type Entry, type Policy, type Predicate, sides } from './policy.ts';
 import { composePolicy } from './remedy-policy.ts';
@@ -49,21 +50,18 @@ export function findRemedy(snapshot: Snapshot, request: AuthzRequest, now: Date)
   if (!snapshot.providersAnswer && applied.custom.find(facts, undefined) !== undefined) return null;
   const exemptions = exemptFrom(applied, request, facts);
   if (exemptions === null) return null;
-  const isAllowed = applied.allow.find(facts, undefined) !== undefined;
+  const isAllowed = isGranted(applied, facts) || applied.allow.find(facts, undefined) !== undefined;
   if (isAllowed) return { exemptions, edits: [], policy: null };
   const edits = editNearest(applied, request, facts);
   const policy = composePolicy(request, snapshot, now);
   return edits === null && policy === null ? null : { exemptions, edits, policy };
 }
 
-function exemptFrom(
-  { denyRules }: Applied,
-  { source }: AuthzRequest,
-  facts: Facts,
-): readonly RemedyEdit[] | null {
+function exemptFrom(applied: Applied, { source }: AuthzRequest, facts: Facts): readonly RemedyEdit[] | null {
   const denying: CompiledRule[] = [];
-  for (const compiled of denyRules) {
-    if (!ruleHolds(compiled, facts)) continue;
+  const granted = isGranted(applied, facts);
+  for (const compiled of applied.denyRules) {
+    if ((granted && isLiftable(compiled)) || !ruleHolds(compiled, facts)) continue;
     if (denying.length === maxExemptions) return null;
     denying.push(compiled);
   }
@@ -75,6 +73,10 @@ function exemptFrom(
     policy,
     at: { place: rule.place, length: 1 },
   }));
+}
+
+function isGranted({ glass }: Applied, facts: Facts): boolean {
+  return glass !== null && glass.grants.find(facts, undefined) !== undefined;
 }
 
 const maxExemptions = 16;
@@ -106,6 +108,8 @@ function editRule(
   request: AuthzRequest,
   facts: Facts,
 ): readonly RemedyEdit[] | null {
+  // A grant is for one emergency, and no place for what is to last.
+  if (policy.terms.breakGlass !== null) return null;
   const edits: RemedyEdit[] = [];
   for (const side of sides) {
     let best: readonly RemedyEdit[] | null = rule[side].length === 0 ? [] : null;

@@ -1,4 +1,4 @@
-import { formatPlace, type Place } from '../errors.ts';
+import { formatPlace, type Place, quote } from '../errors.ts';
 import { kubernetesNames, SpiffeId } from '../spiffe/id.ts';
 import type { Workload } from './attachment.ts';
 import { denyDecision } from './decide.ts';
@@ -51,6 +51,7 @@ export type TestGround = Pick<SnapshotInput, 'trustDomain' | 'rootNamespace' | '
 /**
  * Runs the tests of some policies against all. A test that names no destination is run for each registered identity that its
  * policy applies to, {@link maxDestinations} at most; when there is none, for a workload made up of what the policy selects.
+ * Break-glass grants count in their own tests alone: those of all others say what holds in ordinary times.
  * @param covered the policies whose rules are counted
  */
 export function* runTests(
@@ -64,9 +65,11 @@ export function* runTests(
     rules: policy.rules.map((rule, i) => newCount(policy, rule, i)),
   }));
   const targets = yield* findTargets(ground, tested);
-  const snapshot = targets.made.length === 0 ? ground.snapshot : withWorkloads(ground, targets.made);
+  const all = targets.made.length === 0 ? ground.snapshot : withWorkloads(ground, targets.made);
+  const standing = withoutGrants(ground, all, targets.made);
   const outcomes: TestOutcome[] = [];
   for (const policy of tested) {
+    const snapshot = policy.terms.breakGlass === null ? standing : all;
     for (const test of policy.tests) {
       const destinations =
         test.call.destination === null ? (targets.of.get(policy) ?? []) : [test.call.destination];
@@ -86,7 +89,7 @@ export function* runTests(
 
 /** One line about a test that failed: lower case, no full stop. */
 export function describeFailure({ policy, test, want, got, reason, why, destination }: TestOutcome): string {
-  return `the test ${JSON.stringify(test)} of ${policy} wants ${want}, and gets ${got} (${reason}) at ${destination}: ${why}`;
+  return `the test ${quote(test)} of ${policy} wants ${want}, and gets ${got} (${reason}) at ${destination}: ${why}`;
 }
 
 type Count = { readonly compiled: CompiledRule; matched: number; notMatched: number };
@@ -304,6 +307,11 @@ function withWorkloads({ snapshot, ...input }: TestGround, made: readonly Worklo
     revision: snapshot.revision,
     previous: snapshot,
   });
+}
+
+function withoutGrants(ground: TestGround, all: Snapshot, made: readonly Workload[]): Snapshot {
+  const policies = ground.policies.filter(({ terms }) => terms.breakGlass === null);
+  return policies.length === ground.policies.length ? all : withWorkloads({ ...ground, policies }, made);
 }
 
 /** For how many identities a test is run that names none. */

@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { MeshError, quote } from '../errors.ts';
 import { Attachment, type Workload } from './attachment.ts';
 import type { PolicyAction } from './document.ts';
+import { splitGlass } from './glass.ts';
 import type { SpiffeId, TrustDomain } from '../spiffe/id.ts';
 import { IstioBook } from './istio-snapshot.ts';
 import { type CompiledRule, compileRule } from './match.ts';
@@ -32,7 +33,7 @@ export type SnapshotInput = {
 export class Applied {
   /** Sorted by key. */
   readonly policies: readonly Policy[];
-  /** Enforced, in the order of their ranks. */
+  /** Enforced, in the order of their ranks; break-glass grants are among them. */
   readonly allowRules: readonly CompiledRule[];
   readonly denyRules: readonly CompiledRule[];
   readonly customRules: readonly CompiledRule[];
@@ -40,6 +41,11 @@ export class Applied {
   readonly allow: RuleFinder;
   readonly custom: RuleFinder;
   readonly audit: RuleFinder;
+  /**
+   * Break-glass grants, and the DENY rules that they outweigh; null when no grant applies. INVARIANT: then `deny` has all
+   * DENY rules; else it has only those that nobody lifts. `allow` has no grants.
+   */
+  readonly glass: { readonly grants: RuleFinder; readonly liftable: RuleFinder } | null;
   /** Whether a policy that decides anything applies: none on trial, and none that only marks calls. */
   readonly isGoverned: boolean;
   /** Null when none is on trial; null in it for an action of which none is. */
@@ -55,6 +61,7 @@ export class Applied {
     this.allow = parts.allow;
     this.custom = parts.custom;
     this.audit = parts.audit;
+    this.glass = parts.glass;
     this.isGoverned = this.policies.some(governs);
     this.onTrial = parts.onTrial;
   }
@@ -70,13 +77,18 @@ export class Applied {
       ALLOW: isTried('ALLOW') ? yield* buildIndex(tried.ALLOW) : null,
       DENY: isTried('DENY') ? yield* buildIndex(tried.DENY) : null,
     };
+    const { grants, liftable, allow, deny } = splitGlass(enforced.ALLOW, enforced.DENY);
     return new Applied({
       policies,
       allowRules: enforced.ALLOW,
       denyRules: enforced.DENY,
       customRules: enforced.CUSTOM,
-      deny: yield* buildIndex(enforced.DENY),
-      allow: yield* buildIndex(enforced.ALLOW),
+      deny: yield* buildIndex(deny),
+      allow: yield* buildIndex(allow),
+      glass:
+        grants.length === 0
+          ? null
+          : { grants: yield* buildIndex(grants), liftable: yield* buildIndex(liftable) },
       custom: yield* buildIndex(enforced.CUSTOM),
       audit: yield* buildIndex(enforced.AUDIT),
       onTrial: onTrial.ALLOW === null && onTrial.DENY === null ? null : onTrial,
@@ -97,10 +109,7 @@ export class Applied {
   }
 }
 
-type AppliedParts = Pick<
-  Applied,
-  'policies' | 'allowRules' | 'denyRules' | 'customRules' | 'deny' | 'allow' | 'custom' | 'audit' | 'onTrial'
->;
+type AppliedParts = Omit<Applied, 'isGoverned' | 'near' | 'prepareNear'>;
 
 /** What decides calls to a destination. */
 export type AppliedRules = Pick<Applied, 'isGoverned' | 'allowRules' | 'denyRules' | 'customRules'>;

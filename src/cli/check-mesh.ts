@@ -29,15 +29,26 @@ export function judgePolicyMode(mode: PolicyMode): CheckResult {
   );
 }
 
-/** Policies that stop to match before long, or have. */
-export function judgeTerms(policies: readonly PolicyView[], now: Date): CheckResult {
-  const ending = policies.flatMap(({ key, terms }) => {
+/** Policies that stop to match before long, or have; and break-glass grants, which are to. */
+export function judgeTerms(policies: readonly PolicyView[], now: Date): readonly CheckResult[] {
+  const ordinary = policies.filter(({ terms }) => (terms?.breakGlass ?? null) === null);
+  const ending = ordinary.flatMap(({ key, terms }) => {
     const { expiresAt = null, owner = null } = terms ?? {};
     const leftMs = expiresAt === null ? Number.POSITIVE_INFINITY : Date.parse(expiresAt) - now.getTime();
     return leftMs < soonMs ? [`${key} ${ends(leftMs)}${owner === null ? '' : ` (${owner})`}`] : [];
   });
   const fix = 'write another expiresAt and apply it, or run countersign policy delete';
-  return listed('policies_last', 'no policy is near its end', ending, fix);
+  const grants = policies.flatMap(({ key, terms }) => {
+    const { breakGlass = null, expiresAt = null, ticket = null } = terms ?? {};
+    const leftMs = expiresAt === null ? 0 : Date.parse(expiresAt) - now.getTime();
+    return breakGlass === null || leftMs <= 0 ? [] : [`${key} ${ends(leftMs)}: ${breakGlass} (${ticket})`];
+  });
+  const undo =
+    'run countersign policy delete as soon as it is not needed; countersign audit list shows its use';
+  return [
+    listed('policies_last', 'no policy is near its end', ending, fix),
+    listed('glass_whole', 'no break-glass grant is in force', grants, undo),
+  ];
 }
 
 /** Entries whose identity is banned: they get no certificate, and their calls are denied. */

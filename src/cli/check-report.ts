@@ -11,7 +11,7 @@ export const checkSections = {
   log: ['log_writable', 'log_complete'],
   'admin doors': ['admin_socket_private', 'admin_tls', 'trust_endpoint_tls', 'tokens_last'],
   entries: ['entries_last', 'entries_have_nodes', 'entries_unbanned', 'callers_known'],
-  policies: ['policies_present', 'policies_last', 'policy_mode'],
+  policies: ['policies_present', 'policies_last', 'glass_whole', 'policy_mode'],
   nodes: ['node_api_tls', 'nodes_seen'],
   'workload socket': ['workload_socket_open', 'workload_api_answers'],
   workloads: ['workloads_lit', 'sources_answer'],

@@ -219,9 +219,7 @@ async function checkFleet(
       judgeTokens(await readAll((query) => client.get<Page<TokenItem>>('/v1/tokens', query)), now()),
     ),
     ...(entries.length === 0 ? [unread] : entries),
-    await attempt('policies_last', 'no policy is near its end', async () =>
-      judgeTerms(await readAll((query) => client.get<Page<PolicyView>>('/v1/policies', query)), now()),
-    ),
+    ...(await checkTerms(client, now)),
     await attempt('callers_known', 'whoever asked for an identity lately has an entry', async () => {
       const query = { type: 'refusal', since: '10m', limit: '200' };
       const { items } = await client.get<{ items: readonly LoggedRefusal[] }>('/v1/audit', query);
@@ -238,6 +236,16 @@ async function checkFleet(
           ),
         ]),
   ];
+}
+
+async function checkTerms(client: AdminClient, now: () => Date): Promise<readonly CheckResult[]> {
+  let found: readonly CheckResult[] = [];
+  const last = await attempt('policies_last', 'no policy is near its end', async () => {
+    const policies = await readAll((query) => client.get<Page<PolicyView>>('/v1/policies', query));
+    found = judgeTerms(policies, now());
+    return ok('policies_last', '');
+  });
+  return found.length === 0 ? [last] : found;
 }
 
 type HostPort = { readonly host: string; readonly port: number };

@@ -12,6 +12,7 @@ export function formatPolicies(items: readonly PolicyView[], now: Date): string 
     ['OWNER', ({ terms }) => terms?.owner ?? ''],
     ['TICKET', ({ terms }) => terms?.ticket ?? ''],
     ['IN FORCE', ({ terms }) => describeWindow(terms, now)],
+    ['BREAK GLASS', ({ terms }) => describeGlass(terms)],
   ];
   const shown = columns.filter(([name, read]) => always.has(name) || items.some((one) => read(one) !== ''));
   return formatTable(
@@ -26,11 +27,18 @@ const always: ReadonlySet<string> = new Set(['NAME', 'REVISION', 'FROM', 'SHA-25
 export function describeTerms(terms: PolicyView['terms'], now: Date): string {
   const { owner = null, ticket = null } = terms ?? {};
   const parts = [
+    describeGlass(terms),
     describeWindow(terms, now),
     ...(owner === null ? [] : [`owner ${owner}`]),
     ...(ticket === null ? [] : [`ticket ${ticket}`]),
   ];
   return parts.filter((part) => part !== '').join(', ');
+}
+
+/** A grant with its reason, a DENY that one outweighs, or nothing. */
+function describeGlass(terms: PolicyView['terms']): string {
+  const { breakGlass = null, liftable = false } = terms ?? {};
+  return breakGlass === null ? (liftable ? 'liftable' : '') : `grant: ${breakGlass}`;
 }
 
 /** `for 3 days (until ...)`, `in 2 hours (from ...)`, `expired (...)`; empty when it always is in force. */

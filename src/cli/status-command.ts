@@ -74,6 +74,7 @@ export function formatStatus(status: StatusAnswer): string {
       `revision ${status.revision}: ${count(status.entries, 'entry', 'entries')}, ${count(status.policies, 'policy', 'policies')}`,
     ],
     ...policyRevisionPairs(status.policyRevision, status.policyMode),
+    ...status.breakGlass.map((grant) => ['break glass', grant] as const),
     ['audit log', `${status.auditSize} records`],
     ...ofMachine(['streams', `${status.streams}`]),
     ...nodesPairs(status),

@@ -78,6 +78,8 @@ const termsSchema = z.object({
   expiresAt: time.nullable(),
   owner: z.string().nullable(),
   ticket: z.string().nullable(),
+  breakGlass: z.string().nullable(),
+  liftable: z.boolean(),
 });
 const policyFields = {
   key: z.string(),
@@ -153,6 +155,7 @@ const explanationSchema: z.ZodType<Explanation> = z.object({
   mode: z.enum(policyModes),
   custom: z.string().nullable(),
   audited: z.string(),
+  breakGlass: z.string(),
   shadow: z.object({ allow: shadowSchema, deny: shadowSchema }).nullable(),
   request: z.object({
     source: z.string().nullable(),

@@ -68,6 +68,7 @@ export const statusSchema: z.ZodType<Travelled<StatusReport>> = readinessSchema.
   policies: count,
   policyRevision: z.object({ number: count, id: sha256 }).nullable(),
   policyMode: z.enum(policyModes),
+  breakGlass: z.array(z.string()),
   auditSize: count,
   streams: count,
   authorities: z.array(z.object({ kind: z.enum(['root', 'intermediate']), keyId, notAfter: time })),

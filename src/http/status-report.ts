@@ -47,6 +47,8 @@ export type StatusReport = {
   readonly policyRevision: PolicyInForce | null;
   /** How policies are read when a proxy asks. */
   readonly policyMode: PolicyMode;
+  /** Break-glass grants that have not ended, in a line each; 16 at most. */
+  readonly breakGlass: readonly string[];
   /** Leaves of the audit log. */
   readonly auditSize: number;
   /** Open streams of proxies. */

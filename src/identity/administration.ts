@@ -24,6 +24,7 @@ import {
 import { createPolicyEdits, editStep, type PolicyEdits, type PolicyHistory, revise } from './policy-edits.ts';
 import { demandTests, reportTests, type TestReport } from './policy-tests.ts';
 import { type PolicyTermsView, viewTerms, warnOfTerms } from './policy-terms.ts';
+import { demandShortGrants } from './policy-terms.ts';
 import { type PolicySigner, revisionEvent, withoutReason } from './policy-revision.ts';
 import { createTurns, type Turns } from './turns.ts';
 
@@ -306,6 +307,7 @@ async function take(
   dryRun: boolean,
 ): Promise<MeshPlan> {
   const { holder, settings, clock, breathe = () => undefined } = parts;
+  demandShortGrants(plan, settings.policyMode ?? 'strict', clock.now());
   const planned = holder.current();
   const next = follow(planned, plan, settings);
   const { snapshot } = next;

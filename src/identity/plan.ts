@@ -17,6 +17,7 @@ import { aliasEvent, aliasKind, type NodeAlias, readAliasDocument, sameAlias } f
 import { demandAliases, namingAlias } from './node-alias-use.ts';
 import type { Permit } from './permit.ts';
 import type { PolicyStep } from './policy-edits.ts';
+import { describeGrant } from './policy-terms.ts';
 
 /** One file of YAML documents, as read by whoever calls. */
 export type SourceFile = { readonly file: string; readonly text: string };
@@ -169,7 +170,7 @@ export function changeOf(plan: MeshPlan, current: CurrentMesh, actor: Actor, tim
       after: entryJson(after),
     };
   };
-  const policyEvent = (key: string, after: PolicyDocument | undefined): AuditEvent => {
+  const policyEvent = (key: string, after: PolicyDocument | undefined, policy?: Policy): AuditEvent => {
     const before = mesh.policies.get(key);
     return {
       type: 'policy_change',
@@ -181,6 +182,9 @@ export function changeOf(plan: MeshPlan, current: CurrentMesh, actor: Actor, tim
       beforeSha256: before?.sha256 ?? '',
       afterSha256: after?.sha256 ?? '',
       document: after !== undefined && after.source.length <= maxLoggedDocument ? after.source : '',
+      ...(policy === undefined || policy.terms.breakGlass === null
+        ? {}
+        : { breakGlass: describeGrant(policy) }),
     };
   };
   return {
@@ -199,7 +203,7 @@ export function changeOf(plan: MeshPlan, current: CurrentMesh, actor: Actor, tim
     events: [
       ...plan.putEntries.map((entry) => entryEvent(entry.id, entry)),
       ...plan.deleteEntries.map((id) => entryEvent(id, undefined)),
-      ...plan.putPolicies.map(({ document }) => policyEvent(document.key, document)),
+      ...plan.putPolicies.map(({ document, policy }) => policyEvent(document.key, document, policy)),
       ...plan.deletePolicies.map((key) => policyEvent(key, undefined)),
       ...plan.putBans.map((ban) => banEvent('created', ban, { time, revision, actor })),
       ...plan.deleteBans

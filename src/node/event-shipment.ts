@@ -108,7 +108,7 @@ function lossOf({ node, now }: Shipper, { count, fromMs, toMs, cause, what }: Lo
 }
 
 function decisionOf({ node, isOwn }: Shipper, decision: Decision): DecisionEvent {
-  const { timeMs, verdict, revision, path, port, sourceAddress, caller, ...texts } = decision;
+  const { timeMs, verdict, revision, path, port, sourceAddress, caller, breakGlass, ...texts } = decision;
   if (verdict !== 'allow' && verdict !== 'deny') throw invalid('has a decision that is neither');
   // INVARIANT: a node speaks for its own workloads alone. What a stranger claimed to be is told as what it claimed.
   const isClaim = verdict === 'deny' && claimReasons.has(decision.reason);
@@ -125,12 +125,14 @@ function decisionOf({ node, isOwn }: Shipper, decision: Decision): DecisionEvent
     port: integerOf(port, 'a port'),
     sourceAddress: { personal: sourceAddress },
     caller: callerOf(node, caller),
+    ...(breakGlass === '' ? {} : { breakGlass }),
   };
 }
 
-function decisionToWire({ time, caller, ...event }: DecisionEvent): Decision {
+function decisionToWire({ time, caller, breakGlass = '', ...event }: DecisionEvent): Decision {
   return {
     ...event,
+    breakGlass: breakGlass.toWellFormed(),
     timeMs: BigInt(time.getTime()),
     revision: BigInt(event.revision),
     path: event.path.personal.toWellFormed(),

@@ -376,7 +376,11 @@ export interface Decision {
   port: bigint;
   sourceSerial: string;
   sourceAddress: string;
-  caller: Caller | undefined;
+  caller:
+    | Caller
+    | undefined;
+  /** By which break-glass grant it was allowed; empty for all others. */
+  breakGlass: string;
 }
 
 export interface Loss {
@@ -3713,6 +3717,7 @@ function createBaseDecision(): Decision {
     sourceSerial: "",
     sourceAddress: "",
     caller: undefined,
+    breakGlass: "",
   };
 }
 
@@ -3777,6 +3782,9 @@ export const Decision: MessageFns<Decision> = {
     }
     if (message.caller !== undefined) {
       Caller.encode(message.caller, writer.uint32(138).fork()).join();
+    }
+    if (message.breakGlass !== "") {
+      writer.uint32(146).string(message.breakGlass);
     }
     return writer;
   },
@@ -3928,6 +3936,14 @@ export const Decision: MessageFns<Decision> = {
             }
 
             message.caller = Caller.decode(reader, reader.uint32());
+            continue;
+          }
+          case 18: {
+            if (tag !== 146) {
+              break;
+            }
+
+            message.breakGlass = reader.string();
             continue;
           }
         }

@@ -212,6 +212,15 @@ const terms = fc.constantFrom<Record<string, string>>(
   ...[{ notBefore: '2026-11-21T13:00:00+01:00' }, { notBefore: '2026-11-21T12:00:00.001Z' }],
   { notBefore: '2026-11-20T00:00:00Z', expiresAt: '2026-11-22T00:00:00Z' },
 );
+const grant = { ticket: 't', breakGlass: { reason: 'r' } };
+const glass = {
+  ALLOW: fc.constantFrom<Record<string, unknown>>(
+    ...Array.from({ length: 10 }, () => ({})),
+    { ...grant, expiresAt: '2026-11-22T00:00:00Z' },
+    { ...grant, expiresAt: '2026-11-21T12:00:00Z' },
+  ),
+  DENY: fc.constantFrom<Record<string, unknown>>({}, {}, { liftable: true }),
+} as const;
 const rules = fc.array(rule, { minLength: 1, maxLength: 4 });
 /** Rules of the kind that CUSTOM may have, which knows no callers. */
 const customRules = fc.array(fc.record({ to }), { minLength: 1, maxLength: 2 });
@@ -222,14 +231,17 @@ const spec = fc
     customRules,
     attached,
     terms,
+    granted: glass.ALLOW,
+    lifted: glass.DENY,
     dryRun: fc.nat(6),
   })
-  .map(({ action, attached: where, terms: when, dryRun, ...made }) => ({
+  .map(({ action, attached: where, terms: when, granted, lifted, dryRun, ...made }) => ({
     dryRun: dryRun === 0 && (action === 'ALLOW' || action === 'DENY'),
     body: {
       action,
       ...where,
-      ...when,
+      ...(dryRun !== 0 && action === 'ALLOW' && 'ticket' in granted ? granted : when),
+      ...(dryRun !== 0 && action === 'DENY' ? lifted : {}),
       ...(action === 'CUSTOM'
         ? { provider: { name: 'asked' }, rules: made.customRules }
         : { rules: made.rules }),

@@ -65,6 +65,7 @@ const status = {
   entries: 1,
   policies: 1,
   policyRevision: { number: evil, id: evil },
+  breakGlass: [evil],
   auditSize: evil,
   streams: evil,
   version: evil,

@@ -13,6 +13,7 @@ const allow: Decision = {
   nearest: null,
   custom: null,
   audited: '',
+  breakGlass: '',
   shadow: null,
 };
 const deny: Decision = { ...allow, verdict: 'deny', reason: 'no_allow_rule', rule: '' };
@@ -205,5 +206,6 @@ const base: Decision = {
   nearest: null,
   custom: null,
   audited: '',
+  breakGlass: '',
   shadow: null,
 };

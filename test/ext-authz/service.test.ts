@@ -145,6 +145,31 @@ describe('a check in Istio mode', () => {
 });
 
 describe('a check over a real socket', () => {
+  test('that a break-glass grant lets pass is recorded with why, and what it lifted', async () => {
+    const glass = new Snapshot({
+      revision: 7,
+      trustDomain: TrustDomain.parse('example.org'),
+      rootNamespace: 'istio-system',
+      policies: policies(`
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: no, namespace: shop}
+spec: {action: DENY, liftable: true, rules: [{}]}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: grant, namespace: shop}
+spec: {breakGlass: {reason: it burns}, ticket: INC-7, expiresAt: 9999-01-01T00:00:00Z, rules: [{}]}
+`),
+      workloads: [],
+    });
+    await serve({ snapshot: () => glass });
+    expect(readAsEnvoy(await check())).toBe('allow');
+    expect(seen.records).toMatchObject([
+      { rule: 'shop/grant rule[0]', breakGlass: 'it burns (INC-7), lifting shop/no rule[0]' },
+    ]);
+  });
+
   test('that the policy allows passes, and is recorded once with who asked for whom', async () => {
     await serve();
     const answer = await check({ path: '/orders/1?token=secret' });

@@ -25,6 +25,7 @@ export function statusReport(startedAt: Date, trustDomain: string): StatusReport
     policies: 0,
     policyRevision: null,
     policyMode: 'strict',
+    breakGlass: [],
     auditSize: 0,
     streams: 0,
     authorities: [],

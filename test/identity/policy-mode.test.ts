@@ -93,3 +93,23 @@ test('the mode is signed before there are any policies', async () => {
   expect(active()?.number).toBe(2);
   expect(modes()).toEqual(['strict', 'strict']);
 });
+
+test('a break-glass grant outweighs nothing in Istio mode, and is refused there', async () => {
+  const text = JSON.stringify({
+    apiVersion: 'security.istio.io/v1',
+    kind: 'AuthorizationPolicy',
+    metadata: { name: 'glass', namespace: 'shop' },
+    spec: {
+      breakGlass: { reason: 'fire' },
+      ticket: 'T-1',
+      expiresAt: new Date(clock.now().getTime() + 60_000).toISOString(),
+      rules: [{}],
+    },
+  });
+  const save = () => mesh.apply([{ file: 'p.yaml', text }], admin, { dryRun: false });
+  await startIn('istio');
+  await expect(save()).rejects.toMatchObject({ code: 'policy_mode_inexact' });
+  expect(mesh.current().policies.size).toBe(0);
+  await startIn('strict');
+  await expect(save()).resolves.toMatchObject({ changes: [{ action: 'created' }] });
+});

@@ -1,5 +1,5 @@
 import { beforeEach, expect, test } from 'vitest';
-import type { Actor } from '../../src/audit/event.ts';
+import type { Actor, AuditEvent } from '../../src/audit/event.ts';
 import { type Administration, createAdministration } from '../../src/identity/administration.ts';
 import { compileStoredMesh, createMeshHolder } from '../../src/identity/current-mesh.ts';
 import type { PolicyDocument } from '../../src/identity/mesh.ts';
@@ -16,8 +16,10 @@ const settings = {
 const admin: Actor = { kind: 'uid', uid: 0, role: 'admin' };
 
 let mesh: Administration;
+let events: AuditEvent[];
 
 beforeEach(() => {
+  events = [];
   const records = new Map<number, PolicyRevisionRecord>();
   const sets = new Map<number, readonly PolicyDocument[]>();
   const empty = { revision: 0, entries: new Map(), policies: new Map(), bans: new Map() };
@@ -29,7 +31,8 @@ beforeEach(() => {
   mesh = createAdministration({
     holder,
     settings,
-    commit: async ({ policyRevision }) => {
+    commit: async ({ policyRevision, events: made }) => {
+      events.push(...made);
       if (policyRevision !== undefined) records.set(policyRevision.record.number, policyRevision.record);
     },
     signer: makePolicySigner(),
@@ -142,4 +145,47 @@ test('a report changes nothing', async () => {
   expect(outcomes).toMatchObject([{ policy: 'shop/a', test: 'web', passed: false, place: 'p.yaml:6:11' }]);
   expect(coverage).toMatchObject([{ rule: 'shop/a rule[0]', matched: 1, notMatched: 0 }]);
   expect(mesh.current().policies.size).toBe(0);
+});
+
+// The clock of these tests stands at the first of January 2026.
+test.each([
+  ['a day and a millisecond', '2026-01-02T00:00:00.001Z', false],
+  ['a day', '2026-01-02T00:00:00Z', true],
+  ['one that is over', '2025-12-31T00:00:00Z', true],
+])('a break-glass grant lasts for a day at most, and is on record: %s', async (_name, expiresAt, saved) => {
+  const text = policy(
+    'shop/a',
+    all,
+    `expiresAt: ${expiresAt}`,
+    'ticket: INC-7',
+    'breakGlass: { reason: fire }',
+  );
+  const saving = apply([text]);
+  if (!saved) {
+    await expect(saving).rejects.toMatchObject({
+      code: 'policy_invalid',
+      place: { file: 'p.yaml', line: 6, column: 14 },
+    });
+    expect(events).toEqual([]);
+    return;
+  }
+  expect((await saving).warnings).toHaveLength(1);
+  expect(events[0]).toMatchObject({
+    type: 'policy_change',
+    breakGlass: `fire (INC-7), until ${new Date(expiresAt).toISOString()}`,
+  });
+});
+
+test('a grant does not turn the tests of other policies', async () => {
+  await apply([policy('shop/no', 'action: DENY', 'liftable: true', all, expects('deny'))]);
+  await apply([
+    policy(
+      'shop/a',
+      all,
+      'expiresAt: 2026-01-01T12:00:00Z',
+      'ticket: a',
+      'breakGlass: { reason: b }',
+      expects('allow'),
+    ),
+  ]);
 });

@@ -19,12 +19,14 @@ const theirs = 'spiffe://mesh.test/ns/a/sa/two';
 const shipper = { node: 'web-1', isOwn: (id: string) => id === mine, now: noon };
 
 test('what a node ships is told under its name, whatever it says of its callers', () => {
-  const events = [own(), refusal(), loss()];
+  const broken = own({ breakGlass: 'it burns (INC-7)' });
+  const events = [own(), broken, refusal(), loss()];
   const { node, events: read } = readShipment(shipper, travelled(events));
   expect(node).toBe('web-1');
   expect(read).toEqual([
     { ...loss(), cause: 'node web-1: queue_full' },
     { ...own(), caller: { ...caller, node: 'web-1' } },
+    { ...broken, caller: { ...caller, node: 'web-1' } },
     { ...refusal(), caller: { ...caller, node: 'web-1' } },
   ]);
 });
