@@ -1,5 +1,5 @@
 import type { CallContext } from '../authz/context.ts';
-import { isBlurred } from '../authz/header-alias.ts';
+import { droppedNames, isBlurred } from '../authz/header-alias.ts';
 
 /** The headers of a call, names in lower case. */
 export type Headers = {
@@ -37,10 +37,12 @@ export function headersAt({ bytes, names, borders, isRaw }: HeaderPlaces): Heade
     }
     return values;
   };
+  let dropped: ReadonlySet<string> | undefined;
   return {
     valuesOf,
     linesOf: (name) => {
-      if (isBlurred(name, names, valuesOf('connection'))) return undefined;
+      dropped ??= droppedNames(valuesOf('connection'));
+      if (isBlurred(name, names, dropped)) return undefined;
       const values = valuesOf(name);
       // A comma may stand in a line as well.
       if (!isRaw && values.some((value) => value.includes(','))) return undefined;

@@ -1,4 +1,4 @@
-import { isBlurred } from '../authz/header-alias.ts';
+import { droppedNames, isBlurred } from '../authz/header-alias.ts';
 import { type AttributeContext_HttpRequest, CheckRequest } from '../wire/authz.ts';
 import type { HeaderValue } from '../wire/core.ts';
 import { decidingHeaders, type Headers } from './header-list.ts';
@@ -45,10 +45,13 @@ function collectHeaders(http: AttributeContext_HttpRequest): Headers {
   // The decoder of a map loses it.
   if (raw.length === 0) joined.add('__proto__');
   const valuesOf = (name: string): readonly string[] => lines.get(name) ?? [];
+  let dropped: ReadonlySet<string> | undefined;
   return {
     valuesOf,
-    linesOf: (name) =>
-      joined.has(name) || isBlurred(name, lines.keys(), lines.get('connection')) ? undefined : valuesOf(name),
+    linesOf: (name) => {
+      dropped ??= droppedNames(valuesOf('connection'));
+      return joined.has(name) || isBlurred(name, lines.keys(), dropped) ? undefined : valuesOf(name);
+    },
     select: (wanted) => [...lines.keys()].filter(wanted),
     doubled: decidingHeaders.find((name) => rawNames.indexOf(name) !== rawNames.lastIndexOf(name)),
     isTorn: raw.some(({ value, rawValue }) => rawValue.length > 0 && value !== ''),

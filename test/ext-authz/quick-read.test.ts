@@ -1,5 +1,5 @@
 import fc from 'fast-check';
-import { expect, test } from 'vitest';
+import { expect, test, vi } from 'vitest';
 import { type CheckParts, readQuickly } from '../../src/ext-authz/quick-read.ts';
 import { readSlowly } from '../../src/ext-authz/slow-read.ts';
 import { checkBytes, type CheckInput } from './check-input.ts';
@@ -141,4 +141,13 @@ test.each<[string, CheckInput]>([
   ['no headers', {}],
 ])('a check as proxies send it is read quickly: %s', (_name, one) => {
   expect(agree(checkBytes(one))).toBe(true);
+});
+
+test('a long Connection header is read once, however many headers policies ask about', () => {
+  const bytes = checkBytes({ rawHeaders: [['connection', `${'a,'.repeat(9_000)} X-5`]] });
+  const linesOf = readQuickly(bytes)?.http?.headers.linesOf;
+  const reads = vi.spyOn(bytes, 'toString');
+  const answers = Array.from({ length: 9 }, (_, i) => linesOf?.(`x-${i}`));
+  expect(answers.indexOf(undefined)).toBe(5);
+  expect(reads).toHaveBeenCalledTimes(1);
 });
