@@ -253,6 +253,14 @@ describe('the memory of certificates', () => {
     readCertificate('other nonsense');
     expect(readCertificate(certificates.web)).not.toBe(first);
   });
+
+  test('keeps no long texts', () => {
+    const readCertificate = createPeerCertificateReader();
+    const long = certificates.web + '%0A'.repeat(3_000);
+    const first = readCertificate(long);
+    expect(first).toMatchObject({ uriSans: [web] });
+    expect(readCertificate(long)).not.toBe(first);
+  });
 });
 
 /** A Struct in a Struct in a Struct, as `metadata_context` could hold them. */
