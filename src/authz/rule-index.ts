@@ -175,15 +175,15 @@ class Shelf implements RuleFinder {
     if (key === undefined) return this.#unknown === undefined ? best : this.#unknown.find(facts, best);
     if (typeof key !== 'object') return this.#findBy(key, facts, best);
     let found = best;
-    for (const one of key) found = this.#findBy(one, facts, found);
+    for (const finder of this.#findersOf(key)) found = finder.find(facts, found);
     return found;
   }
 
   gather(facts: Facts, into: CompiledRule[], limit: number): void {
     const key = this.#read(facts);
     if (key === undefined) return;
-    if (typeof key !== 'object') this.#gatherBy(key, facts, into, limit);
-    else for (const one of key) this.#gatherBy(one, facts, into, limit);
+    const keys = typeof key === 'object' ? key : [key];
+    for (const finder of this.#findersOf(keys)) finder.gather(facts, into, limit);
   }
 
   #findBy(key: string | number, facts: Facts, best: CompiledRule | undefined): CompiledRule | undefined {
@@ -194,11 +194,17 @@ class Shelf implements RuleFinder {
     return found;
   }
 
-  #gatherBy(key: string | number, facts: Facts, into: CompiledRule[], limit: number): void {
-    this.#exact.get(key)?.gather(facts, into, limit);
-    for (const finder of this.#prefixes?.walk(String(key)) ?? []) finder.gather(facts, into, limit);
-    if (this.#suffixes === undefined) return;
-    for (const finder of this.#suffixes.walk(reverse(String(key)))) finder.gather(facts, into, limit);
+  /** Each once: the lines of a header are the caller's, who may repeat them and begin them all in one way. */
+  #findersOf(keys: readonly (string | number)[]): ReadonlySet<RuleFinder> {
+    const finders = new Set<RuleFinder>();
+    for (const key of keys) {
+      const exact = this.#exact.get(key);
+      if (exact !== undefined) finders.add(exact);
+      for (const finder of this.#prefixes?.walk(String(key)) ?? []) finders.add(finder);
+      if (this.#suffixes === undefined) continue;
+      for (const finder of this.#suffixes.walk(reverse(String(key)))) finders.add(finder);
+    }
+    return finders;
   }
 }
 

@@ -44,3 +44,25 @@ test.each(workloads.map((workload) => [workload.name, workload] as const))(
     }
   },
 );
+
+test.each([
+  ['a', ['a', 'a', 'a']],
+  ['a*', ['a1', 'a2', 'a3']],
+  ['*a', ['1a', '2a', '3a']],
+])('a call tries each rule once, however many lines of a header lead to it: %s', (value, lines) => {
+  let tried = 0;
+  const rules = Array.from({ length: 20 }, (_, i): CompiledRule => {
+    const when = [{ key: 'request.headers[x-a]', values: [value] }];
+    const [policy] = readPolicies(policyText(`rules: ${JSON.stringify([{ when }])}`, `p${i}`));
+    const fail = () => {
+      tried += 1;
+      return false;
+    };
+    return { ...compileRule(policy!, policy!.rules[0]!, i), from: [[fail]] };
+  });
+  const context = { ...untold, headerLines: () => lines };
+  expect(
+    finish(buildIndex(rules)).find(new Facts({ ...call(), context }, trustDomain, noon), undefined),
+  ).toBeUndefined();
+  expect(tried).toBe(rules.length);
+});
