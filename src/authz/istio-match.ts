@@ -17,6 +17,8 @@ export type IstioFacts = {
   readonly request: ProxyRequest;
   /** As Envoy compares it: without query, under the normalization of the mesh. Null when there is none. */
   readonly path: string | null;
+  /** The lines of each header without outer spaces, equal ones once: they are the caller's, and each rule looks at them. */
+  readonly lines: ReadonlyMap<string, ReadonlySet<string>>;
   /** When the call is judged. */
   readonly nowMs: number;
 };
@@ -34,6 +36,7 @@ export function istioFacts({ pathNormalization }: IstioMesh, request: ProxyReque
   return {
     request,
     nowMs: now.getTime(),
+    lines: headerLines(request),
     path: request.path === null ? null : normalizedPath(request.path, pathNormalization),
   };
 }
@@ -86,8 +89,10 @@ const matchers: Readonly<Record<Attribute, Matcher>> = {
   'request.auth.claims': (value, names) => (facts) => matchesClaim(value, names, facts.request),
   'request.headers':
     (value, [name = '']) =>
-    (facts) =>
-      headerLines(name, facts.request).some((line) => value === '*' || matchesText(value, line)),
+    ({ lines }) => {
+      for (const line of lines.get(name) ?? []) if (value === '*' || matchesText(value, line)) return true;
+      return false;
+    },
   'request.host': (value) => {
     const lower = value.toLowerCase();
     return ({ request: { host } }) =>
@@ -233,15 +238,21 @@ function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
-function headerLines(name: string, { headers, host, method, path }: ProxyRequest): readonly string[] {
-  const pseudo = new Map([
+function headerLines({ headers, host, method, path }: ProxyRequest): IstioFacts['lines'] {
+  const lines = new Map<string, Set<string>>();
+  for (const [name, value] of headers) {
+    const known = lines.get(name);
+    if (known === undefined) lines.set(name, new Set([trimSpaces(value)]));
+    else known.add(trimSpaces(value));
+  }
+  const pseudo = [
     [':authority', host],
     ['host', host],
     [':method', method],
     [':path', path],
-  ]).get(name);
-  if (pseudo !== undefined) return pseudo === null ? [] : [pseudo];
-  return headers.filter(([each]) => each === name).map(([, value]) => trimSpaces(value));
+  ] as const;
+  for (const [name, value] of pseudo) lines.set(name, new Set(value === null ? [] : [value]));
+  return lines;
 }
 
 /** `[v]` looks in a list, `v` at a string. */

@@ -2,7 +2,8 @@ import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { type CallContext, untold } from '../../src/authz/context.ts';
 import { decide } from '../../src/authz/decide.ts';
-import type { RawCall } from '../../src/authz/istio-mode.ts';
+import { istioFacts } from '../../src/authz/istio-match.ts';
+import { proxyRequestOf, type RawCall } from '../../src/authz/istio-mode.ts';
 import { explainCall, judgeCall } from '../../src/authz/judge.ts';
 import { normalizedPath, pathNormalizations } from '../../src/authz/normalized-path.ts';
 import { parsePolicy } from '../../src/authz/parse.ts';
@@ -308,4 +309,11 @@ test.each<[string, string, string, string]>([
 ])('the bounds of a policy in time hold: %s', (_name, spec, reason, time) => {
   const at = time === '' ? noon : new Date(Number.NaN);
   expect(judgeCall(snapshotOf(policyText(spec)), ordinary, at).decision.reason).toBe(reason);
+});
+
+test('equal lines of a header are compared once, whatever their spaces', () => {
+  const context = { ...told, headerLines: () => ['a', ' a\t', 'b', 'a'] };
+  const request = proxyRequestOf({ ...ordinary, context }, new Set(['x-a']));
+  const mesh = { trustDomains: ['td1'], rootNamespace: 'istio-system', pathNormalization: 'NONE' } as const;
+  expect(istioFacts(mesh, request, now).lines.get('x-a')).toEqual(new Set(['a', 'b']));
 });
