@@ -6,6 +6,9 @@ import type { Steps } from './steps.ts';
 /** A workload of the inventory. Several entries may give one ID. */
 export type Workload = { readonly id: SpiffeId; readonly labels: Readonly<Record<string, string>> };
 
+/** The name and the value of a label. */
+export type Label = readonly [name: string, value: string];
+
 type AttachmentInput = { readonly rootNamespace: string; readonly workloads: readonly Workload[] };
 
 /**
@@ -74,8 +77,25 @@ export class Attachment {
     );
   }
 
-  #attach({ id, labels }: Workload): ReadonlySet<Policy> {
-    const own = kubernetesNames(id)?.namespace ?? readLabel(labels, 'namespace');
+  /** Whether an ALLOW policy of that namespace and selector would apply to another ID of the inventory too. */
+  reachesOthers(destination: SpiffeId, namespace: string, selector: readonly Label[]): boolean {
+    const isEverywhere = namespace === this.#rootNamespace;
+    const isReached = (one: Workload): boolean =>
+      selector.every(([name, value]) => readLabel(one.labels, name) === value) &&
+      (isEverywhere || namespaceOf(one) === namespace);
+    // Most of a hundred thousand are of other namespaces: taking each ID apart would take too long.
+    const named = `spiffe://${destination.trustDomain.name}/ns/`;
+    const own = `${named}${namespace}/`;
+    for (const [text, workloads] of this.#workloads) {
+      const mayBeIn = isEverywhere || text.startsWith(own) || !text.startsWith(named);
+      if (mayBeIn && text !== destination.text && workloads.every(isReached)) return true;
+    }
+    return false;
+  }
+
+  #attach(workload: Workload): ReadonlySet<Policy> {
+    const { labels } = workload;
+    const own = namespaceOf(workload);
     const found = new Set<Policy>();
     for (const namespace of new Set([this.#rootNamespace, own])) {
       const shelf = namespace === undefined ? undefined : this.#byNamespace.get(namespace);
@@ -104,6 +124,10 @@ function isTarget(
     namespace === own &&
     targetRefs.some((target) => target.name === gateway && (target.namespace ?? namespace) === namespace)
   );
+}
+
+function namespaceOf({ id, labels }: Workload): string | undefined {
+  return kubernetesNames(id)?.namespace ?? readLabel(labels, 'namespace');
 }
 
 /** Policies of a namespace: those without a selector, and the others by their selector's first label. */

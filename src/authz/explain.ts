@@ -196,7 +196,8 @@ function describeRemedy(remedy: Remedy | null): RemedyOutcome | null {
     kind,
     rule,
     field,
-    values: values?.slice(0, maxValues) ?? null,
+    // INVARIANT: all of them: whoever removes only some is denied still.
+    values,
     at: cutExcerpt(policy, at.place, at.length),
   });
   const { exemptions, edits, policy } = remedy;

@@ -51,8 +51,10 @@ function drawRemedy(remedy: RemedyOutcome | null): readonly string[] {
   const changes = [...exemptions, ...(edits ?? [])];
   const steps = changes.slice(0, maxChanges).map((one) => `${wordsOf[one.kind](one)}  ${one.at.place}`);
   if (changes.length > maxChanges) steps.push(`and ${changes.length - maxChanges} more changes`);
-  if (edits === null && policy !== null)
-    steps.push('add a policy for this call alone (--suggest-policy writes it)');
+  if (edits === null && policy !== null) {
+    const when = exemptions.length === 0 ? '' : ' once no DENY rule is in the way';
+    steps.push(`add a policy for this call alone (--suggest-policy writes it${when})`);
+  }
   return steps.map((step, i) => `${i === 0 ? 'to allow' : 'and'.padEnd(8)} ${step}`);
 }
 

@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { MeshError } from '../errors.ts';
 import { kubernetesNames } from '../spiffe/id.ts';
 import { readDocuments } from '../yaml.ts';
+import type { Label } from './attachment.ts';
 import type { AuthzRequest } from './decision.ts';
 import { Facts } from './facts.ts';
 import { compileRule, ruleHolds } from './match.ts';
@@ -11,8 +12,8 @@ import type { Snapshot } from './snapshot.ts';
 
 /**
  * A policy that allows one caller one method on one path of one service, on its port if that is known; for a TCP connection
- * all that the caller does on that port. Null when it cannot be written: the destination has no namespace, a value has a
- * `*`, or the port of a connection is not known.
+ * all that the caller does on that port. Null when it cannot be written: the destination has no namespace, no labels of its own
+ * tell it from other registered workloads, a value has a `*`, or the port of a connection is not known.
  */
 export function composePolicy(request: AuthzRequest, snapshot: Snapshot, now: Date): string | null {
   const { source, destination, method, path, port, protocol } = request;
@@ -26,13 +27,14 @@ export function composePolicy(request: AuthzRequest, snapshot: Snapshot, now: Da
     ...(protocol === 'http' ? [`methods: [${quoted(method)}]`, `paths: [${quoted(path)}]`] : []),
     ...(port === 0 ? [] : [`ports: [${quoted(String(port))}]`]),
   ];
-  const selector = selectorOf(labels);
+  const selector = selectorsOf(labels).find((one) => !snapshot.reachesOthers(destination, namespace, one));
+  if (selector === undefined) return null;
   const text = [
     `apiVersion: ${policyApiVersions[0]}`,
     `kind: ${policyKind}`,
     'metadata:',
     `  name: ${nameFor([caller, destination.text, method, path, String(port)])}`,
-    `  namespace: ${namespace}`,
+    `  namespace: ${quoted(namespace)}`,
     'spec:',
     ...(selector.length === 0 ? [] : ['  selector:', '    matchLabels:']),
     ...selector.map(([name, value]) => `      ${quoted(name)}: ${quoted(value)}`),
@@ -50,12 +52,12 @@ export function composePolicy(request: AuthzRequest, snapshot: Snapshot, now: Da
 }
 
 /** The label by which people select workloads; else all that every workload of that ID carries. */
-function selectorOf(labels: ReadonlyMap<string, string>): readonly (readonly [string, string])[] {
-  for (const name of ['app', 'app.kubernetes.io/name']) {
+function selectorsOf(labels: ReadonlyMap<string, string>): readonly (readonly Label[])[] {
+  const usual = ['app', 'app.kubernetes.io/name'].flatMap((name): readonly (readonly Label[])[] => {
     const value = labels.get(name);
-    if (value !== undefined) return [[name, value]];
-  }
-  return [...labels].slice(0, maxSelectorLabels);
+    return value === undefined ? [] : [[[name, value]]];
+  });
+  return [...usual, [...labels].slice(0, maxSelectorLabels)];
 }
 
 const maxSelectorLabels = 16;

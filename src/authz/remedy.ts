@@ -6,6 +6,7 @@ import { type Entry, type Policy, type Predicate, sides } from './policy.ts';
 import { composePolicy } from './remedy-policy.ts';
 import { readValues, tellsSecrets } from './remedy-values.ts';
 import type { Applied, Snapshot } from './snapshot.ts';
+import { whyUnjudged } from './words.ts';
 
 /** One change of one rule. */
 export type RemedyEdit = {
@@ -39,8 +40,8 @@ export type Remedy = {
 /**
  * The smallest change of policies that would allow a call which they deny: fewest edits, then fewest dropped conditions,
  * then the first rule. What the call does not tell is never guessed. Null when policies are not why it is denied, when
- * more than 16 rules deny it, or when nothing would help. Of more than 256 ALLOW rules only those are looked at of which
- * the sources or the operations fit the call.
+ * more than 16 rules deny it, one of them only because of what is not known, or when nothing would help. Of more than 256
+ * ALLOW rules only those are looked at of which the sources or the operations fit the call.
  */
 export function findRemedy(snapshot: Snapshot, request: AuthzRequest, now: Date): Remedy | null {
   if (request.source === null || !request.destination.memberOf(snapshot.trustDomain)) return null;
@@ -62,7 +63,8 @@ function exemptFrom(applied: Applied, { source }: AuthzRequest, facts: Facts): r
   const granted = isGranted(applied, facts);
   for (const compiled of applied.denyRules) {
     if ((granted && isLiftable(compiled)) || !ruleHolds(compiled, facts)) continue;
-    if (denying.length === maxExemptions) return null;
+    // What the call does not tell is no reason to let anybody off.
+    if (denying.length === maxExemptions || whyUnjudged(compiled, facts) !== undefined) return null;
     denying.push(compiled);
   }
   return denying.map(({ policy, rule }) => ({
@@ -103,18 +105,17 @@ function candidatesOf(applied: Applied, facts: Facts): readonly CompiledRule[] {
 const maxTried = 256;
 
 /** The fewest edits by which a rule matches: of each side, those of its best entry. */
-function editRule(
-  { policy, rule }: CompiledRule,
-  request: AuthzRequest,
-  facts: Facts,
-): readonly RemedyEdit[] | null {
+function editRule(compiled: CompiledRule, request: AuthzRequest, facts: Facts): readonly RemedyEdit[] | null {
+  const { policy, rule } = compiled;
   // A grant is for one emergency, and no place for what is to last.
   if (policy.terms.breakGlass !== null) return null;
   const edits: RemedyEdit[] = [];
   for (const side of sides) {
     let best: readonly RemedyEdit[] | null = rule[side].length === 0 ? [] : null;
-    for (const entry of rule[side]) {
-      const found = editEntry(entry, policy, rule.name, request, facts);
+    for (const [i, entry] of rule[side].entries()) {
+      // What holds was made ready with the rule: lists may be long.
+      const held = (compiled[side][i] ?? []).map((test) => test(facts));
+      const found = editEntry(entry, held, policy, rule.name, request, facts);
       if (found !== null && isSmaller(found, best)) best = found;
     }
     if (best === null) return null;
@@ -131,14 +132,15 @@ function isSmaller(edits: readonly RemedyEdit[], best: readonly RemedyEdit[] | n
 
 function editEntry(
   { predicates }: Entry,
+  outcomes: readonly (boolean | undefined)[],
   policy: Policy,
   rule: string,
   request: AuthzRequest,
   facts: Facts,
 ): readonly RemedyEdit[] | null {
   const edits: RemedyEdit[] = [];
-  for (const predicate of predicates) {
-    const held = compilePredicate(predicate, policy.action)(facts);
+  for (const [i, predicate] of predicates.entries()) {
+    const held = outcomes[i];
     if (held === true) continue;
     // What the call does not tell is no reason to change a policy.
     const change = held === undefined ? null : changeOf(predicate, request, facts);

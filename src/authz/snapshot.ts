@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { MeshError, quote } from '../errors.ts';
-import { Attachment, type Workload } from './attachment.ts';
+import { Attachment, type Label, type Workload } from './attachment.ts';
 import type { PolicyAction } from './document.ts';
 import { splitGlass } from './glass.ts';
 import type { SpiffeId, TrustDomain } from '../spiffe/id.ts';
@@ -229,6 +229,11 @@ export class Snapshot {
   /** The labels that all workloads of an ID carry: what a policy must select by to apply to them. */
   sharedLabels(destination: SpiffeId): ReadonlyMap<string, string> {
     return this.#attachment.sharedLabels(destination);
+  }
+
+  /** Whether an ALLOW policy that selects so would apply to another ID of the inventory than that one. */
+  reachesOthers(destination: SpiffeId, namespace: string, selector: readonly Label[]): boolean {
+    return this.#attachment.reachesOthers(destination, namespace, selector);
   }
 
   /** Works out what applies to one destination, so that {@link Snapshot.appliedTo} answers at once. */

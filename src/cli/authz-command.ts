@@ -102,20 +102,23 @@ export function authzCommand(session: Session): Command {
 
 /** Goes to a file that is applied, so nothing else is printed. */
 function printSuggestion(session: Session, { verdict, reason, remedy }: Explanation): void {
-  if (remedy?.policy === null || remedy?.policy === undefined) {
-    const why =
-      verdict === 'allow'
-        ? 'the call is allowed already'
+  const isBarred = reason === 'deny_rule';
+  if (!isBarred && typeof remedy?.policy === 'string') {
+    session.write(remedy.policy);
+    return;
+  }
+  const why =
+    verdict === 'allow'
+      ? 'the call is allowed already'
+      : isBarred
+        ? 'a DENY rule stands in the way, which no ALLOW rule outweighs'
         : remedy === null
           ? `no policy allows a call that is denied for ${reason}`
-          : remedy.edits?.length === 0
-            ? 'an ALLOW rule matches the call already, and a DENY rule stands in the way'
-            : 'no policy can be written for this very call';
-    throw new MeshError('suggestion_impossible', why, {
-      fix: 'see what decides it: leave --suggest-policy away',
-    });
-  }
-  session.write(remedy.policy);
+          : 'no policy can be written for this very call and no other';
+  const isWanted = remedy !== null && !isBarred;
+  throw new MeshError('suggestion_impossible', why, {
+    fix: `${isWanted ? "give the destination's entry a label that no other has, or " : ''}see what decides it: leave --suggest-policy away`,
+  });
 }
 
 function openBatch(file: string): ReadStream {

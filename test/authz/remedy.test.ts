@@ -11,6 +11,7 @@ import { findRemedy, type RemedyEdit } from '../../src/authz/remedy.ts';
 import { readValues } from '../../src/authz/remedy-values.ts';
 import { compileSnapshot } from '../../src/authz/snapshot.ts';
 import { policies, request, workloads } from './generated.ts';
+import { SpiffeId } from '../../src/spiffe/id.ts';
 import { call, meshOf, noon, policyText, readPolicies, trustDomain } from './mesh.ts';
 
 const labels = { app: 'ledger', version: 'v1' };
@@ -97,6 +98,24 @@ describe('the fewest edits', () => {
       ['to allow add a policy for this call alone (--suggest-policy writes it)'],
     ],
     [
+      'nothing against a rule that only may deny, for what the call does not tell',
+      ['rules: [{}]', 'action: DENY\nrules:\n  - when: [{ key: "request.headers[x]", values: [a] }]'],
+      {},
+      [],
+    ],
+    [
+      'a policy too, once no rule denies',
+      [
+        'rules:\n  - when: [{ key: "request.headers[x]", values: [a] }]',
+        'action: DENY\nrules:\n  - to: [{ operation: { methods: [GET] } }]',
+      ],
+      {},
+      [
+        'to allow add to pay/p1 rule[0] when: { key: source.principal, notValues: [example.org/ns/shop/sa/web] }  p.yaml:14:7',
+        'and      add a policy for this call alone (--suggest-policy writes it once no DENY rule is in the way)',
+      ],
+    ],
+    [
       'a policy, when there is none',
       [],
       {},
@@ -172,7 +191,7 @@ describe('a policy for the call alone', () => {
 kind: AuthorizationPolicy
 metadata:
   name: allow-db5319cff2
-  namespace: pay
+  namespace: "pay"
 spec:
   selector:
     matchLabels:
@@ -188,6 +207,46 @@ spec:
             paths: ["/charge"]
             ports: ["8080"]
 `);
+  });
+
+  const app = ['app', 'ledger'] as const;
+  const version = ['version', 'v1'] as const;
+  const both = [app, version];
+  test.each<[string, string, readonly (readonly [string, string])[], string, typeof both, string | null]>([
+    ['the app', 'pay', both, 'pay', [version], '"app": "ledger"'],
+    [
+      'all labels when another has the app',
+      'pay',
+      both,
+      'pay',
+      [app],
+      '"app": "ledger"\n      "version": "v1"',
+    ],
+    ['the app of a namespace with one of others', 'pay', both, 'shop', both, '"app": "ledger"'],
+    ['nothing in a namespace of its own', 'pay', [], 'shop', both, ''],
+    ['nothing that reads as a number', '007', [], 'pay', [], ''],
+    ['no policy when another has the same labels', 'pay', both, 'pay', both, null],
+    ['no policy when it has no labels, and others may', 'pay', [], 'pay', [app], null],
+    ['no policy of the root namespace for all', 'istio-system', [], 'pay', [], null],
+    ['no policy of the root namespace for an app elsewhere', 'istio-system', [app], 'pay', [app], null],
+  ])('selects %s', (_name, namespace, own, otherNamespace, others, selector) => {
+    const one = call({ destination: `spiffe://example.org/ns/${namespace}/sa/ledger` });
+    const workloadsHere = [
+      { id: one.destination, labels: Object.fromEntries(own) },
+      {
+        id: SpiffeId.parse(`spiffe://example.org/ns/${otherNamespace}/sa/other`),
+        labels: Object.fromEntries(others),
+      },
+    ];
+    const policy = findRemedy(compileSnapshot(meshOf([], workloadsHere)), one, noon)?.policy ?? null;
+    expect(policy?.match(/matchLabels:\n {6}([^]*)\n {2}action/)?.[1] ?? (policy === null ? null : '')).toBe(
+      selector,
+    );
+    if (policy === null) return;
+    const mesh = meshOf(readPolicies(policy), workloadsHere);
+    expect(decideNaively(mesh, one, noon)).toMatchObject({ verdict: 'allow' });
+    const other = { ...one, destination: workloadsHere[1]!.id };
+    expect(decideNaively(mesh, other, noon)).toMatchObject({ verdict: 'deny' });
   });
 
   test.each<[string, Parameters<typeof call>[0]]>([
@@ -221,6 +280,7 @@ test('every remedy works as its author is told, and the policy allows nothing el
         }
         if (policy !== null) {
           tried.policy += 1;
+          tried.exempt += exemptions.length;
           const exempted = { ...mesh, policies: list.map((each) => applyEdits(each, exemptions, one)) };
           const added = { ...exempted, policies: [...exempted.policies, ...readPolicies(policy)] };
           expect(decideNaively(added, one, noon)).toMatchObject({ verdict: 'allow' });
@@ -238,8 +298,11 @@ test('every remedy works as its author is told, and the policy allows nothing el
 });
 
 /** What a policy for `known` names. */
-function essence({ source, method, path, port }: AuthzRequest, known: AuthzRequest) {
-  const caller = { source: source?.text, port: known.port === 0 ? 0 : port };
+function essence({ source, destination, method, path, port }: AuthzRequest, known: AuthzRequest) {
+  // What is not in the inventory is reached by whatever is for the whole namespace.
+  const isKnown = workloads.some(({ id }) => id.text === destination.text);
+  const ends = [source?.text, isKnown ? destination.text : known.destination.text];
+  const caller = { ends, port: known.port === 0 ? 0 : port };
   return known.protocol === 'tcp' ? caller : { ...caller, method, path };
 }
 

@@ -196,13 +196,10 @@ describe('against a running server', () => {
     expect([nobody.code, nobody.out.slice(0, 4)]).toEqual([1, 'DENY']);
   });
 
+  const named = mesh.replace('name: orders\nspec', 'name: orders\n  labels: {app: orders}\nspec');
   test('offline, entries give the labels that policies select', async () => {
-    const labelled = mesh
-      .replace(
-        '  name: orders\nspec:\n  spiffeId',
-        '  name: orders\n  labels: {app: orders}\nspec:\n  spiffeId',
-      )
-      .replace('spec:\n  action', 'spec:\n  selector:\n    matchLabels: {app: orders}\n  action');
+    const selector = 'spec:\n  selector:\n    matchLabels: {app: orders}\n  action';
+    const labelled = named.replace('spec:\n  action', selector);
     await writeFile(join(dir, 'labels.yaml'), labelled);
     await writeFile(
       join(dir, 'others.yaml'),
@@ -210,6 +207,26 @@ describe('against a running server', () => {
     );
     expect((await cli(...call, '-f', 'labels.yaml')).code).toBe(0);
     expect((await cli(...call, '-f', 'others.yaml')).code).toBe(1);
+  });
+
+  test('a policy is suggested where it is enough, and reaches nobody else', async () => {
+    await writeFile(join(dir, 'app.yaml'), named);
+    const post = [...call, '--method', 'POST', '-f'];
+    const suggested = await cli(...post, 'app.yaml', '--suggest-policy');
+    expect([suggested.code, suggested.err]).toEqual([1, '']);
+    await writeFile(join(dir, 'post.yaml'), suggested.out);
+    expect((await cli(...post, 'app.yaml', 'post.yaml')).code).toBe(0);
+    const deny = `${named}---\n${suggested.out.replace('ALLOW', 'DENY')}`;
+    await writeFile(join(dir, 'deny.yaml'), deny);
+    const [entry = ''] = mesh.split('---\n');
+    await writeFile(join(dir, 'two.yaml'), `${entry.replaceAll('orders', 'bills')}---\n${mesh}`);
+    for (const [file, why] of [
+      ['two.yaml', 'no policy can be written for this very call and no other'],
+      ['deny.yaml', 'a DENY rule stands in the way, which no ALLOW rule outweighs'],
+    ] as const) {
+      const { out, err } = await cli(...post, file, '--suggest-policy');
+      expect([out, err]).toEqual(['', expect.stringContaining(`error[suggestion_impossible]: ${why}`)]);
+    }
   });
 
   test('the audit log is listed, filtered and paged', async () => {
