@@ -2,7 +2,7 @@ import { z } from 'zod';
 import type { CallContext } from '../authz/context.ts';
 import type { AuthzRequest } from '../authz/decision.ts';
 import { ambiguous, malformed, type Rejection } from '../authz/rejection.ts';
-import { canonicalizeHttp, canonicalizeTcp } from '../authz/request.ts';
+import { canonicalizeHttp, canonicalizeTcp, isRejection } from '../authz/request.ts';
 import { publicError, quote } from '../errors.ts';
 import { SpiffeId, type TrustDomain } from '../spiffe/id.ts';
 import { callContextBody, isShort, readCallContext, tooLong } from './call-context.ts';
@@ -87,7 +87,12 @@ function requestOf(question: Question, source: SpiffeId, destination: SpiffeId):
   const target = isWorkload(resource.type) ? ofWorkload(resource) : ofEntity(resource);
   if ('why' in target) return target;
   if (what.name !== tcpAction) {
-    return canonicalizeHttp({ source, destination, method: what.name, ...target, context });
+    const { path, port, host = unknownHost } = target;
+    const parts = { source, destination, method: what.name, path, port, context };
+    const request = canonicalizeHttp({ ...parts, authority: host });
+    // A record has no host. That of a call to a workload is not known until it is told: a DENY about hosts holds.
+    const isUntold = target.host === undefined && isWorkload(resource.type);
+    return isRejection(request) || !isUntold ? request : { ...request, host: '' };
   }
   if (!isWorkload(resource.type) || !isWorkload(subject.type)) {
     return malformed(`the action ${tcpAction} is one of workloads on workloads`);
@@ -98,20 +103,20 @@ function requestOf(question: Question, source: SpiffeId, destination: SpiffeId):
 /** The action of opening a TCP connection: no HTTP method has a colon. */
 export const tcpAction = 'tcp:connect';
 
-type Target = { readonly path: string; readonly authority: string; readonly port: number };
+type Target = { readonly path: string; readonly host: string | undefined; readonly port: number };
 
 function ofWorkload({ properties: said = {} }: Entity): Target | Rejection {
-  const { path = '', host = unknownHost, port = 0 } = said;
+  const { path = '', host, port = 0 } = said;
   if (typeof path !== 'string') return malformed('the path is no text');
-  if (typeof host !== 'string') return malformed('the host is no text');
+  if (host !== undefined && typeof host !== 'string') return malformed('the host is no text');
   if (typeof port !== 'number') return malformed('the port is no number');
-  return { path, authority: host, port };
+  return { path, host, port };
 }
 
 /** Two ids have one path only where they are the same: what decoders could join is refused with the path. */
 function ofEntity({ type, id }: Entity): Target | Rejection {
   if (id === '' || !id.isWellFormed()) return malformed("the resource's id is empty or no text");
-  return { path: pathOf(type, id), authority: unknownHost, port: 0 };
+  return { path: pathOf(type, id), host: undefined, port: 0 };
 }
 
 /** The path that policies know a resource by: `/<type>/<id>`. */

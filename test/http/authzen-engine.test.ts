@@ -11,7 +11,7 @@ import { findAllowed } from '../../src/http/authzen-search.ts';
 import { readCallContext } from '../../src/http/call-context.ts';
 import { SpiffeId } from '../../src/spiffe/id.ts';
 import { policies, workloads } from '../authz/generated.ts';
-import { meshOf, noon, trustDomain } from '../authz/mesh.ts';
+import { meshOf, noon, policyText, readPolicies, trustDomain } from '../authz/mesh.ts';
 
 const world = { trustDomain, namespace: 'app' };
 const parts = {
@@ -88,6 +88,29 @@ test('an evaluation says what authz/check says of the same call', () => {
   for (const reason of ['allow_rule', 'deny_rule', 'no_allow_rule', 'request_invalid', 'request_ambiguous']) {
     expect([reason, seen.get(reason)]).toEqual([reason, expect.any(Number)]);
   }
+});
+
+const denyHosts = 'action: DENY\nrules: [{ to: [{ operation: { hosts: [admin.h] } }] }]';
+const anyHost = 'rules: [{ to: [{ operation: { hosts: ["*"] } }] }]';
+const otherHosts = 'rules: [{ to: [{ operation: { notHosts: [admin.h] } }] }]';
+test.each<[string, readonly string[], string | undefined, boolean]>([
+  ['a DENY of hosts', ['rules: [{}]', denyHosts], undefined, false],
+  ['a DENY of hosts', ['rules: [{}]', denyHosts], 'admin.h', false],
+  ['a DENY of hosts', ['rules: [{}]', denyHosts], 'h', true],
+  ['an ALLOW of any host', [anyHost], undefined, false],
+  ['an ALLOW of any host', [anyHost], 'h', true],
+  ['an ALLOW of other hosts', [otherHosts], undefined, false],
+  ['an ALLOW of other hosts', [otherHosts], 'admin.h', false],
+  ['an ALLOW of other hosts', [otherHosts], 'h', true],
+])('a host that is not told is not known: %s and %o, told %s: %s', (_, specs, host, decision) => {
+  const texts = specs.map((spec, i) => policyText(spec, `p${i}`));
+  const snapshot = compileSnapshot(meshOf(readPolicies(texts.join('---\n')), workloads));
+  const asked = questionBody.parse({
+    subject: { type: 'workload', id: sources[0] },
+    action: { name: 'GET' },
+    resource: { type: 'workload', id: destinations[0], properties: { path: '/', host } },
+  });
+  expect(answerCall(snapshot, readQuestion(asked, world), noon, parts).decision).toBe(decision);
 });
 
 test('a search finds what evaluations of everything allow, page by page', () => {
