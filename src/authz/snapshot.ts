@@ -236,10 +236,15 @@ export class Snapshot {
     return this.#attachment.reachesOthers(destination, namespace, selector);
   }
 
-  /** Works out what applies to one destination, so that {@link Snapshot.appliedTo} answers at once. */
+  /** Works out what applies to one destination, so that {@link Snapshot.appliedTo} and a denial have nothing left to do. */
   *ready(destination: SpiffeId): Steps<void> {
-    if (this.mode === 'istio') yield* this.istio.ready(destination);
-    else if (!this.#byDestination.has(destination.text)) this.#remember(yield* this.#learn(destination));
+    if (this.mode === 'istio') {
+      yield* this.istio.ready(destination);
+      return;
+    }
+    const known = this.#byDestination.get(destination.text);
+    const { applied } = known ?? this.#remember(yield* this.#learn(destination));
+    yield* applied.prepareNear();
   }
 
   /**

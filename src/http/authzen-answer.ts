@@ -2,6 +2,7 @@ import { decide } from '../authz/decide.ts';
 import type { Decision, DecisionReason, NearestRule, ShadowVerdict } from '../authz/decision.ts';
 import { isRejection } from '../authz/request.ts';
 import { inexactInIstioMode, type Snapshot } from '../authz/snapshot.ts';
+import type { Steps } from '../authz/steps.ts';
 import { type ErrorCode, type MeshError, publicError } from '../errors.ts';
 import type { SpiffeId } from '../spiffe/id.ts';
 import type { AuthzenCall, Refusal } from './authzen-question.ts';
@@ -37,13 +38,13 @@ export type AnswerParts = {
   readonly onFailure: (error: unknown) => void;
 };
 
-/** The answer to a question. Total. */
-export function answerCall(
+/** The answer to a question. Rules that nobody has asked about before are made ready in steps. */
+export function* answerCall(
   snapshot: Snapshot,
   call: AuthzenCall | Refusal,
   now: Date,
   { isBanned, onFailure }: AnswerParts,
-): AuthzenAnswer {
+): Steps<AuthzenAnswer> {
   const { revision } = snapshot;
   if ('why' in call) return no(call.reason, call.why, revision);
   // Who has been banned and why is for those who may read bans.
@@ -54,6 +55,7 @@ export function answerCall(
   if (isRejection(request)) return no(request.reason, request.why, revision);
   // A proxy forwards more of a call than this question says.
   if (snapshot.mode === 'istio') return answerRefused(inexactInIstioMode(), revision);
+  yield* snapshot.ready(request.destination);
   return describe(decide(snapshot, request, now, onFailure));
 }
 

@@ -50,10 +50,7 @@ export function addAuthzenRoutes(
   };
   const evaluate = async (request: FastifyRequest): Promise<AuthzenAnswer> => {
     const call = ask(request, request.body);
-    // oxlint-disable-next-line require-yield -- one decision is one step
-    return ports.survey(function* (snapshot, now) {
-      return answerCall(snapshot, call, now, parts);
-    });
+    return ports.survey((snapshot, now) => answerCall(snapshot, call, now, parts));
   };
 
   addRoute(app, routes.evaluation, evaluate);
@@ -69,7 +66,7 @@ export function addAuthzenRoutes(
         const answer =
           call instanceof MeshError
             ? answerRefused(call, snapshot.revision)
-            : answerCall(snapshot, call, now, parts);
+            : yield* answerCall(snapshot, call, now, parts);
         answers.push(answer);
         if (endsWith.get(semantic) === answer.decision) break;
       }

@@ -64,6 +64,7 @@ export function* findAllowed<T>(
     else {
       asked += 1;
       const { source, destination, request } = asking;
+      if (!isWide) yield* snapshot.ready(destination);
       const judged = isWide
         ? yield* allowsUnkept(snapshot, request, now)
         : { allowed: allows(snapshot, request, now), work: 0 };

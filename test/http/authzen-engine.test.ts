@@ -69,7 +69,7 @@ test('an evaluation says what authz/check says of the same call', () => {
           }),
           world,
         );
-        const given = answerCall(snapshot, read, noon, parts);
+        const given = finish(answerCall(snapshot, read, noon, parts));
         const ends = { source: SpiffeId.parse(source), destination: SpiffeId.parse(destination) };
         const told: CallContext = readCallContext(context);
         const asked = { ...ends, method, path, authority: host, port, context: told };
@@ -110,7 +110,7 @@ test.each<[string, readonly string[], string | undefined, boolean]>([
     action: { name: 'GET' },
     resource: { type: 'workload', id: destinations[0], properties: { path: '/', host } },
   });
-  expect(answerCall(snapshot, readQuestion(asked, world), noon, parts).decision).toBe(decision);
+  expect(finish(answerCall(snapshot, readQuestion(asked, world), noon, parts)).decision).toBe(decision);
 });
 
 test('a search finds what evaluations of everything allow, page by page', () => {
@@ -144,7 +144,7 @@ test('a search finds what evaluations of everything allow, page by page', () => 
           );
         const among = what === 'action' ? names : candidates;
         const expected = [...among.keys()]
-          .filter((name) => answerCall(snapshot, callOf(name), noon, { ...parts, isBanned }).decision)
+          .filter((name) => finish(answerCall(snapshot, callOf(name), noon, { ...parts, isBanned })).decision)
           .toSorted();
         const search = { candidates: among, callOf, isWide: what === 'resource', show: (id: string) => id };
         const all: string[] = [];
