@@ -3,7 +3,7 @@ import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { MeshError } from '../../src/errors.ts';
 import { mintToken, parseAuthorization, provesToken, secretSha256 } from '../../src/http/bearer-token.ts';
-import { maxBodyDepth, parseJsonBody } from '../../src/http/json-body.ts';
+import { maxBodyCommas, maxBodyDepth, parseJsonBody } from '../../src/http/json-body.ts';
 import { pageOf } from '../../src/http/page.ts';
 import { statusOf } from '../../src/http/problem.ts';
 
@@ -36,6 +36,15 @@ test.each([
 ])('%i levels are read: %s', (levels, isRead) => {
   const text = Buffer.from(`${'['.repeat(levels)}${']'.repeat(levels)}`);
   if (isRead) expect(parseJsonBody(text)).toBeInstanceOf(Array);
+  else expect(() => parseJsonBody(text)).toThrowError(expect.objectContaining({ code: 'body_invalid' }));
+});
+
+test.each([
+  [maxBodyCommas, true],
+  [maxBodyCommas + 1, false],
+])('%i commas are read: %s', (commas, isRead) => {
+  const text = Buffer.from(`["${','.repeat(maxBodyCommas)}"${',0'.repeat(commas)}]`);
+  if (isRead) expect(parseJsonBody(text)).toHaveLength(commas + 1);
   else expect(() => parseJsonBody(text)).toThrowError(expect.objectContaining({ code: 'body_invalid' }));
 });
 
