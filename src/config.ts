@@ -146,6 +146,12 @@ export function loadConfig(sources: ConfigSources): Config {
       fix: 'name another issuer; a workload administers with its certificate and a grant to its SPIFFE ID',
     });
   }
+  // Its policies would bind every workload.
+  if (config.authzenNamespace === config.rootNamespace) {
+    throw new MeshError('config_invalid', 'authzenNamespace is the rootNamespace', {
+      fix: 'set aside a namespace in which no workload lives',
+    });
+  }
   return config;
 }
 

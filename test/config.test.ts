@@ -82,13 +82,14 @@ test.each<[string, string, ErrorCode, string]>([
 });
 
 test.each<[string, object]>([
-  ['one without an audience', { oidcIssuer: 'https://login.test' }],
-  ['an audience without one', { oidcAudience: 'countersign' }],
+  ['an issuer of ID tokens without an audience', { oidcIssuer: 'https://login.test' }],
+  ['an audience without an issuer', { oidcAudience: 'countersign' }],
   [
-    'our own tokens',
+    'our own tokens as ID tokens',
     { oidcIssuer: 'https://shop.test', oidcAudience: 'countersign', jwtIssuer: 'https://shop.test' },
   ],
-])('refuses as issuer of ID tokens %s', (_, flags) => {
+  ['AuthZEN in the root namespace', { rootNamespace: 'mesh', authzenNamespace: 'mesh' }],
+])('refuses what does not go together: %s', (_, flags) => {
   expect(() => loadConfig({ ...nothing, flags: { ...flags } })).toThrow(
     expect.objectContaining({ code: 'config_invalid' }),
   );
