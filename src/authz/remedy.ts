@@ -1,7 +1,7 @@
 import type { AuthzRequest } from './decision.ts';
 import { Facts } from './facts.ts';
 import { isLiftable } from './glass.ts';
-import { type CompiledRule, compilePredicate, ruleHolds } from './match.ts';
+import { type CompiledRule, compilePredicate, ruleHolds, type Test } from './match.ts';
 import { type Entry, type Policy, type Predicate, sides } from './policy.ts';
 import { composePolicy } from './remedy-policy.ts';
 import { readValues, tellsSecrets } from './remedy-values.ts';
@@ -86,10 +86,23 @@ const maxExemptions = 16;
 function editNearest(applied: Applied, request: AuthzRequest, facts: Facts): readonly RemedyEdit[] | null {
   let best: readonly RemedyEdit[] | null = null;
   for (const compiled of candidatesOf(applied, facts)) {
+    if (isBeaten(countMisses(compiled, facts), best)) continue;
     const edits = editRule(compiled, request, facts);
     if (edits !== null && isSmaller(edits, best)) best = edits;
   }
   return best;
+}
+
+/** The fewest predicates of a rule that would have to change. */
+function countMisses(compiled: CompiledRule, facts: Facts): number {
+  const missesOf = (tests: readonly Test[]): number => tests.filter((test) => test(facts) !== true).length;
+  const fewest = sides.map((side) => Math.min(...compiled[side].map(missesOf)));
+  return fewest.filter(Number.isFinite).reduce((sum, misses) => sum + misses, 0);
+}
+
+/** Whether that many changes can be no better than `best`. They need not be worked out: lists of values may be long. */
+function isBeaten(misses: number, best: readonly RemedyEdit[] | null): boolean {
+  return best !== null && misses >= best.length && best.every(({ kind }) => kind !== 'drop');
 }
 
 function candidatesOf(applied: Applied, facts: Facts): readonly CompiledRule[] {
@@ -113,8 +126,8 @@ function editRule(compiled: CompiledRule, request: AuthzRequest, facts: Facts): 
   for (const side of sides) {
     let best: readonly RemedyEdit[] | null = rule[side].length === 0 ? [] : null;
     for (const [i, entry] of rule[side].entries()) {
-      // What holds was made ready with the rule: lists may be long.
       const held = (compiled[side][i] ?? []).map((test) => test(facts));
+      if (isBeaten(held.filter((one) => one !== true).length, best)) continue;
       const found = editEntry(entry, held, policy, rule.name, request, facts);
       if (found !== null && isSmaller(found, best)) best = found;
     }

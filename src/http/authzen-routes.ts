@@ -91,7 +91,7 @@ export function demandDestination(
   trustDomain: TrustDomain,
 ): void {
   const namespace = destination.memberOf(trustDomain) ? namespaceOf(destination) : undefined;
-  demandNamespace(callerOf(request), 'authz:explain', namespace, `calls to ${quote(destination.text)}`);
+  demandNamespace(callerOf(request), 'authz:explain', namespace, `a call to ${quote(destination.text)}`);
 }
 
 /** One of several questions fails by itself. */
