@@ -34,6 +34,8 @@ export function createDeadlines(clock: Clock, ms: number): Deadlines {
       await clock.sleep(Math.min(first.dueMs - clock.now().getTime(), ms), signal);
       if (!signal.aborted && end(first)) first.onLate();
     }
+    // INVARIANT: whoever begins to wait from here on has somebody who watches, though nobody has looked yet.
+    if (stop?.signal === signal) stop = undefined;
   };
   return {
     expect: (onLate) => {

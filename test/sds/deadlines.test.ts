@@ -65,3 +65,20 @@ test.each([
   await clock.advance(withinMs);
   expect(late).toEqual(['before', 'after']);
 });
+
+test('who begins to wait once the last was late is late in time as well, in the same turn too', async () => {
+  const clock = manualClock();
+  const { expect: wait } = createDeadlines(clock, 1_000);
+  const late: string[] = [];
+  const waitAgain = async (): Promise<void> => {
+    // By then whoever watched has seen that nobody waits any more.
+    for (let step = 0; step < 10; step += 1) await Promise.resolve();
+    wait(() => late.push('second'));
+  };
+  wait(() => {
+    late.push('first');
+    void waitAgain();
+  });
+  await clock.advance(2_000);
+  expect(late).toEqual(['first', 'second']);
+});
