@@ -8,6 +8,7 @@ import { systemClock } from '../../src/clock.ts';
 import { startGrpcListener } from '../../src/grpc/listener.ts';
 import type { WatchCredentials, WorkloadCredentials } from '../../src/identity/credentials.ts';
 import type { Attest, Attestation } from '../../src/identity/evidence.ts';
+import { createNotice } from '../../src/identity/notice.ts';
 import type { Acknowledgement, SdsObserver } from '../../src/sds/observer.ts';
 import { secretTypeUrl } from '../../src/sds/secret.ts';
 import { createSdsService, type SdsLimits, type SdsOptions } from '../../src/sds/service.ts';
@@ -26,6 +27,7 @@ export type Source = {
   readonly watch: WatchCredentials;
   /** What every caller has from now on, by what was attested of it. */
   readonly publish: (credentialsFor: (attestation: Attestation) => WorkloadCredentials) => void;
+  readonly onChange: (listener: () => void) => () => void;
   readonly watchers: () => number;
 };
 
@@ -33,10 +35,13 @@ export function createSource(first: (attestation: Attestation) => WorkloadCreden
   let current = first;
   let changed = Promise.withResolvers<void>();
   let watchers = 0;
+  const notice = createNotice();
   return {
     watchers: () => watchers,
+    onChange: notice.subscribe,
     publish: (credentialsFor) => {
       current = credentialsFor;
+      notice.announce();
       changed.resolve();
       changed = Promise.withResolvers<void>();
     },

@@ -258,9 +258,9 @@ test(
     const all = [...often, ...often, plainAck, ...clientMoves, waiting, ...meshMoves];
     const moves = fc.commands(all, { maxCommands: 60, size: 'max' });
     await fc.assert(
-      fc.asyncProperty(moves, async (commands) => {
+      fc.asyncProperty(moves, fc.boolean(), async (commands, isTogether) => {
         const mesh: Mesh = { web: 0, api: 0, banned: new Set(), bundle: 0, friend: true };
-        const world = createWorld(pool, mesh);
+        const world = createWorld(pool, mesh, isTogether);
         const clients = forms.map(({ isDelta, isAggregated }) => createClient(isDelta, isAggregated));
         const setup = () => ({ model: { mesh, clients, staleNonces: [] } as Model, real: { world } });
         try {

@@ -111,14 +111,20 @@ export type World = {
   readonly close: () => Promise<void>;
 };
 
-export function createWorld(pool: Pool, first: Mesh): World {
+/**
+ * @param isTogether whether all streams are attested at once, and together, and so share what they follow; else each is
+ *   alone, and waits for it
+ */
+export function createWorld(pool: Pool, first: Mesh, isTogether: boolean): World {
   const clock = manualClock();
   let credentials = credentialsIn(pool, first);
   const source = createSource(() => credentials);
   const [acknowledged, ignored]: [Acknowledgement[], string[]] = [[], []];
   const pipes: Pipe[] = [];
+  const all: Attestation = { selectors: [], caller: { pid: 1, uid: 1, gid: 1 } };
+  const secrets = createSecretSource(source.watch, source.onChange);
   const parts: PipeParts = {
-    attest: async (peer): Promise<Attestation> => ({ selectors: [], caller: peer }),
+    attest: (peer) => (isTogether ? all : Promise.resolve({ ...all, caller: peer })),
     isAlive: (peer) => peer.isAlive(),
     refusals: { add: () => undefined, close: () => undefined },
     clock,
@@ -156,7 +162,7 @@ export function createWorld(pool: Pool, first: Mesh): World {
         return true;
       };
       const call: unknown = Object.assign(emitter, { write });
-      const cargo = { sources: [createSecretSource(source.watch)], isAggregated };
+      const cargo = { sources: [secrets], isAggregated };
       const finish = (error?: unknown): void => {
         ended = error === undefined ? 'OK' : error instanceof MeshError ? error.code : 'not ours';
       };
