@@ -5,15 +5,15 @@ import { randomFillSync } from 'node:crypto';
  * once, for that costs as much as one.
  */
 export function newNonce(): string {
-  if (at === drawn.length) {
-    drawn = randomFillSync(pool).toString('hex');
+  if (at === pool.length) {
+    randomFillSync(pool);
     at = 0;
   }
-  at += nonceLength;
-  return drawn.slice(at - nonceLength, at);
+  at += nonceBytes;
+  // Of its own: a slice of one long text would keep all of that, as long as its stream keeps this.
+  return pool.toString('hex', at - nonceBytes, at);
 }
 
-const nonceLength = 32;
-const pool = Buffer.alloc((256 * nonceLength) / 2);
-let drawn = '';
-let at = 0;
+const nonceBytes = 16;
+const pool = Buffer.alloc(256 * nonceBytes);
+let at = pool.length;

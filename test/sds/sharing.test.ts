@@ -1,10 +1,20 @@
+import { EventEmitter } from 'node:events';
+import { getHeapStatistics, setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { expect, test } from 'vitest';
 import type { WorkloadCredentials } from '../../src/identity/credentials.ts';
 import type { Attestation, UnixPeer } from '../../src/identity/evidence.ts';
+import { worldForm } from '../../src/sds/form.ts';
 import { newNonce } from '../../src/sds/nonce.ts';
+import { createPipeDeadlines, openPipe, type PipeCall, type PipeParts } from '../../src/sds/pipe.ts';
+import type { Resource } from '../../src/sds/resource.ts';
+import { secretTypeUrl } from '../../src/sds/secret.ts';
 import { shareOffers } from '../../src/sds/shared-offers.ts';
-import type { Offer } from '../../src/sds/source.ts';
+import type { FollowOffers, Offer } from '../../src/sds/source.ts';
 import { createTurn } from '../../src/sds/turn.ts';
+import type { DiscoveryRequest } from '../../src/wire/discovery.ts';
+import { manualClock } from '../harness/manual-clock.ts';
+import { emptyRequest } from './harness.ts';
 
 const turnOver = () => new Promise((resolve) => setImmediate(resolve));
 
@@ -80,8 +90,52 @@ test('sixteen share a watch, none after a change, and it ends with the last of t
   expect(watches).toBe(0);
 });
 
+test('a stream that ends with what it is offered first follows nothing any more', async () => {
+  const secret: Resource = { name: 'default', version: '1', holdsKey: true, value: Buffer.of(1) };
+  const offer = { find: () => secret, bannedOf: () => undefined } as unknown as Offer;
+  let following = 0;
+  const follow: FollowOffers = (_, { offered }) => {
+    following += 1;
+    offered(offer);
+    return () => (following -= 1);
+  };
+  const peer = process(7);
+  // Gone by the time at which it is looked at again for the key.
+  peer.lives = false;
+  const clock = manualClock();
+  const parts: PipeParts = {
+    ...createTurn(async (caller) => ({ selectors: [], caller })),
+    refusals: { add: () => undefined, close: () => undefined },
+    clock,
+    observer: {},
+    ignored: () => undefined,
+    deadlines: createPipeDeadlines(clock, { firstRequestMs: 1_000, writeMs: 1_000, answerMs: 1_000 }),
+  };
+  const told: unknown[] = [];
+  const call: unknown = Object.assign(new EventEmitter(), { write: () => told.push('a response') });
+  const cargo = { sources: [{ typeUrl: secretTypeUrl, forNode: () => follow }], isAggregated: false };
+  openPipe(call as PipeCall<DiscoveryRequest>, peer, worldForm, cargo, parts, (error) => told.push(error));
+  (call as EventEmitter).emit('data', { ...emptyRequest, resourceNames: ['default'] });
+  await turnOver();
+  expect(told).toMatchObject([{ code: 'attestation_failed' }]);
+  expect(following).toBe(0);
+});
+
 test('no nonce comes twice', () => {
   const nonces = Array.from({ length: 2_000 }, newNonce);
   expect(new Set(nonces).size).toBe(2_000);
   expect(nonces.every((nonce) => /^[0-9a-f]{32}$/.test(nonce))).toBe(true);
+});
+
+test('a nonce keeps nothing of those that were drawn with it', () => {
+  setFlagsFromString('--expose-gc');
+  const collect = runInNewContext('gc') as () => void;
+  const heldBytes = (): number => {
+    collect();
+    return getHeapStatistics().used_heap_size;
+  };
+  const before = heldBytes();
+  const kept = Array.from({ length: 4_000 }, () => Array.from({ length: 256 }, newNonce)[0]);
+  expect(heldBytes() - before).toBeLessThan(8_000_000);
+  expect(kept).toHaveLength(4_000);
 });
