@@ -265,10 +265,12 @@ function sslOf(
   ssl._createSecureConnector = (...given) => {
     const connector = createConnector(...given);
     return {
-      waitForReady: () => (isOver ? Promise.reject(new Error('closed')) : connector.waitForReady()),
+      waitForReady: () => (isOver ? closed() : connector.waitForReady()),
       getCallCredentials: () => connector.getCallCredentials(),
       destroy: () => connector.destroy(),
       connect: (socket) => {
+        // Whoever calls destroys the socket then.
+        if (isOver) return closed();
         sockets.add(socket);
         socket.once('close', () => sockets.delete(socket));
         return connector.connect(socket);
@@ -284,6 +286,10 @@ function sslOf(
       for (const socket of sockets) socket.destroy();
     },
   };
+}
+
+function closed(): Promise<never> {
+  return Promise.reject(new Error('closed'));
 }
 
 type Shown = { readonly raw: Buffer; readonly issuerCertificate?: Shown };
