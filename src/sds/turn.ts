@@ -13,6 +13,7 @@ export type Turn = {
   readonly isAlive: (peer: Peer, attestation: Attestation) => boolean;
 };
 
+/** @param attest asked once in a turn for each process, and finds out itself whether that is alive */
 export function createTurn(attest: (peer: Peer) => Promise<Attestation>): Turn {
   const seen = new Map<Peer | string, Seen>();
   const alive = new Map<Attestation, Set<Peer>>();

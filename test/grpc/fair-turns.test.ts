@@ -62,3 +62,23 @@ test('sockets that were served or have gone keep nobody waiting who comes from e
   come('d', false);
   await until(() => served.at(-1) === 'd');
 });
+
+test.each([
+  ['one', undefined, [1, 2]],
+  ['as many as it is told', { perTurn: 3, turns: 7 }, [3, 6]],
+])('%s in a turn, and who has gone takes nobody’s place', async (_, pace, expected) => {
+  const served: Socket[] = [];
+  const serve = oneInTurn((socket: Socket) => served.push(socket), undefined, pace);
+  for (let i = 0; i < 20; i++) {
+    const socket = new Socket();
+    if (i % 4 === 0) socket.destroy();
+    serve(socket);
+  }
+  const counts: number[] = [];
+  for (const _turn of expected) {
+    await turn();
+    counts.push(served.length);
+  }
+  expect(counts).toEqual(expected);
+  await until(() => served.length === 15);
+});
