@@ -128,6 +128,15 @@ test.each<[string, () => void, string]>([
     '0: old',
   ],
   [
+    'just as much before it attests anew and after that',
+    () => {
+      say('first', { serial: '00' });
+      covers.attested(node, issuedOf('first'));
+      say('first', { serial: '00' });
+    },
+    '2: old',
+  ],
+  [
     'the truth, and the bundle changes',
     () => (say('first'), (bundle = { ...bundle, sequence: 3 })),
     '2: old',
