@@ -1,3 +1,4 @@
+import { mkdirSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import type { RunningAgent } from '../../src/agent.ts';
@@ -50,10 +51,36 @@ const inTheWay = async (): Promise<string> => {
 };
 const roots = async (): Promise<readonly string[]> =>
   (await report()).authorities.filter(({ kind }) => kind === 'root').map(({ state }) => state);
+/** The revision of the view that it goes by, and 0 while a later one is on its way. */
+const inForce = async (): Promise<number> => {
+  const { items } = (await server.admin('GET', '/v1/nodes')) as { items: NodeItem[] };
+  const { viewSent = 0, viewInForce = 0 } = items.find(({ name }) => name === 'web-1')?.presence ?? {};
+  return viewSent === viewInForce ? viewInForce : 0;
+};
+type NodeItem = {
+  readonly name: string;
+  readonly presence: { readonly viewSent: number; readonly viewInForce: number };
+};
 const serial = (): string => running.status().node?.serial ?? '';
 
-test('an agent that runs confirms a new root at once; one that is away is in the way, by name', async () => {
+test('an agent that cannot keep a new root is in the way, though it goes by it', async () => {
+  const sealed = join(agent.cacheDir, 'cache.sealed');
+  renameSync(sealed, `${sealed}.aside`);
+  // Nothing can be put in its place.
+  mkdirSync(join(sealed, 'taken'), { recursive: true });
+  const isRefused = () => agent.lines().some((line) => line.includes('could not be written'));
+  const before = await eventually('a view', async () => (await inForce()) || undefined, patient);
   await server.admin('POST', '/v1/ca/rotate', { scope: 'root' });
+  await eventually('the cache to be refused', isRefused, patient);
+  await eventually('the agent to go by the new view', async () => (await inForce()) > before, patient);
+  expect(await inTheWay()).toContain('web-1 has confirmed bundle 1, not 2');
+  rmSync(sealed, { recursive: true });
+  renameSync(`${sealed}.aside`, sealed);
+  // It tries again with the next change.
+  await server.apply(entry('spiffe://mesh.test/kept', '/', { nodes: ['node:web-1'] }));
+}, 90_000);
+
+test('an agent that runs confirms a new root at once; one that is away is in the way, by name', async () => {
   const only = async () => (await inTheWay()) === 'web-2 has confirmed bundle 1, not 2';
   await eventually('web-1 to confirm', only, patient);
   await expect(server.admin('POST', '/v1/ca/activate', {})).rejects.toThrow('node/web-2');
@@ -78,11 +105,11 @@ test('the old root goes once the agent has another certificate, and has kept it'
 test('the agent goes on, and so does the next one on its cache', async () => {
   const isTold = (count: number) => () => isConnected(running) && running.status().entries === count;
   await server.apply(entry('spiffe://mesh.test/a', '/', { nodes: ['node:web-1'] }));
-  await eventually('the change', isTold(1), patient);
+  await eventually('the change', isTold(2), patient);
   await agent.stop();
   agent = startAgentHere(scope, { directory: join(directory, 'web-1'), port: server.port });
   running = await agent.started;
   await server.apply(entry('spiffe://mesh.test/b', '/', { nodes: ['node:web-1'] }));
-  await eventually('the next change', isTold(2), patient);
+  await eventually('the next change', isTold(3), patient);
   expect(running.status().server.trouble).toBeNull();
 }, 150_000);
