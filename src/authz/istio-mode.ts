@@ -142,22 +142,38 @@ function describe({ because, rule }: IstioJudgement): string {
   return texts[because];
 }
 
-/** What a rule reads and the proxy keeps to itself: Istio has no word for it, and to guess could open a door. */
-function whatIsUntold({ reads }: IstioRules, call: RawCall): string | undefined {
-  const { headerLines, sni, claims, metadata }: CallContext = call.context ?? untold;
-  if (call.protocol === 'http') {
-    for (const name of reads.headers) {
-      if (headerLines?.(name) === undefined) {
+/** What a deciding rule reads and nobody has told: Istio has no word for it, and to guess could open a door. */
+function whatIsUntold({ reads: { deciding } }: IstioRules, call: RawCall): string | undefined {
+  const { source, protocol, port, context = untold } = call;
+  const { headerLines, sni, claims, metadata }: CallContext = context;
+  const { headers, attributes } = deciding;
+  if (protocol === 'http') {
+    for (const name of headers) {
+      if (headerLines === undefined) return `the header ${name}, which is not told`;
+      if (headerLines(name) === undefined) {
         return `the header ${name}, whose lines are joined (encode_raw_headers is off) or beside one that is read as it`;
       }
     }
-    const tokens = metadata?.get(jwtFilter)?.size ?? 0;
-    if (reads.token && claims === undefined && tokens > 0) return 'the token, and there are several';
+    const isTokenUntold = claims === undefined && (metadata?.get(jwtFilter)?.size ?? 0) > 0;
+    if (isTokenUntold && [...attributes].some((attribute) => attribute.startsWith('request.auth.'))) {
+      return 'the token, and there are several';
+    }
   }
-  if (reads.sni && sni === undefined && call.source !== null) {
+  if (attributes.has('connection.sni') && sni === undefined && source !== null) {
     return 'what TLS asked for, which is not told (include_tls_session is off)';
+  }
+  if (attributes.has('destination.port') && port === 0) return 'the port, which is not told';
+  if (attributes.has('filter.metadata') && metadata === undefined)
+    return 'what filters noted, which is not told';
+  for (const [attribute, field, what] of addresses) {
+    if (attributes.has(attribute) && context[field] === undefined) return `${what}, which is not told`;
   }
   return undefined;
 }
 
+const addresses = [
+  ['source.ip', 'sourceIp', 'the address of the caller'],
+  ['remote.ip', 'remoteIp', 'the address of the client'],
+  ['destination.ip', 'destinationIp', 'the address of the destination'],
+] as const;
 const jwtFilter = 'envoy.filters.http.jwt_authn';

@@ -1,4 +1,4 @@
-import { isHttpOnly, type PolicyDocument, ruleId } from './document.ts';
+import { type Attribute, isHttpOnly, type PolicyDocument, ruleId } from './document.ts';
 import {
   compileCondition,
   demandedNames,
@@ -46,8 +46,12 @@ export type IstioRules = {
   readonly trialDeny: IstioRuleSet;
   /** The providers of enforced CUSTOM policies. */
   readonly providers: ReadonlySet<string | null>;
-  /** What any of the rules reads of a call. */
-  readonly reads: { readonly headers: ReadonlySet<string>; readonly token: boolean; readonly sni: boolean };
+  readonly reads: {
+    /** The headers that any of the rules reads. */
+    readonly headers: ReadonlySet<string>;
+    /** What those rules read that decide: not those of AUDIT policies, nor of policies on trial. */
+    readonly deciding: { readonly headers: ReadonlySet<string>; readonly attributes: ReadonlySet<Attribute> };
+  };
 };
 
 /** The rules of policies of one action, in the order in which Envoy keeps them: by their names. */
@@ -111,20 +115,24 @@ export function compileIstio(mesh: IstioMesh, policies: readonly IstioPolicy[]):
 export function* compileIstioInSteps(mesh: IstioMesh, policies: readonly IstioPolicy[]): Steps<IstioRules> {
   const sets = new Map<string, IstioRule[]>();
   const keyOf = (action: PolicyDocument['action'], dryRun: boolean): string => `${action} ${dryRun}`;
-  const reads = { headers: new Set<string>(), token: false, sni: false };
+  const deciding = { headers: new Set<string>(), attributes: new Set<Attribute>() };
+  const reads = { headers: new Set<string>(), deciding };
   const providers = new Set<string | null>();
   for (const [i, policy] of policies.entries()) {
     if (i % rulesInStep === 0) yield;
     const key = keyOf(policy.action, policy.dryRun);
     const set = sets.get(key) ?? [];
     sets.set(key, set);
+    const decides = policy.action !== 'AUDIT' && !policy.dryRun;
     if (policy.action === 'CUSTOM' && !policy.dryRun) providers.add(policy.provider);
     for (const [index, rule] of policy.rules.entries()) {
       set.push(compileRule(mesh, policy, rule, index));
       for (const { attribute, names } of [...rule.from.flat(), ...rule.to.flat(), ...rule.when]) {
-        if (attribute === 'request.headers') reads.headers.add(names[0] ?? '');
-        reads.token ||= attribute.startsWith('request.auth.');
-        reads.sni ||= attribute === 'connection.sni';
+        const [name = ''] = names;
+        if (attribute === 'request.headers') reads.headers.add(name);
+        if (!decides) continue;
+        deciding.attributes.add(attribute);
+        if (attribute === 'request.headers') deciding.headers.add(name);
       }
     }
   }

@@ -101,6 +101,7 @@ test('what a door decides in Istio mode is what authz eval says of the same call
 
 type HttpCall = Extract<RawCall, { protocol: 'http' }>;
 const told: CallContext = { ...untold, headerLines: () => [], sni: '' };
+const joined = { context: { ...told, headerLines: () => undefined } };
 
 /** Judges a call of `web` to `ledger` in Istio mode by one policy of these lines. */
 function judge(
@@ -129,6 +130,10 @@ const sni = rule('when: [{ key: connection.sni, values: [a.b] }]');
 const token = rule('from: [{ source: { requestPrincipals: ["*"] } }]');
 const custom = `action: CUSTOM\nprovider: { name: opa }\n${rule('to: [{ operation: { methods: [GET] } }]')}`;
 const denyGet = `action: DENY\n${rule('to: [{ operation: { methods: [GET] } }]')}`;
+const deny = (text: string) => `action: DENY\n${rule(text)}`;
+const denyPort = deny('to: [{ operation: { ports: ["9090"] } }]');
+const denyAddress = deny('from: [{ source: { ipBlocks: [10.0.0.0/8] } }]');
+const denyNoted = deny('when: [{ key: "experimental.envoy.filters.a[b]", values: [c] }]');
 const jwt = (...names: string[]) =>
   new Map([['envoy.filters.http.jwt_authn', new Map(names.map((name) => [name, { iss: 'x', sub: 'y' }]))]]);
 
@@ -177,12 +182,25 @@ test.each<[string, string | readonly string[], Partial<HttpCall>, string, string
     'custom_unanswered',
     'pay/p0 rule[0]',
   ],
+  ['a header whose lines are joined', header, joined, 'deny', 'request_ambiguous', ''],
+  ['an AUDIT that reads it', `action: AUDIT\n${header}`, joined, 'allow', 'allow_by_default', ''],
+  ['no word of a port', denyPort, { port: 0 }, 'deny', 'request_ambiguous', ''],
+  ['no word of an address', denyAddress, {}, 'deny', 'request_ambiguous', ''],
   [
-    'a header whose lines are joined',
-    header,
-    { context: { ...told, headerLines: () => undefined } },
-    'deny',
-    'request_ambiguous',
+    'an address that is not denied',
+    denyAddress,
+    { context: { ...told, sourceIp: '11.0.0.1' } },
+    'allow',
+    'allow_by_default',
+    '',
+  ],
+  ['no word of what filters noted', denyNoted, {}, 'deny', 'request_ambiguous', ''],
+  [
+    'a filter that noted nothing',
+    denyNoted,
+    { context: { ...told, metadata: new Map() } },
+    'allow',
+    'allow_by_default',
     '',
   ],
   ['a header that is not there', header, {}, 'deny', 'no_allow_rule', ''],
