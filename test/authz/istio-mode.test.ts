@@ -4,11 +4,13 @@ import { type CallContext, untold } from '../../src/authz/context.ts';
 import { decide } from '../../src/authz/decide.ts';
 import { istioFacts } from '../../src/authz/istio-match.ts';
 import { proxyRequestOf, type RawCall } from '../../src/authz/istio-mode.ts';
+import { compileIstio, type IstioRuleSet, judgeAsIstio } from '../../src/authz/istio-rules.ts';
 import { explainCall, judgeCall } from '../../src/authz/judge.ts';
 import { normalizedPath, pathNormalizations } from '../../src/authz/normalized-path.ts';
 import { parsePolicy } from '../../src/authz/parse.ts';
 import type { Policy } from '../../src/authz/policy.ts';
 import { canReach, whoCan } from '../../src/authz/reach.ts';
+import { readPolicyDocument } from '../../src/authz/read-document.ts';
 import { compileSnapshot, type Snapshot, type SnapshotInput } from '../../src/authz/snapshot.ts';
 import { finish } from '../../src/authz/steps.ts';
 import { MeshError } from '../../src/errors.ts';
@@ -334,4 +336,35 @@ test('equal lines of a header are compared once, whatever their spaces', () => {
   const request = proxyRequestOf({ ...ordinary, context }, new Set(['x-a']));
   const mesh = { trustDomains: ['td1'], rootNamespace: 'istio-system', pathNormalization: 'NONE' } as const;
   expect(istioFacts(mesh, request, now).lines.get('x-a')).toEqual(new Set(['a', 'b']));
+});
+
+test('rules that are filed by callers are found as if each were tried', () => {
+  const mesh = { trustDomains: ['td1'], rootNamespace: 'r', pathNormalization: 'NONE' } as const;
+  const peers = fc.uniqueArray(fc.constantFrom(...callers.flat()), { maxLength: 3 });
+  const protocol = fc.constantFrom('http', 'tcp');
+  const named = ['td1/ns/pay/sa/db', 'cluster.local/ns/shop/sa/web', 'td1/ns/evil/sa/b', '*/sa/web'].map(
+    (name) => ({ from: [{ source: { principals: [name] } }] }),
+  );
+  const worlds = fc
+    .tuple(policies([8080]), fc.subarray(named, { minLength: 1 }))
+    .map(([raw, rules]) => raw.map((one, i) => (i === 0 ? { ...one, spec: { ...one.spec, rules } } : one)));
+  const property = fc.property(worlds, calls, peers, protocol, (raw, one, names, over) => {
+    const documents = raw.map((policy) => readPolicyDocument(documentOfJson(policy, { file: 'p', line: 1 })));
+    const rules = compileIstio(mesh, documents);
+    const call = { protocol: 'http', source: null, destination: ledger, port: 8080, ...one } as const;
+    const request = {
+      ...proxyRequestOf({ ...call, authority: one.host, path: '/a/b', context: told }, new Set()),
+      ...{ protocol: over, peerNames: names.map((name) => name.slice(4)) },
+    };
+    const facts = istioFacts(mesh, request, now);
+    const firstOf = ({ byCaller, others }: IstioRuleSet): string | undefined =>
+      [...byCaller.values(), others]
+        .flat()
+        .filter(({ holds }) => holds(facts))
+        .map(({ id }) => id)
+        .sort()[0];
+    const wanted = firstOf(rules.deny) ?? (rules.allow.isThere ? firstOf(rules.allow) : undefined);
+    expect(judgeAsIstio(rules, request, now).rule?.id).toBe(wanted);
+  });
+  fc.assert(property, { numRuns: 1_500 });
 });
