@@ -120,11 +120,12 @@ function formatFinding(finding: Finding): readonly string[] {
   if (place !== '') lines.push(` --> ${printable(place)}`);
   if (at !== null) {
     const number = `${at.line}`;
-    const length = Math.max(1, Math.min(at.length, at.text.length - at.column + 1));
-    lines.push(
-      ` ${number} | ${printable(at.text)}`,
-      ` ${' '.repeat(number.length)} | ${' '.repeat(at.column - 1)}${'^'.repeat(length)}`,
-    );
+    lines.push(` ${number} | ${printable(at.text)}`);
+    // A long line is cut: what is behind that is at its place, and nowhere here.
+    if (at.column <= at.text.length) {
+      const length = Math.max(1, Math.min(at.length, at.text.length - at.column + 1));
+      lines.push(` ${' '.repeat(number.length)} | ${' '.repeat(at.column - 1)}${'^'.repeat(length)}`);
+    }
   }
   return [...lines, `fix: ${printable(fix)}`, `docs: ${docsOf(finding)}`, ''];
 }

@@ -21,6 +21,7 @@ const files = {
   warned: policy('rules: [{ to: [{ operation: { notMethods: [DELETE] } }] }]'),
   refused: policy('rules: [{ to: [{ operation: { paths: ["/a*b"] } }] }]'),
   nothing: '',
+  long: policy(`rules: [{ to: [{ operation: { ${' '.repeat(9_000)}notMethods: [DELETE] } }] }]`),
 };
 
 beforeAll(async () => {
@@ -47,6 +48,12 @@ test.each<[string, readonly string[], number, string]>([
   const outcome = await run(['policy', 'lint', '-f', `${name}.yaml`, ...more]);
   expect(outcome.out).toContain(said);
   expect([outcome.code, outcome.err]).toEqual([code, '']);
+});
+
+test('of a long line is shown what fits a terminal', async () => {
+  const { out } = await run(['policy', 'lint', '-f', 'long.yaml']);
+  expect(out).toContain(' --> long.yaml:5:9045');
+  expect(Math.max(...out.split('\n').map(({ length }) => length))).toBeLessThan(220);
 });
 
 test.each<[readonly string[], number, string]>([
