@@ -1,6 +1,6 @@
 import type { Place } from '../errors.ts';
 import { type Attribute, isHttpOnly } from './document.ts';
-import { type LintWorld, selects } from './lint-world.ts';
+import type { LintWorld } from './lint-world.ts';
 import { type Policy, type Predicate, type Rule, sides } from './policy.ts';
 
 /** A place of a policy's text. */
@@ -205,7 +205,7 @@ export const differences: readonly Difference[] = [
     about: 'one identity, several registrations with different labels',
     istio: 'not applicable',
     strict: 'ALLOW must select all of them, DENY any',
-    find: (policy, world) => (selectsSomeOfOne(policy, world) ? [whole(policy)] : []),
+    find: (policy, world) => (world.inventory?.isSplit(policy) ? [whole(policy)] : []),
   },
 ];
 
@@ -242,13 +242,6 @@ export function demandsCaller({ from, when }: Rule): boolean {
   const says = ({ predicates }: Rule['from'][number]): boolean =>
     predicates.some(({ attribute, negated }) => !negated && callerAttributes.has(attribute));
   return when.some(says) || (from.length > 0 && from.every(says));
-}
-
-function selectsSomeOfOne(policy: Policy, { inventory }: LintWorld): boolean {
-  if (inventory === null || policy.selector.size === 0) return false;
-  return inventory.shared.some(
-    (workloads) => new Set(workloads.map((workload) => selects(policy, workload))).size > 1,
-  );
 }
 
 function mayLack(attribute: Attribute): boolean {

@@ -255,16 +255,19 @@ function anyHolds({ action }: Policy, entries: readonly EntryOutcome[]): boolean
 
 /** The line of a policy that a place is on. INVARIANT: a policy's text begins on its `line`, at column 1. */
 export function cutExcerpt(policy: Policy, place: Place, length: number): Excerpt {
-  const line = policy.text.split('\n')[place.line - policy.line] ?? '';
+  let start = 0;
+  // A text may have a megabyte, and be asked for thousands of its lines.
+  for (let line = policy.line; line < place.line; line++) {
+    const end = policy.text.indexOf('\n', start);
+    start = end === -1 ? policy.text.length : end + 1;
+  }
+  const [line = ''] = policy.text.slice(start, start + maxLineLength).split('\n', 1);
   return {
     place: formatPlace(place),
     line: place.line,
     column: place.column,
     length,
-    text: line
-      .slice(0, maxLineLength)
-      .replace(/[\u0000-\u001f\u007f-\u009f]/g, ' ')
-      .trimEnd(),
+    text: line.replace(/[\u0000-\u001f\u007f-\u009f]/g, ' ').trimEnd(),
   };
 }
 

@@ -2,6 +2,7 @@ import { kubernetesNames, type SpiffeId, type TrustDomain } from '../spiffe/id.t
 import type { Workload } from './attachment.ts';
 import { gatewayGroup } from './document.ts';
 import type { Policy } from './policy.ts';
+import { rulesInStep, type Steps } from './steps.ts';
 
 /** What stands around a policy, indexed so that ten thousand policies can be looked at one by one. Immutable. */
 export type LintWorld = {
@@ -19,22 +20,24 @@ export type LintWorld = {
 export type Inventory = {
   /** One for each identity and set of labels. */
   readonly workloads: readonly Workload[];
-  /** IDs that several registrations give. */
-  readonly shared: readonly (readonly Workload[])[];
+  /** All workloads that have an ID. */
+  readonly byId: ReadonlyMap<string, readonly Workload[]>;
   readonly principals: ReadonlySet<string>;
   readonly namespaces: ReadonlySet<string>;
   /** `namespace/account`. */
   readonly accounts: ReadonlySet<string>;
   /** Whether a policy's namespace and selector choose any workload. */
   readonly isChosen: (policy: Policy) => boolean;
+  /** Whether they choose one workload of an ID and leave out another. */
+  readonly isSplit: (policy: Policy) => boolean;
 };
 
 /** Indexes policies and workloads. @param workloads null when nobody knows which there are */
-export function indexWorld(
+export function* indexWorld(
   policies: readonly Policy[],
   workloads: readonly Workload[] | null,
   of: { readonly trustDomain: TrustDomain | null; readonly rootNamespace: string },
-): LintWorld {
+): Steps<LintWorld> {
   const { rootNamespace } = of;
   const enforced = policies.filter(({ dryRun }) => !dryRun);
   const allowing = new Set(
@@ -47,6 +50,7 @@ export function indexWorld(
     everywhere.add(provider);
     providers.set(namespace, (providers.get(namespace) ?? new Set()).add(provider));
   }
+  yield;
   return {
     ...of,
     hasAllowBeside: ({ namespace }) =>
@@ -57,8 +61,13 @@ export function indexWorld(
       namespace === rootNamespace
         ? everywhere
         : new Set([...(providers.get(namespace) ?? []), ...(providers.get(rootNamespace) ?? [])]),
-    inventory: workloads === null ? null : indexInventory(workloads, rootNamespace),
+    inventory: workloads === null ? null : yield* indexInventory(workloads, rootNamespace),
   };
+}
+
+/** The names of labels by which policies are attached to workloads. */
+export function attachingLabels(policies: readonly Policy[]): ReadonlySet<string> {
+  return new Set([gatewayLabel, ...policies.flatMap(({ selector }) => [...selector.keys()])]);
 }
 
 /** Whether a workload's labels satisfy the selector; every one satisfies an empty one. */
@@ -73,33 +82,42 @@ export function namespaceOf({ id, labels }: Workload): string | undefined {
   );
 }
 
-function indexInventory(workloads: readonly Workload[], rootNamespace: string): Inventory {
+function* indexInventory(workloads: readonly Workload[], rootNamespace: string): Steps<Inventory> {
   const byId = new Map<string, Workload[]>();
   const byPlace = new Map<string, Workload[]>();
+  const principals = new Set<string>();
   const namespaces = new Set<string>();
   const accounts = new Set<string>();
-  const file = (key: string, workload: Workload): void => {
-    const filed = byPlace.get(key);
-    if (filed === undefined) byPlace.set(key, [workload]);
+  const file = (shelf: Map<string, Workload[]>, key: string, workload: Workload): void => {
+    const filed = shelf.get(key);
+    if (filed === undefined) shelf.set(key, [workload]);
     else filed.push(workload);
   };
-  for (const workload of workloads) {
+  for (const [i, workload] of workloads.entries()) {
+    if (i % rulesInStep === 0) yield;
     const { id, labels } = workload;
-    byId.set(id.text, [...(byId.get(id.text) ?? []).slice(0, maxShared), workload]);
+    file(byId, id.text, workload);
+    principals.add(withoutScheme(id));
     const names = kubernetesNames(id);
     const namespace = namespaceOf(workload);
     if (namespace !== undefined) namespaces.add(namespace);
     if (names !== undefined) accounts.add(`${names.namespace}/${names.serviceAccount}`);
     for (const within of new Set([rootNamespace, namespace])) {
       if (within === undefined) continue;
-      file(placeKey(within), workload);
-      for (const label of Object.entries(labels)) file(placeKey(within, label), workload);
+      file(byPlace, placeKey(within), workload);
+      for (const label of Object.entries(labels)) file(byPlace, placeKey(within, label), workload);
     }
   }
+  const several = new Set([...byId].filter(([, { length }]) => length > 1).map(([id]) => id));
+  /** All that a policy's namespace and selector choose are among them. */
+  const candidatesOf = ({ namespace, selector }: Policy): readonly Workload[] =>
+    [placeKey(namespace), ...[...selector].map((label) => placeKey(namespace, label))]
+      .map((key) => byPlace.get(key) ?? [])
+      .reduce((a, b) => (b.length < a.length ? b : a));
   return {
     workloads,
-    shared: [...byId.values()].filter(({ length }) => length > 1).slice(0, maxSharedIds),
-    principals: new Set(workloads.map(({ id }) => withoutScheme(id))),
+    byId,
+    principals,
     namespaces,
     accounts,
     isChosen: (policy) => {
@@ -107,12 +125,17 @@ function indexInventory(workloads: readonly Workload[], rootNamespace: string): 
         const names = policy.targetRefs.map(({ name }) => placeKey(policy.namespace, [gatewayLabel, name]));
         return names.some((key) => byPlace.has(key));
       }
-      const places = [
-        placeKey(policy.namespace),
-        ...[...policy.selector].map((label) => placeKey(policy.namespace, label)),
-      ].map((key) => byPlace.get(key) ?? []);
-      const fewest = places.reduce((a, b) => (b.length < a.length ? b : a));
-      return fewest.some((workload) => selects(policy, workload));
+      return candidatesOf(policy).some((workload) => selects(policy, workload));
+    },
+    isSplit: (policy) => {
+      if (policy.selector.size === 0 || several.size === 0) return false;
+      const ids = candidatesOf(policy).map(({ id }) => id.text);
+      for (const id of new Set(ids.filter((one) => several.has(one)))) {
+        const [first, ...others] = byId.get(id) ?? [];
+        const isFirst = first !== undefined && selects(policy, first);
+        if (others.some((other) => selects(policy, other) !== isFirst)) return true;
+      }
+      return false;
     },
   };
 }
@@ -126,6 +149,3 @@ function placeKey(namespace: string, label: readonly [string, string] | null = n
 }
 
 const gatewayLabel = `${gatewayGroup}/gateway-name`;
-const maxSharedIds = 1_000;
-// Of an identity with more registrations than that the first say enough.
-const maxShared = 64;

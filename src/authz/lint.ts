@@ -4,9 +4,9 @@ import { Attachment, type Workload } from './attachment.ts';
 import { type Difference, differences, type Spot, whole } from './differences.ts';
 import { cutExcerpt, type Excerpt } from './explain.ts';
 import { hazards, type LintRule, misfits } from './lint-hazards.ts';
-import { indexWorld, type LintWorld } from './lint-world.ts';
+import { attachingLabels, type Inventory, indexWorld, type LintWorld, namespaceOf } from './lint-world.ts';
 import type { Policy, Rule } from './policy.ts';
-import { finish, rulesInStep, type Steps } from './steps.ts';
+import { finish, type Steps } from './steps.ts';
 
 /** Something in a policy that is worth a look. */
 export type Finding = {
@@ -56,7 +56,7 @@ export function lintPolicies(input: LintInput): LintReport {
 /** The same in small steps. */
 export function* lintInSteps(input: LintInput): Steps<LintReport> {
   const policies = [...input.policies].sort((a, b) => (a.key < b.key ? -1 : 1));
-  const world = indexWorld(policies, input.workloads, input);
+  const world = yield* indexWorld(policies, input.workloads, input);
   const counts = { error: 0, warning: 0, note: 0 };
   const found: Found[] = [];
   const add = (one: Found): void => {
@@ -66,9 +66,9 @@ export function* lintInSteps(input: LintInput): Steps<LintReport> {
     if (isShown && counts[one.rule.severity] <= input.limit) found.push(one);
   };
   const repeated = createRepeats();
-  yield;
-  for (const [i, policy] of policies.entries()) {
-    if (i % rulesInStep === 0) yield;
+  for (const policy of policies) {
+    // Some are compared with thousands of workloads.
+    yield;
     for (const rule of rules) for (const spot of rule.find(policy, world)) add({ rule, policy, spot });
     for (const rule of policy.rules) {
       const earlier = repeated(policy, rule);
@@ -79,14 +79,18 @@ export function* lintInSteps(input: LintInput): Steps<LintReport> {
   }
   yield* lintWorkloads(policies, world, add);
   const sorted = found.sort((a, b) => order.indexOf(a.rule.severity) - order.indexOf(b.rule.severity));
-  const shown = sorted.slice(0, input.limit);
+  const findings: Finding[] = [];
+  for (const one of sorted.slice(0, input.limit)) {
+    yield;
+    findings.push(findingOf(one));
+  }
   const all = counts.error + counts.warning + (input.notes ? counts.note : 0);
   return {
-    findings: shown.map(findingOf),
+    findings,
     errors: counts.error,
     warnings: counts.warning,
     notes: counts.note,
-    omitted: all - shown.length,
+    omitted: all - findings.length,
   };
 }
 
@@ -169,17 +173,25 @@ function* lintWorkloads(
   const attachment = new Attachment(policies, { rootNamespace, workloads: inventory.workloads });
   const bare: string[] = [];
   const denied = new Map<string, { readonly first: Policy; readonly ids: string[] }>();
-  for (const id of new Map(inventory.workloads.map((one) => [one.id.text, one.id])).values()) {
+  const likenessOf = createLikeness(policies, inventory);
+  const deciding = new Map<string, readonly Policy[]>();
+  for (const [text, [workload]] of inventory.byId) {
     yield;
-    const deciding = (yield* attachment.policiesOf(id)).filter(
-      ({ dryRun, action }) => !dryRun && action !== 'AUDIT',
-    );
-    const [first] = deciding;
-    if (first === undefined) bare.push(id.text);
-    else if (!deciding.some(({ action }) => action === 'ALLOW')) {
-      const known = denied.get(first.key) ?? { first, ids: [] };
-      denied.set(first.key, known);
-      known.ids.push(id.text);
+    if (workload === undefined) continue;
+    const likeness = likenessOf(text);
+    const known =
+      deciding.get(likeness) ??
+      (yield* attachment.policiesOf(workload.id)).filter(
+        ({ dryRun, action }) => !dryRun && action !== 'AUDIT',
+      );
+    const [first] = known;
+    const allow = known.find(({ action }) => action === 'ALLOW');
+    deciding.set(likeness, first === undefined ? [] : [first, ...(allow === undefined ? [] : [allow])]);
+    if (first === undefined) bare.push(text);
+    else if (allow === undefined) {
+      const group = denied.get(first.key) ?? { first, ids: [] };
+      denied.set(first.key, group);
+      group.ids.push(text);
     }
   }
   if (bare.length > 0) {
@@ -192,6 +204,20 @@ function* lintWorkloads(
     const rule = { code: 'only_deny', severity: 'warning', why, fix: 'write an ALLOW policy' } as const;
     add({ rule, policy: first, spot: whole(first) });
   }
+}
+
+/** What IDs have in common to which the same policies apply: where their workloads are, and the labels that matter. */
+function createLikeness(policies: readonly Policy[], { byId }: Inventory): (id: string) => string {
+  const attaching = attachingLabels(policies);
+  return (id) =>
+    JSON.stringify(
+      (byId.get(id) ?? []).map((workload) => [
+        namespaceOf(workload) ?? null,
+        Object.entries(workload.labels)
+          .filter(([name]) => attaching.has(name))
+          .sort(([a], [b]) => (a < b ? -1 : 1)),
+      ]),
+    );
 }
 
 function nameSome(ids: readonly string[]): string {

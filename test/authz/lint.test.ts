@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import { differences } from '../../src/authz/differences.ts';
-import { type Finding, lintPolicies } from '../../src/authz/lint.ts';
+import { type Finding, lintInSteps, lintPolicies } from '../../src/authz/lint.ts';
 import { hazards, misfits } from '../../src/authz/lint-hazards.ts';
 import { lintFiles } from '../../src/cli/lint-files.ts';
 import { SpiffeId, TrustDomain } from '../../src/spiffe/id.ts';
@@ -22,6 +22,7 @@ const inventory = [
   workload('ns/pay/sa/ledger', { app: 'ledger', v: '1' }),
   workload('ns/pay/sa/ledger', { app: 'ledger', v: '2' }),
   workload('ns/shop/sa/web', { app: 'web' }),
+  workload('ns/shop/sa/web', { app: 'web', w: '1' }),
 ];
 
 /** The codes found in policies `p0`, `p1`... of the namespace pay. */
@@ -131,6 +132,12 @@ const compared: readonly [string, string | readonly string[], string | readonly 
     `selector: { matchLabels: { v: "2" } }\n${rule('{}')}`,
     `selector: { matchLabels: { app: ledger } }\n${rule('{}')}`,
   ],
+  [
+    'istio_several_registrations',
+    `selector: { matchLabels: { v: "2" } }\n${rule('{}')}`,
+    // It is about another namespace than the policy.
+    `selector: { matchLabels: { w: "1" } }\n${rule('{}')}`,
+  ],
 ];
 
 const specsOf = (spec: string | readonly string[]): readonly string[] =>
@@ -194,6 +201,17 @@ describe('an answer', () => {
       ...Array.from({ length: 10 }, () => 'note'),
     ]);
     expect(long.omitted).toBe(long.notes - 10);
+  });
+
+  test('is worked out in steps, each of one policy, a few workloads or one finding', () => {
+    const text = Array.from({ length: 30 }, (_, i) => policyText(to(`notMethods: [M${i}]`), `p${i}`));
+    const workloads = Array.from({ length: 800 }, () => workload('ns/pay/sa/ledger'));
+    const of = { policies: readPolicies(text.join('---\n')), trustDomain, rootNamespace: 'istio-system' };
+    const count = (there: typeof workloads | null): number =>
+      [...lintInSteps({ ...of, workloads: there, notes: false, limit: 20 })].length;
+    expect(count(null)).toBeGreaterThanOrEqual(30 + 20);
+    // Once as they are indexed, and once as policies are attached to them.
+    expect(count(workloads)).toBeGreaterThanOrEqual(30 + 20 + 800 / 8 + 800);
   });
 
   test('shows the line, and what to do', () => {
