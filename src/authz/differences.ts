@@ -3,8 +3,8 @@ import { type Attribute, isHttpOnly } from './document.ts';
 import type { LintWorld } from './lint-world.ts';
 import { type Policy, type Predicate, type Rule, sides } from './policy.ts';
 
-/** A place of a policy's text. */
-export type Spot = { readonly place: Place; readonly length: number };
+/** A place of a policy's text, and the value there that is meant when it is one of several. */
+export type Spot = { readonly place: Place; readonly length: number; readonly value?: string };
 
 /** One thing that Istio and strict mode do differently. */
 export type Difference = {
@@ -228,8 +228,20 @@ export function ofRule({ place }: Rule): Spot {
 }
 
 /** The predicates of a policy that fit. */
-export function where(policy: Policy, fits: (predicate: Predicate) => boolean): readonly Spot[] {
+export function where(policy: Policy, fits: (predicate: Predicate) => boolean): readonly Predicate[] {
   return policy.rules.flatMap((rule) => predicatesOf(rule).filter(fits));
+}
+
+/** The predicates of a policy with a value that fits, and the first such value of each. */
+export function whereValue(
+  policy: Policy,
+  isAbout: (predicate: Predicate) => boolean,
+  fits: (value: string) => boolean,
+): readonly Spot[] {
+  return where(policy, isAbout).flatMap(({ place, length, values }) => {
+    const value = values.find(fits);
+    return value === undefined ? [] : [{ place, length, value }];
+  });
 }
 
 /** All predicates of a rule. */

@@ -7,6 +7,7 @@ import {
   predicatesOf,
   type Spot,
   where,
+  whereValue,
   whole,
 } from './differences.ts';
 import { type Attribute, isHttpOnly } from './document.ts';
@@ -95,10 +96,10 @@ export const hazards: readonly LintRule[] = [
     why: 'namespaces that are made later are meant as well, by whoever may make one',
     fix: 'list the namespaces',
     find: (policy) =>
-      where(
+      whereValue(
         policy,
-        ({ attribute, values, negated }) =>
-          attribute === 'source.namespace' && !negated && values.some((value) => value.includes('*')),
+        ({ attribute, negated }) => attribute === 'source.namespace' && !negated,
+        (value) => value.includes('*'),
       ),
   },
   {
@@ -106,15 +107,18 @@ export const hazards: readonly LintRule[] = [
     severity: 'warning',
     why: 'every workload of a namespace that has no service account of its own is default',
     fix: 'give the caller a service account of its own, and name that',
-    find: (policy) =>
-      where(
+    find: (policy) => [
+      ...whereValue(
         policy,
-        ({ attribute, values, negated }) =>
-          !negated &&
-          ((attribute === 'source.principal' && values.some((value) => value.endsWith('/sa/default'))) ||
-            (attribute === 'source.serviceAccount' &&
-              values.some((value) => /^(?:.*\/)?default$/.test(value)))),
+        ({ attribute, negated }) => attribute === 'source.principal' && !negated,
+        (value) => value.endsWith('/sa/default'),
       ),
+      ...whereValue(
+        policy,
+        ({ attribute, negated }) => attribute === 'source.serviceAccount' && !negated,
+        (value) => /^(?:.*\/)?default$/.test(value),
+      ),
+    ],
   },
   {
     code: 'method_case',
@@ -122,11 +126,10 @@ export const hazards: readonly LintRule[] = [
     why: 'methods are compared with their letter case, and those of HTTP are upper case',
     fix: 'write it as in GET',
     find: (policy) =>
-      where(
+      whereValue(
         policy,
-        ({ attribute, values }) =>
-          attribute === 'request.method' &&
-          values.some((value) => !standardMethods.has(value) && standardMethods.has(value.toUpperCase())),
+        ({ attribute }) => attribute === 'request.method',
+        (value) => !standardMethods.has(value) && standardMethods.has(value.toUpperCase()),
       ),
   },
   {
@@ -134,10 +137,7 @@ export const hazards: readonly LintRule[] = [
     severity: 'warning',
     why: 'an ALLOW policy without rules allows nothing',
     fix: 'add rules, or delete the policy if it is not meant to hold the place of one',
-    find: (policy) =>
-      policy.action === 'ALLOW' && policy.rules.length === 0 && policy.namespace !== ''
-        ? [whole(policy)]
-        : [],
+    find: (policy) => (policy.action === 'ALLOW' && policy.rules.length === 0 ? [whole(policy)] : []),
   },
 ];
 
@@ -166,10 +166,7 @@ export const misfits: readonly LintRule[] = [
         if (id === undefined || trustDomain === null || !id.memberOf(trustDomain)) return false;
         return !inventory.principals.has(value);
       };
-      return where(
-        policy,
-        ({ attribute, values }) => attribute === 'source.principal' && values.some(isUnknown),
-      );
+      return whereValue(policy, ({ attribute }) => attribute === 'source.principal', isUnknown);
     },
   },
   {
@@ -180,12 +177,10 @@ export const misfits: readonly LintRule[] = [
     find: (policy, { inventory }) =>
       inventory === null
         ? []
-        : where(
+        : whereValue(
             policy,
-            (one) =>
-              one.attribute === 'source.serviceAccount' &&
-              one.kind === 'text' &&
-              one.matches.some((match) => match.kind === 'exact' && !inventory.accounts.has(match.text)),
+            ({ attribute }) => attribute === 'source.serviceAccount',
+            (value) => !inventory.accounts.has(value.includes('/') ? value : `${policy.namespace}/${value}`),
           ),
   },
   {
@@ -196,11 +191,10 @@ export const misfits: readonly LintRule[] = [
     find: (policy, { inventory }) =>
       inventory === null
         ? []
-        : where(
+        : whereValue(
             policy,
-            ({ attribute, values }) =>
-              attribute === 'source.namespace' &&
-              values.some((value) => !value.includes('*') && !inventory.namespaces.has(value)),
+            ({ attribute }) => attribute === 'source.namespace',
+            (value) => !value.includes('*') && !inventory.namespaces.has(value),
           ),
   },
 ];

@@ -23,6 +23,7 @@ export type Inventory = {
   /** All workloads that have an ID. */
   readonly byId: ReadonlyMap<string, readonly Workload[]>;
   readonly principals: ReadonlySet<string>;
+  /** Of callers. */
   readonly namespaces: ReadonlySet<string>;
   /** `namespace/account`. */
   readonly accounts: ReadonlySet<string>;
@@ -100,8 +101,11 @@ function* indexInventory(workloads: readonly Workload[], rootNamespace: string):
     principals.add(withoutScheme(id));
     const names = kubernetesNames(id);
     const namespace = namespaceOf(workload);
-    if (namespace !== undefined) namespaces.add(namespace);
-    if (names !== undefined) accounts.add(`${names.namespace}/${names.serviceAccount}`);
+    // As a caller only such an ID has a namespace, whatever its entry's labels say.
+    if (names !== undefined) {
+      namespaces.add(names.namespace);
+      accounts.add(`${names.namespace}/${names.serviceAccount}`);
+    }
     for (const within of new Set([rootNamespace, namespace])) {
       if (within === undefined) continue;
       file(byPlace, placeKey(within), workload);

@@ -1,4 +1,4 @@
-import { formatPlace } from '../errors.ts';
+import { formatPlace, quote } from '../errors.ts';
 import type { TrustDomain } from '../spiffe/id.ts';
 import { Attachment, type Workload } from './attachment.ts';
 import { type Difference, differences, type Spot, whole } from './differences.ts';
@@ -105,7 +105,7 @@ function findingOf({ rule: { code, severity, why, fix }, policy, spot }: Found):
     code,
     severity,
     policy: policy?.key ?? '',
-    why,
+    why: spot?.value === undefined ? why : `${why}: ${quote(spot.value)}`,
     fix,
     place: spot === null ? '' : formatPlace(spot.place),
     at: policy === null || spot === null ? null : cutExcerpt(policy, spot.place, spot.length),

@@ -23,6 +23,7 @@ const inventory = [
   workload('ns/pay/sa/ledger', { app: 'ledger', v: '2' }),
   workload('ns/shop/sa/web', { app: 'web' }),
   workload('ns/shop/sa/web', { app: 'web', w: '1' }),
+  workload('odd', { namespace: 'labelled' }),
 ];
 
 /** The codes found in policies `p0`, `p1`... of the namespace pay. */
@@ -125,6 +126,7 @@ const compared: readonly [string, string | readonly string[], string | readonly 
   ],
   ['account_unknown', from('serviceAccounts: [shop/job]'), from('serviceAccounts: [shop/web, ledger]')],
   ['namespace_unknown', from('namespaces: [dev]'), from('namespaces: [shop, "d*"]')],
+  ['namespace_unknown', from('namespaces: [labelled]'), from('namespaces: [pay]')],
   ['only_deny', deny(from('namespaces: [shop]')), [deny(from('namespaces: [shop]')), '{}']],
   ['istio_no_policy', [], `selector: {}\n${rule('{}')}`],
   [
@@ -224,6 +226,17 @@ describe('an answer', () => {
       fix: expect.stringContaining('methods'),
     });
   });
+});
+
+test.each([
+  ['principal_unknown', from('principals: [example.org/ns/shop/sa/web, example.org/ns/shop/sa/wbe]'), 'wbe"'],
+  ['account_unknown', from('serviceAccounts: [ledger, shop/job]'), ': "shop/job"'],
+  ['namespace_unknown', from('namespaces: [shop, dev]'), ': "dev"'],
+  ['namespace_wildcard', from('namespaces: [shop, "s*"]'), ': "s*"'],
+  ['default_account', from('serviceAccounts: [ledger, default]'), ': "default"'],
+  ['method_case', to('methods: [GET, put]'), ': "put"'],
+])('%s says which of several values is meant', (code, spec, named) => {
+  expect(lint([spec], inventory).find((one) => one.code === code)?.why).toContain(named);
 });
 
 describe('files', () => {
