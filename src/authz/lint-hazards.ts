@@ -136,7 +136,7 @@ export const hazards: readonly LintRule[] = [
     code: 'allow_nothing',
     severity: 'warning',
     why: 'an ALLOW policy without rules allows nothing',
-    fix: 'add rules, or delete the policy if it is not meant to hold the place of one',
+    fix: 'add rules; or keep it if it is there to deny, which Istio mode needs and strict mode does without',
     find: (policy) => (policy.action === 'ALLOW' && policy.rules.length === 0 ? [whole(policy)] : []),
   },
 ];

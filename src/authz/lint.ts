@@ -144,7 +144,8 @@ const ofRepeated: Omit<LintRule, 'find'> = {
 /** Names the rule that said the same before, if one did. */
 function createRepeats(): (policy: Policy, rule: Rule) => string | undefined {
   const seen = new Map<string, string>();
-  return ({ namespace, action, provider, dryRun, selector, targetRefs }, { name, from, to, when }) => {
+  return (policy, { name, from, to, when }) => {
+    const { namespace, action, provider, dryRun, selector, targetRefs, terms } = policy;
     const texts = [from, to, when].map((entries) =>
       entries.map(({ predicates }) => predicates.map(({ field, values }) => [field, values])),
     );
@@ -153,6 +154,7 @@ function createRepeats(): (policy: Policy, rule: Rule) => string | undefined {
       action,
       provider,
       dryRun,
+      [terms.liftable, terms.breakGlass !== null],
       [...selector].sort(),
       targetRefs,
       texts,

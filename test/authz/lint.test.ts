@@ -76,6 +76,12 @@ const rows: readonly [string, string | readonly string[], string | readonly stri
     [to('methods: [GET]'), to('methods: [GET]')],
     [to('methods: [GET]'), deny(to('methods: [GET]'))],
   ],
+  // Neither stands in for the other when a break-glass grant comes.
+  [
+    'rule_repeated',
+    [deny(to('methods: [GET]')), deny(to('methods: [GET]'))],
+    [deny(to('methods: [GET]')), `liftable: true\n${deny(to('methods: [GET]'))}`],
+  ],
   ['istio_only_deny', deny(to('methods: [GET]')), [deny(to('methods: [GET]')), rule('{}')]],
   ['istio_no_certificate', to('methods: [GET]'), from('namespaces: [shop]')],
   ['istio_no_certificate', from('notPrincipals: [a.b/c]'), from('principals: ["*"]')],
