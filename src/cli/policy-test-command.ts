@@ -39,6 +39,13 @@ export function policyTestCommand(session: Session): Command {
         options.inForce === true
           ? await clientOf(session, command).post<TestReport>('/v1/policies/test', { files })
           : await testFiles(session, command, files, options.trustDomain);
+      // A pipeline that lost its input must not look like one that worked.
+      if (report.outcomes.length + report.coverage.length === 0) {
+        const named = files.map((one) => quote(one.file)).join(', ');
+        throw new MeshError('usage', `no policy with rules or tests is in ${named}`, {
+          fix: 'give files with policies',
+        });
+      }
       const failed = report.outcomes.filter(({ passed }) => !passed).length;
       const uncovered = report.coverage.filter(({ matched }) => matched === 0).length;
       const ok = failed === 0 && (options.requireCoverage !== true || uncovered === 0);
@@ -73,17 +80,13 @@ async function testFiles(
   const settings = {
     trustDomain: named,
     rootNamespace: config.rootNamespace,
+    policyMode: config.policyMode,
     ttlSeconds: config.leafTtlSeconds,
   };
   const nothing = { revision: 0, entries: new Map(), policies: new Map(), bans: new Map() };
   const empty = compileMesh(nothing, new Map(), settings);
   const plan = planApply(empty, files, settings);
   const keys = plan.changes.filter(({ kind }) => kind === 'policy').map(({ key }) => key);
-  if (keys.length === 0) {
-    throw new MeshError('usage', `no policy is in ${files.map((one) => quote(one.file)).join(', ')}`, {
-      fix: 'give files with policies',
-    });
-  }
   return finish(reportTests(follow(empty, plan, settings), keys, settings, new Date()));
 }
 

@@ -16,12 +16,21 @@ metadata: { name: ${name}, namespace: shop }
 spec:
   ${spec}
 `;
+const configuration = (mode: string) => `apiVersion: countersign.dev/v1
+kind: Configuration
+spec: { trustDomain: a.test, policyMode: ${mode} }
+`;
 const files = {
   clean: policy('rules: [{ from: [{ source: { namespaces: [shop] } }] }]'),
   warned: policy('rules: [{ to: [{ operation: { notMethods: [DELETE] } }] }]'),
   refused: policy('rules: [{ to: [{ operation: { paths: ["/a*b"] } }] }]'),
   nothing: '',
   long: policy(`rules: [{ to: [{ operation: { ${' '.repeat(9_000)}notMethods: [DELETE] } }] }]`),
+  istio: configuration('istio'),
+  strict: configuration('strict'),
+  tested: policy(
+    'action: AUDIT\n  rules: [{}]\n  tests: [{ allow: { from: a.test/ns/a/sa/b, method: GET, path: / } }]',
+  ),
 };
 
 beforeAll(async () => {
@@ -96,4 +105,19 @@ test.each<[readonly string[], number, string]>([
 test('a server decides in its own mode', async () => {
   const outcome = await run(['authz', 'check', ...call.slice(0, 4), '--mode', 'istio']);
   expect([outcome.code, outcome.err.includes('--mode goes with --file')]).toEqual([64, true]);
+});
+
+test.each<[readonly string[], number, string]>([
+  [['-f', 'tested.yaml', '--config', 'istio.yaml'], 0, 'allow (allow_by_default)'],
+  [['-f', 'tested.yaml', '--config', 'strict.yaml'], 1, 'deny (no_policy)'],
+  [['-f', 'clean.yaml', '--config', 'strict.yaml', '--require-coverage'], 1, 'no test matches it'],
+  [
+    ['-f', 'nothing.yaml', '--config', 'strict.yaml'],
+    64,
+    'no policy with rules or tests is in "nothing.yaml"',
+  ],
+])('policy test %j goes by the mode of the configuration, and exits %d: %s', async (more, code, said) => {
+  const outcome = await run(['policy', 'test', ...more]);
+  expect(outcome.out + outcome.err).toContain(said);
+  expect(outcome.code).toBe(code);
 });
