@@ -17,6 +17,7 @@ export const fieldBytes: ReadonlyMap<string, number> = new Map([
   ['why', 2_048],
   ['reason', 2_048],
   ['value', 2_048],
+  ['breakGlass', 2_048],
   ['method', 128],
   ['path', 8_192],
 ]);

@@ -255,7 +255,7 @@ function decisionEvent(judged: Judged, check: Check, decisionId: string, time: D
     port: check.port,
     sourceSerial: check.sourceSerial,
     sourceAddress: { personal: cut(check.sourceAddress, 255) },
-    ...(decision.breakGlass ? { breakGlass: cut(decision.breakGlass, 512) } : {}),
+    ...(decision.breakGlass ? { breakGlass: cut(decision.breakGlass, 1_024) } : {}),
     caller: peer === undefined ? { pid: 0, uid: 0, gid: 0 } : { pid: peer.pid, uid: peer.uid, gid: peer.gid },
   };
 }

@@ -159,14 +159,17 @@ spec: {action: DENY, liftable: true, rules: [{}]}
 apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
 metadata: {name: grant, namespace: shop}
-spec: {breakGlass: {reason: it burns}, ticket: INC-7, expiresAt: 9999-01-01T00:00:00Z, rules: [{}]}
+spec: {breakGlass: {reason: ${'ü'.repeat(256)}}, ticket: ${'t'.repeat(256)}, expiresAt: 9999-01-01T00:00:00Z, rules: [{}]}
 `),
       workloads: [],
     });
     await serve({ snapshot: () => glass });
     expect(readAsEnvoy(await check())).toBe('allow');
     expect(seen.records).toMatchObject([
-      { rule: 'shop/grant rule[0]', breakGlass: 'it burns (INC-7), lifting shop/no rule[0]' },
+      {
+        rule: 'shop/grant rule[0]',
+        breakGlass: `${'ü'.repeat(256)} (${'t'.repeat(256)}), lifting shop/no rule[0]`,
+      },
     ]);
   });
 
