@@ -53,7 +53,7 @@ export type ActivationView = {
   readonly active: PolicyInForce;
   readonly restores: number;
   readonly changes: readonly PolicyChange[];
-  /** Tests that fail under them; they bar no way back. */
+  /** Tests that fail under them and bar no way back, and break-glass grants among them. */
   readonly warnings: readonly string[];
 };
 

@@ -43,7 +43,7 @@ export type MeshPlan = {
   readonly changes: readonly AppliedChange[];
   /** Why its policies change; absent for an edit that nobody has said anything of. */
   readonly policyStep?: PolicyStep;
-  /** What its author should know, once it has been taken: tests that fail and do not stand in its way. */
+  /** What its author should know, once it has been taken; lower case, no full stop. */
   readonly warnings?: readonly string[];
 };
 

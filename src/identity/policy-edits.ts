@@ -52,7 +52,7 @@ export type ActivateResult = {
   /** The revision whose policies they are. */
   readonly restores: number;
   readonly changes: readonly PolicyChange[];
-  /** Tests that fail and do not bar the way back; lower case, no full stop. */
+  /** Tests that fail and do not bar the way back, grants that come back; lower case, no full stop. */
   readonly warnings: readonly string[];
 };
 

@@ -17,9 +17,13 @@ const admin: Actor = { kind: 'uid', uid: 0, role: 'admin' };
 
 let mesh: Administration;
 let events: AuditEvent[];
+/** Whether each step takes half a minute. */
+let isSlow: boolean;
 
 beforeEach(() => {
   events = [];
+  isSlow = false;
+  const clock = manualClock();
   const records = new Map<number, PolicyRevisionRecord>();
   const sets = new Map<number, readonly PolicyDocument[]>();
   const empty = { revision: 0, entries: new Map(), policies: new Map(), bans: new Map() };
@@ -45,7 +49,12 @@ beforeEach(() => {
     },
     latestExpiry: async () => null,
     latestExpiries: async () => [],
-    clock: manualClock(),
+    clock,
+    breathe: () => {
+      if (!isSlow) return undefined;
+      clock.jump(30_000);
+      return Promise.resolve();
+    },
   });
 });
 
@@ -137,6 +146,23 @@ test('a way back to policies whose tests fail by now is open, and says so', asyn
   await apply([entry]);
   const { warnings } = await mesh.activatePolicies(2, admin, way);
   expect(warnings).toEqual([expect.stringContaining('the test "web" of shop/a wants allow, and gets deny')]);
+});
+
+test('tests that take too long bar a save, and no way back', async () => {
+  await apply([policy('shop/a', all, expects('allow'))]);
+  await apply([policy('shop/a', expects('deny'))]);
+  isSlow = true;
+  await expect(apply([policy('shop/b', all)])).rejects.toThrow(refused('longer than 30 s'));
+  const { warnings } = await mesh.activatePolicies(1, admin, way);
+  expect(warnings).toEqual(['the tests took longer than 30 s, and were left']);
+});
+
+test('a break-glass grant that comes back by the way back is told', async () => {
+  const terms = ['expiresAt: 2026-01-01T12:00:00Z', 'ticket: a', 'breakGlass: { reason: b }'];
+  await apply([policy('shop/a', all, ...terms)]);
+  await mesh.deletePolicy('shop/a', admin);
+  const { warnings } = await mesh.activatePolicies('previous', admin, way);
+  expect(warnings).toEqual(['shop/a is a break-glass grant: b (a), until 2026-01-01T12:00:00.000Z']);
 });
 
 test('a report changes nothing', async () => {
