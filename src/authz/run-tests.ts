@@ -206,7 +206,7 @@ function countRules({ snapshot, counts }: Run, call: RawCall, request: AuthzRequ
   if (counts.length === 0) return;
   const { applied, holds } = readingOf(snapshot, call, request, at);
   for (const { policy, rules } of counts) {
-    if (!applied.includes(policy)) continue;
+    if (!applied.has(policy)) continue;
     for (const count of rules) {
       if (holds(count.compiled)) count.matched += 1;
       else count.notMatched += 1;
@@ -221,11 +221,11 @@ function readingOf(snapshot: Snapshot, call: RawCall, request: AuthzRequest, at:
   if (mode === 'strict') {
     const facts = new Facts(request, trustDomain, at);
     const holds = (compiled: CompiledRule): boolean => ruleHolds(compiled, facts);
-    return { applied: snapshot.appliedTo(destination).policies, holds };
+    return { applied: new Set(snapshot.appliedTo(destination).policies), holds };
   }
   const matching = new Set(istio.rulesFor(destination).flatMap((rules) => matchingRules(rules, call, at)));
   const holds = ({ rule }: CompiledRule): boolean => matching.has(rule.name);
-  return { applied: istio.policiesFor(destination), holds };
+  return { applied: new Set(istio.policiesFor(destination)), holds };
 }
 
 type Targets = {
