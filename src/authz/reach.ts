@@ -24,10 +24,13 @@ export type OpenRule = {
   readonly from: readonly (readonly string[])[];
   readonly to: readonly (readonly string[])[];
   readonly when: readonly (readonly string[])[];
+  /** `grant`: of a break-glass grant. `liftable`: denies only what no grant matches. Absent for all others. */
+  readonly glass?: 'grant' | 'liftable' | undefined;
 };
 
 /**
- * Whether calls are allowed: always, never, or when one of `allow` matches and none of `unless` does. INVARIANT: `allow`
+ * Whether calls are allowed: always, never, or when one of `allow` matches and none of `unless` does, those that are
+ * `liftable` left out where a `grant` of `allow` matches. INVARIANT: `allow`
  * is empty for `never`, `unless` for all but `depends`.
  */
 export type Reach = {
@@ -145,7 +148,12 @@ function judge(snapshot: Snapshot, { isGoverned, allow: all, deny, custom }: Sur
   const settled = allow.filter(isSettled);
   const isAlways = settled.length > 0 && restricting.length === 0;
   // One that matches whatever comes says all that the others could.
-  const told = isAlways ? settled : settled.length > 0 ? settled.slice(0, 1) : allow;
+  const isLifted = restricting.some(({ compiled }) => isLiftable(compiled));
+  const told = isAlways
+    ? settled
+    : settled.length > 0
+      ? [...settled.slice(0, 1), ...(isLifted ? allow.filter(({ compiled }) => isGrant(compiled)) : [])]
+      : allow;
   const [allowing, against] = [describeSome(told, shown), describeSome(restricting, shown)];
   return {
     reach: isAlways ? 'always' : 'depends',
@@ -202,7 +210,13 @@ function describe({ compiled, from, to, when }: Residue): OpenRule {
     from: words(from),
     to: words(to),
     when: words(when),
+    ...glassOf(compiled),
   };
+}
+
+function glassOf(compiled: CompiledRule): Pick<OpenRule, 'glass'> {
+  if (isGrant(compiled)) return { glass: 'grant' };
+  return isLiftable(compiled) ? { glass: 'liftable' } : {};
 }
 
 const callerAttributes: ReadonlySet<Attribute> = new Set([

@@ -118,9 +118,10 @@ function describeRow({ reach, allow, unless, allowOmitted, unlessOmitted }: Row)
 }
 
 /** `pay/ledger rule[0] where methods is GET`. */
-function describeRule({ rule, from, to, when }: OpenRule): string {
+function describeRule({ rule, from, to, when, glass }: OpenRule): string {
   const parts = [from, to, when].filter((entries) => entries.length > 0).map(describeEntries);
-  return parts.length === 0 ? rule : `${rule} where ${parts.join(' and ')}`;
+  const name = glass === undefined ? rule : `${rule} (${glass})`;
+  return parts.length === 0 ? name : `${name} where ${parts.join(' and ')}`;
 }
 
 function describeEntries(entries: readonly (readonly string[])[]): string {

@@ -204,6 +204,7 @@ const openRules = z.array(
     from: z.array(z.array(z.string())),
     to: z.array(z.array(z.string())),
     when: z.array(z.array(z.string())),
+    glass: z.enum(['grant', 'liftable']).optional(),
   }),
 );
 const reachFields = {

@@ -138,6 +138,20 @@ describe('who can', () => {
     });
   });
 
+  test('marks grants, and the DENY rules that they outweigh', () => {
+    const terms = 'ticket: a\nexpiresAt: 2026-11-22T00:00:00Z\nbreakGlass: { reason: b }\n';
+    const [one] = ask([toWeb, `liftable: true\n${noAdmin}`, noAdmin, terms + toWeb]).callers;
+    expect(one).toMatchObject({ reach: 'depends', allowOmitted: 0 });
+    expect(one?.allow.map(({ rule, glass }) => [rule, glass])).toEqual([
+      ['pay/p0 rule[0]', undefined],
+      ['pay/p3 rule[0]', 'grant'],
+    ]);
+    expect(one?.unless.map(({ rule, glass }) => [rule, glass])).toEqual([
+      ['pay/p1 rule[0]', 'liftable'],
+      ['pay/p2 rule[0]', undefined],
+    ]);
+  });
+
   test('says of anybody which callers the rules mean', () => {
     expect(ask([toWeb]).anybody.allow).toMatchObject([
       { from: [['principals is example.org/ns/shop/sa/web']], to: [], when: [] },
