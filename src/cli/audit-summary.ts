@@ -15,6 +15,11 @@ export function summarise({ index, event, personal }: AuditItem): readonly strin
 
 type Describe = (field: (name: string) => string, personal: AuditItem['personal']) => string;
 
+/** Of a break-glass grant, and of a call that only one let pass. */
+function glassOf(field: (name: string) => string): string {
+  return field('breakGlass') === '' ? '' : `break glass: ${field('breakGlass')}`;
+}
+
 const descriptions: ReadonlyMap<string, Describe> = new Map<string, Describe>([
   [
     'decision',
@@ -28,6 +33,7 @@ const descriptions: ReadonlyMap<string, Describe> = new Map<string, Describe>([
         path,
         field('reason'),
         field('rule'),
+        glassOf(field),
       ),
   ],
   ['issuance', (field) => words(field('spiffeId'), 'serial', field('serial'), 'until', field('notAfter'))],
@@ -39,7 +45,7 @@ const descriptions: ReadonlyMap<string, Describe> = new Map<string, Describe>([
     'entry_change',
     (field) => words(field('action'), field('entryId'), field('spiffeId'), 'by', field('actor')),
   ],
-  ['policy_change', (field) => words(field('action'), field('policy'), 'by', field('actor'))],
+  ['policy_change', (field) => words(field('action'), field('policy'), 'by', field('actor'), glassOf(field))],
   [
     'policy_revision',
     (field) =>

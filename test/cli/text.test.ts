@@ -2,6 +2,7 @@ import { PassThrough } from 'node:stream';
 import fc from 'fast-check';
 import { checkNode } from '../../src/cli/run.ts';
 import { describe, expect, test } from 'vitest';
+import { summarise } from '../../src/cli/audit-summary.ts';
 import { exitCodeOf, formatFailure, formatFailureJson } from '../../src/cli/failure.ts';
 import { formatTable, printable, printableJson, printableLines } from '../../src/cli/text.ts';
 import { MeshError } from '../../src/errors.ts';
@@ -117,4 +118,13 @@ test.each([
   const check = () => checkNode(version);
   if (isEnough) expect(check).not.toThrow();
   else expect(check).toThrow(expect.objectContaining({ code: 'platform_unsupported' }));
+});
+
+test.each([
+  ['decision', { verdict: 'allow', source: 'a', destination: 'b' }, 'allow a -> b break glass: fire (T-1)'],
+  ['policy_change', { action: 'created', policy: 'pay/p' }, 'created pay/p by uid 0 break glass: fire (T-1)'],
+])('a row of the audit log tells of break glass: %s', (type, fields, what) => {
+  const event = { type, ...fields, actor: { kind: 'uid', uid: 0 }, breakGlass: 'fire (T-1)' };
+  const row = summarise({ index: 0, leafHash: '', personal: {}, event });
+  expect(row[3]).toBe(what);
 });
