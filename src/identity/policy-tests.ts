@@ -21,7 +21,8 @@ export type TestReport = {
 /**
  * Runs the tests that a change of policies can turn: those of the namespaces that it touches and of the root namespace, as
  * no other policies bind the workloads that they speak of. A test that fails stands in the way of the change when it is
- * saved with it, or passed before it: what had failed already, for whatever reason, is no reason to keep others from work.
+ * saved with it, or passed before it: what had failed already, for whatever reason, is no reason to keep others from work. When
+ * only the root namespace changes, tests of the others are told and bar nothing: a rule for the whole mesh may be urgent.
  * @param warnOnly for a way back, which must not be barred
  * @returns what fails and does not stand in the way; lower case, no full stop
  * @throws MeshError `policy_test_failed`
@@ -48,7 +49,12 @@ export function* demandTests(
   const { outcomes } = yield* runTests(groundOf(next, settings), tested, now);
   const failed = outcomes.filter(({ passed }) => !passed);
   if (failed.length === 0) return [];
-  const inTheWay = warnOnly ? [] : yield* findNew(before, failed, put, settings, now);
+  // INVARIANT: nobody's tests bar a rule for the whole mesh, but those of the root namespace.
+  const barring = failed.filter(({ policy }) => {
+    const namespace = policyNamespace(policy);
+    return namespace === rootNamespace || touched.has(namespace);
+  });
+  const inTheWay = warnOnly ? [] : yield* findNew(before, barring, put, settings, now);
   const [first] = inTheWay;
   if (first !== undefined) refuse(first, inTheWay.length - 1);
   const shown = failed.slice(0, maxWarnings).map(describeFailure);

@@ -110,9 +110,22 @@ test('policies of one save are tested together', async () => {
 test('a test that passed blocks what would turn it, whoever saves that', async () => {
   await apply([policy('shop/a', all, expects('allow'))]);
   await expect(apply([policy('shop/b', 'action: DENY', all)])).rejects.toThrow(refused('shop/a wants allow'));
-  await expect(apply([policy('istio-system/b', 'action: DENY', all)])).rejects.toThrow(refused('shop/a'));
   // Another namespace is none of its business.
   await apply([policy('pay/b', 'action: DENY', all)]);
+});
+
+test('a rule for the whole mesh is barred by the tests of the root namespace alone, and the others are told', async () => {
+  await apply([policy('shop/a', all, expects('allow'))]);
+  const { warnings } = await apply([policy('istio-system/b', 'action: DENY', all)]);
+  expect(warnings).toEqual([expect.stringContaining('shop/a wants allow, and gets deny')]);
+  await mesh.deletePolicy('istio-system/b', admin);
+  await apply([policy('istio-system/guard', 'action: AUDIT', all, guarding('allow', 'shop'))]);
+  const own = apply([policy('istio-system/b', 'action: DENY', all)]);
+  await expect(own).rejects.toThrow(refused('istio-system/guard'));
+  // Saved with the namespace that has the test, it stands in the way.
+  await mesh.deletePolicy('istio-system/guard', admin);
+  const both = apply([policy('istio-system/b', 'action: DENY', all), policy('shop/c', all)]);
+  await expect(both).rejects.toThrow(refused('shop/a wants allow'));
 });
 
 test('a policy that the test of another relies on is not deleted', async () => {
