@@ -169,25 +169,20 @@ export type LettingIn = { readonly perTurn: number; readonly turns: number };
 /**
  * Serves one socket in each turn of the event loop, and four in 10 ms, of one owner after the other, or as many as it is
  * told. After an outage thousands of clients are back at once, and each has all its streams to open as soon as it is
- * served: the kernel would hand over the first bytes of all of them in one turn. After a turn that was late, because those
- * who were let in keep it busy, one is let in and not as many as it is told.
+ * served: the kernel would hand over the first bytes of all of them in one turn.
  * @param ownerOf asked once, when the socket comes: whoever sends many keeps nobody else waiting for all of them
- * @param readMs a time that never goes back
  */
 export function oneInTurn<T extends Socket>(
   work: (one: T) => void,
   ownerOf: (one: T) => string = () => '',
   { perTurn, turns }: LettingIn = { perTurn: 1, turns: 4 },
-  readMs: () => number = () => performance.now(),
 ): (one: T) => void {
   const waiting = createRoundRobin<T>();
   let burst = 0;
   let burstAtMs = 0;
-  let dueAtMs = 0;
   const next = (): void => {
     const these: T[] = [];
-    const room = readMs() - dueAtMs > lateMs ? 1 : perTurn;
-    while (these.length < room) {
+    while (these.length < perTurn) {
       const one = waiting.take();
       if (one === undefined) break;
       // Those that have gone meanwhile take nobody's turn.
@@ -197,12 +192,10 @@ export function oneInTurn<T extends Socket>(
     for (const one of these) work(one);
   };
   const plan = (): void => {
-    const nowMs = readMs();
+    const nowMs = performance.now();
     if (nowMs - burstAtMs >= burstMs) [burst, burstAtMs] = [0, nowMs];
     burst += 1;
-    const isNow = burst <= turns;
-    dueAtMs = isNow ? nowMs : nowMs + burstMs;
-    if (isNow) setImmediate(next);
+    if (burst <= turns) setImmediate(next);
     // Late when the event loop is: then those who were let in come first.
     else setTimeout(next, burstMs);
   };
@@ -213,7 +206,6 @@ export function oneInTurn<T extends Socket>(
 }
 
 const burstMs = 10;
-const lateMs = 10;
 // No handshake to make, and the first streams of all are answered before more of those who came first.
 const unixPace: LettingIn = { perTurn: 3, turns: 7 };
 
