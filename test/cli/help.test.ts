@@ -124,7 +124,7 @@ test.each(commands)('%s takes no secret as an argument', (_, command) => {
 // Commander's own, those of the kubelet, Docker and Node, and those of our benches.
 const ofOthers = new Set([
   ...['--help', '--cgroup-root', '--cgroup-parent', '--use-largepages', '--heap-growing-percent'],
-  ...['--outage-minutes', '--nodes'],
+  ...['--outage-minutes', '--nodes', '--sample'],
 ]);
 
 test.each([
