@@ -28,15 +28,18 @@ type Known = { attestation: Attestation | undefined; at: number; pending: Promis
 
 /**
  * Attests once for each connection and again every `refreshMs`, so that a process that has become another (exec) loses
- * what it was. Whether the process still lives is asked at every call.
+ * what it was. Whether the process still lives is asked before the first call of each turn of the event loop: the others of
+ * that turn were sent before.
  */
 export function createCallers(options: CallersOptions): Callers {
   const { attest, clock, refreshMs = 10_000, maxAgeMs = 30_000, capacity = 4_096 } = options;
   const known = new Map<string, Known>();
+  /** Connections whose process lived in this turn. */
+  const alive = new Set<string>();
 
   return {
     attested: (peer) => {
-      if (!peer.isAlive()) {
+      if (!isAlive(peer)) {
         known.delete(peer.connectionId);
         throw new MeshError('attestation_failed', 'the process that opened the connection has ended');
       }
@@ -48,6 +51,14 @@ export function createCallers(options: CallersOptions): Callers {
       return entry.attestation;
     },
   };
+
+  function isAlive({ connectionId, isAlive }: UnixPeer): boolean {
+    if (alive.has(connectionId)) return true;
+    if (!isAlive()) return false;
+    if (alive.size === 0) setImmediate(() => alive.clear());
+    alive.add(connectionId);
+    return true;
+  }
 
   function recall(connectionId: string): Known {
     const entry = known.get(connectionId) ?? { attestation: undefined, at: 0, pending: undefined };

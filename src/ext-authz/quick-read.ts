@@ -1,5 +1,6 @@
 import type { Address } from '../wire/core.ts';
 import { type Headers, headersAt } from './header-list.ts';
+import { KnownTexts } from './known-texts.ts';
 
 /** What is read of a CheckRequest; all else in it is left alone. */
 export type CheckParts = {
@@ -81,8 +82,8 @@ function readPeer(reader: Reader): Peer {
     last = field;
     reader.enter();
     if (field === tag(1, 2)) address = readAddress(reader);
-    else if (field === tag(4, 2)) principal = reader.text();
-    else if (field === tag(5, 2)) certificate = reader.text();
+    else if (field === tag(4, 2)) principal = reader.known(knownTexts);
+    else if (field === tag(5, 2)) certificate = reader.known(knownTexts);
     else if (field === tag(2, 2)) reader.skip();
     else throw unusual;
     reader.leave(end);
@@ -209,7 +210,7 @@ function readHeader(reader: Reader, names: string[], borders: number[], isRaw: b
   const { end } = reader;
   if (names.length === maxHeaders || reader.at === end || reader.varint() !== tag(1, 2)) throw unusual;
   reader.enter();
-  const name = reader.name();
+  const name = reader.known(knownNames);
   reader.leave(end);
   if (!isRaw && (names.includes(name) || !plainName.test(name))) throw unusual;
   let [from, to] = [0, 0];
@@ -278,36 +279,22 @@ class Reader {
     return text;
   }
 
-  /** The name of a header in lower case. The same few come with every call. */
-  name(): string {
+  /** A text that comes again and again: the same string for the same bytes. */
+  known(texts: KnownTexts): string {
     const { bytes, at, end } = this;
     this.at = end;
-    let hash = end - at;
-    for (let i = at; i < end; i++) hash = (Math.imul(hash, 31) + (bytes[i] ?? 0)) | 0;
-    const known = knownNames.get(hash);
-    if (known !== undefined && isAt(known.bytes, bytes, at, end)) return known.name;
-    const name = bytes.toString('utf8', at, end).toLowerCase();
-    // Names come from callers too.
-    if (knownNames.size >= maxKnownNames) knownNames.clear();
-    if (end - at <= maxKnownBytes)
-      knownNames.set(hash, { bytes: Buffer.from(bytes.subarray(at, end)), name });
-    return name;
+    return texts.read(bytes, at, end);
   }
-}
-
-function isAt(known: Buffer, bytes: Buffer, at: number, end: number): boolean {
-  if (known.length !== end - at) return false;
-  for (let i = 0; i < known.length; i++) if (known[i] !== bytes[at + i]) return false;
-  return true;
 }
 
 function tag(field: number, wireType: 0 | 2): number {
   return (field << 3) | wireType;
 }
 
-const knownNames = new Map<number, { readonly bytes: Buffer; readonly name: string }>();
-const maxKnownNames = 1_024;
-const maxKnownBytes = 64;
+/** Names of headers, in lower case: the same few come with every call. */
+const knownNames = new KnownTexts({ capacity: 1_024, maxBytes: 64, read: (text) => text.toLowerCase() });
+/** Of the callers of a proxy, with every call: who they are, and a kilobyte of certificate. */
+const knownTexts = new KnownTexts({ capacity: 4_096, maxBytes: 8_192, read: (text) => text });
 const maxHeaders = 200;
 const maxBytes = 65_536;
 // id, scheme, query, fragment, protocol

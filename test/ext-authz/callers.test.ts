@@ -62,14 +62,23 @@ describe('the attestation of a connection', () => {
     await expect(callers.attested(one)).resolves.toBeDefined();
   });
 
-  test('ends with its process, at the very next call', async () => {
+  test('ends with its process, in the very next turn', async () => {
     const { callers, attempts } = start();
-    let alive = true;
-    const one = { ...peer('a'), isAlive: () => alive };
+    let [alive, asked] = [true, 0];
+    const isAlive = (): boolean => {
+      asked += 1;
+      return alive;
+    };
+    const one = { ...peer('a'), isAlive };
     await callers.attested(one);
+    for (let i = 0; i < 10; i++) expect(callers.attested(one)).not.toBeInstanceOf(Promise);
+    expect(asked).toBe(1);
     alive = false;
+    await settle();
+    expect(() => callers.attested(one)).toThrow(MeshError);
     expect(() => callers.attested(one)).toThrow(MeshError);
     expect(attempts()).toBe(1);
+    expect(asked).toBe(3);
   });
 
   test('is forgotten when many newer connections have called', async () => {
