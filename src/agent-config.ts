@@ -45,6 +45,8 @@ export type AgentConfig = {
     readonly kubelet: { readonly url: URL; readonly tokenFile: string; readonly caFile: string } | null;
     readonly docker: string | null;
   };
+  /** For how long allowed calls of one kind are counted together, 0 to 300; 0 for a record of each. */
+  readonly allowedCallsWindowSeconds: number;
   readonly logLevel: LogLevel;
   readonly shutdownGraceSeconds: number;
 };
@@ -69,6 +71,8 @@ export const agentOptions = {
   attestKubeletCaFile: 'PEM with the CAs of the kubelet',
   attestKubeletTokenFile: 'file with the token for the kubelet',
   attestDocker: 'socket of the Docker engine, or off',
+  allowedCallsWindowSeconds:
+    'how long allowed calls of one kind are counted together in the log; 0 for a record of each',
   logLevel: 'error, warn, info or debug',
   shutdownGraceSeconds: 'how long a stop waits for open streams',
 } as const;
@@ -126,6 +130,7 @@ export function loadAgentConfig(
       kubelet: url === null ? null : { url, caFile, tokenFile: attestKubeletTokenFile },
       docker: common.attestDocker,
     },
+    allowedCallsWindowSeconds: common.allowedCallsWindowSeconds,
     logLevel: common.logLevel,
     shutdownGraceSeconds: common.shutdownGraceSeconds,
   };
@@ -224,6 +229,7 @@ const shared = [
   'attestKubeletCaFile',
   'attestKubeletTokenFile',
   'attestDocker',
+  'allowedCallsWindowSeconds',
   'logLevel',
   'shutdownGraceSeconds',
 ] as const;

@@ -25,8 +25,9 @@ export function createAgentShipping(parts: {
   readonly epoch: string;
   readonly clock: Clock;
   readonly log: Log;
+  readonly allowedCallsWindowSeconds: number;
 }): AgentShipping {
-  const { clock, log } = parts;
+  const { clock, log, allowedCallsWindowSeconds } = parts;
   const shipper = createEventShipper(parts);
   const complain = createComplaints(clock, (detail, message) => log.warn(detail, message));
   const onError = (error: unknown, lost: number): void => {
@@ -34,7 +35,12 @@ export function createAgentShipping(parts: {
     if (lost > 0) log.warn(detail, 'events could not be shipped');
     else complain(detail.code, 'events could not be shipped', detail);
   };
-  const decisions = createDecisionLog({ record: shipper.record, clock, onError });
+  const decisions = createDecisionLog({
+    record: shipper.record,
+    clock,
+    allowedCallsWindowSeconds,
+    onError,
+  });
   const refusals = createEventQueue<RefusalEvent>({
     record: shipper.record,
     clock,

@@ -197,7 +197,13 @@ async function open(
   link.onChange(saveSoon);
 
   const epoch = Buffer.from(randomBytes(16)).toString('hex');
-  const shipping = createAgentShipping({ client: link.client, epoch, clock, log });
+  const shipping = createAgentShipping({
+    client: link.client,
+    epoch,
+    clock,
+    log,
+    allowedCallsWindowSeconds: config.allowedCallsWindowSeconds,
+  });
   opened.push(shipping.close);
   const coverage = createCoverageReporter(link.client, clock);
   opened.push(coverage.close);

@@ -102,6 +102,12 @@ export const optionTable: { readonly [K in keyof Config]: OptionSpec<Config[K]> 
     parse: integer(60, 2_592_000),
     isNumber: true,
   },
+  allowedCallsWindowSeconds: {
+    ordinarily: '10',
+    help: 'how long allowed calls of one kind are counted together in the log; 0 for a record of each',
+    parse: integer(0, 300),
+    isNumber: true,
+  },
   trustTlsCertificate: {
     ordinarily: '',
     help: 'PEM file of a web certificate for the public door; without one it shows an X509-SVID',

@@ -34,6 +34,8 @@ export type Config = {
   readonly nodeClustersFile: string | null;
   /** How long an agent decides by a policy that the server has not confirmed; 60 to 2,592,000. */
   readonly maxStalenessSeconds: number;
+  /** For how long allowed calls of one kind are counted together in the log, 0 to 300; 0 for a record of each. */
+  readonly allowedCallsWindowSeconds: number;
   /** The certificate of the public door, PEM, leaf first; null shows an X509-SVID. Never without its key. */
   readonly trustTlsCertificate: string | null;
   readonly trustTlsKey: string | null;

@@ -67,19 +67,21 @@ export function traceCalls(
 }
 
 /** Tells the span of the check, if there is one, what was decided. */
-export function traceDecision(event: DecisionEvent): void {
+export function traceDecision(event: TracedDecision, verdict: string, decisionId: string): void {
   if (!isLive()) return;
   const { reason } = event;
   trace.getActiveSpan()?.setAttributes({
-    'countersign.verdict': event.verdict,
+    'countersign.verdict': verdict,
     'countersign.reason': reason,
-    'countersign.decision_id': event.decisionId,
+    'countersign.decision_id': decisionId,
     'countersign.source': event.source,
     // Refused for it, it is a claim, and may be any text.
     ...(claims.has(reason) ? {} : { 'countersign.destination': event.destination }),
     'countersign.revision': event.revision,
   });
 }
+
+type TracedDecision = Pick<DecisionEvent, 'reason' | 'source' | 'destination' | 'revision'>;
 
 /** The `traceparent` of the call that a proxy asks about. */
 export function checkedTraceparent(request: unknown): string | undefined {

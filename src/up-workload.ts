@@ -111,6 +111,7 @@ export async function openWorkloadDoor(parts: WorkloadDoorParts): Promise<Worklo
     observer,
     log: (level, message, detail) => log[level](detail, message),
   });
+  const countCall = parts.decisions.count;
   const extAuthz = createExtAuthzService({
     attest,
     entitledIds: ({ selectors }) =>
@@ -121,9 +122,16 @@ export async function openWorkloadDoor(parts: WorkloadDoorParts): Promise<Worklo
     snapshot: parts.snapshot ?? (() => holder.current().snapshot),
     bans: () => holder.current().bans,
     record: (event) => {
-      traceDecision(event);
+      traceDecision(event, event.verdict, event.decisionId);
       parts.decisions.push(event);
     },
+    count:
+      countCall === undefined
+        ? undefined
+        : (call, decisionId) => {
+            traceDecision(call, 'allow', decisionId);
+            countCall(call);
+          },
     clock,
     newDecisionId: createDecisionIds(randomBytes),
     observer: instruments.checks,

@@ -234,6 +234,7 @@ async function open(
   const decisions = createDecisionLog({
     record: store.recordEvents,
     clock,
+    allowedCallsWindowSeconds: config.allowedCallsWindowSeconds,
     onError: (error, lost) => log.error({ lost, ...publicError(error) }, 'decisions could not be recorded'),
   });
   opened.push(() => decisions.close());

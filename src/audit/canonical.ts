@@ -103,6 +103,7 @@ const personalFields: Record<AuditEventType, readonly string[]> = {
   policy_change: [],
   policy_revision: [],
   decision: ['path', 'sourceAddress'],
+  allowed_calls: [],
   loss: [],
   authority: [],
   admin: ['sourceAddress'],

@@ -26,6 +26,9 @@ export type CertificateColumns = {
 /** A token as its issuance event promises it: the key is needed until then. */
 export type TokenColumns = { readonly keyId: string; readonly expiresAtMs: number };
 
+/** The types of events about calls between workloads: those that have a verdict, and tell who calls whom. */
+export const callTypes: ReadonlySet<AuditEventType> = new Set(['decision', 'allowed_calls']);
+
 /** The columns of an event. A refusal has no source: whoever was refused proved no identity. */
 export function auditColumns(event: AuditEvent): AuditColumns {
   const common = { type: event.type, timeMs: event.time.getTime(), ...none };
@@ -42,6 +45,14 @@ export function auditColumns(event: AuditEvent): AuditColumns {
         source: presence(event.source),
         destination: presence(event.destination),
         verdict: event.verdict,
+        serial: presence(event.sourceSerial),
+      };
+    case 'allowed_calls':
+      return {
+        ...common,
+        source: presence(event.source),
+        destination: presence(event.destination),
+        verdict: 'allow',
         serial: presence(event.sourceSerial),
       };
     case 'authority':

@@ -11,6 +11,7 @@ export type AuditEvent =
   | PolicyChangeEvent
   | PolicyRevisionEvent
   | DecisionEvent
+  | AllowedCallsEvent
   | LossEvent
   | AuthorityEvent
   | AdminEvent
@@ -175,6 +176,38 @@ export type DecisionEvent = {
   readonly caller: Caller;
   /** The reason and ticket of the break-glass grant that allowed the call, and what it lifted; absent for all others. */
   readonly breakGlass?: string;
+};
+
+/**
+ * Allowed calls that agree in all that is told here, counted together. Denials, calls that an AUDIT rule marks and those that a
+ * break-glass grant let pass are never among them: each is a {@link DecisionEvent}.
+ */
+export type AllowedCallsEvent = {
+  readonly type: 'allowed_calls';
+  /** Of the last of them, like `to`. */
+  readonly time: Date;
+  readonly from: Date;
+  readonly to: Date;
+  /** At least 1. */
+  readonly count: number;
+  /** A closed code: see authz/decision.ts. */
+  readonly reason: string;
+  /** `namespace/name rule[n]`, or empty. */
+  readonly rule: string;
+  /** The policy revision that decided. */
+  readonly revision: number;
+  readonly source: string;
+  readonly destination: string;
+  /** `http` or `tcp`. */
+  readonly protocol: string;
+  readonly method: string;
+  /** The value of the rule's `paths` that the path fits, or `*`. */
+  readonly pathPattern: string;
+  readonly port: number;
+  /** Serial of the peer certificate, lower-case hex, or empty. */
+  readonly sourceSerial: string;
+  /** The proxy that asked. */
+  readonly caller: Caller;
 };
 
 /** Records that could not be kept, as an entry of their own. */

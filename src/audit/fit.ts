@@ -20,6 +20,7 @@ export const fieldBytes: ReadonlyMap<string, number> = new Map([
   ['breakGlass', 2_048],
   ['method', 128],
   ['path', 8_192],
+  ['pathPattern', 8_192],
 ]);
 export const defaultFieldBytes = 1_024;
 /** The most bytes all selectors of an event may take together, and one of them. */

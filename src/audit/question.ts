@@ -35,6 +35,7 @@ export const auditEventTypes = [
   'policy_change',
   'policy_revision',
   'decision',
+  'allowed_calls',
   'loss',
   'authority',
   'admin',

@@ -145,6 +145,7 @@ export class Snapshot {
   readonly mode: PolicyMode;
   /** What Istio would make of the same policies: what decides in that mode. */
   readonly istio: IstioBook;
+  readonly #byKey: Map<string, Policy>;
   readonly #attachment: Attachment;
   readonly #firstOrdinals: Map<Policy, number>;
   readonly #rules: Map<Policy, readonly CompiledRule[]>;
@@ -160,6 +161,7 @@ export class Snapshot {
       this.trustDomain = unchanged.trustDomain;
       this.providersAnswer = unchanged.providersAnswer;
       this.istio = unchanged.istio;
+      this.#byKey = unchanged.#byKey;
       this.#attachment = unchanged.#attachment;
       this.#firstOrdinals = unchanged.#firstOrdinals;
       this.#rules = unchanged.#rules;
@@ -170,6 +172,7 @@ export class Snapshot {
     }
     this.trustDomain = input.trustDomain;
     this.providersAnswer = input.providersAnswer ?? false;
+    this.#byKey = new Map();
     this.#firstOrdinals = new Map();
     this.#rules = new Map();
     this.#byDestination = new Map();
@@ -183,6 +186,7 @@ export class Snapshot {
           fix: 'rename one of them',
         });
       }
+      this.#byKey.set(policy.key, policy);
       this.#firstOrdinals.set(policy, ordinal);
       ordinal += policy.rules.length;
     }
@@ -197,6 +201,11 @@ export class Snapshot {
   /** The same policies and workloads at another revision, at no cost: all that was worked out is shared. */
   at(revision: number, mode: PolicyMode = this.mode): Snapshot {
     return new Snapshot({ revision, mode, unchanged: this });
+  }
+
+  /** The policy of a key, `namespace/name`. */
+  policy(key: string): Policy | undefined {
+    return this.#byKey.get(key);
   }
 
   /**

@@ -36,6 +36,20 @@ const descriptions: ReadonlyMap<string, Describe> = new Map<string, Describe>([
         glassOf(field),
       ),
   ],
+  [
+    'allowed_calls',
+    (field) =>
+      words(
+        times(field('count')),
+        field('source') || '(no certificate)',
+        '->',
+        field('destination'),
+        field('method'),
+        field('pathPattern'),
+        field('reason'),
+        field('rule'),
+      ),
+  ],
   ['issuance', (field) => words(field('spiffeId'), 'serial', field('serial'), 'until', field('notAfter'))],
   [
     'refusal',

@@ -1,14 +1,48 @@
 import { createEventQueue, type EventQueue, type EventQueueOptions } from '../audit/event-queue.ts';
-import type { DecisionEvent } from '../audit/event.ts';
+import type { AllowedCallsEvent, DecisionEvent } from '../audit/event.ts';
+import { type AllowedCall, createCallCounter } from './call-counter.ts';
 import { createStrangerLimit } from './stranger-limit.ts';
 
 /** The bounded queue between Check, which waits for nothing, and the log, which is on a disk. */
-export type DecisionLog = EventQueue<DecisionEvent>;
+export type DecisionLog = EventQueue<DecisionEvent> & {
+  /** Counts an allowed call with others of its kind; undefined when each decision is to have a record of its own. */
+  readonly count: ((call: AllowedCall) => void) | undefined;
+};
 
 /** What the queue writes to, and its bounds. */
-export type DecisionLogOptions = Omit<EventQueueOptions<DecisionEvent>, 'what' | 'countOf' | 'hasOwnRecord'>;
+export type DecisionLogOptions = Omit<EventQueueOptions<Told>, 'what' | 'countOf' | 'hasOwnRecord'> & {
+  /** For how long allowed calls of one kind are counted together, 0 to 300; 0 for a record of each. */
+  readonly allowedCallsWindowSeconds: number;
+};
+
+type Told = DecisionEvent | AllowedCallsEvent;
 
 /** Starts the queue. A process without an identity that asks again and again is counted, not recorded each time. */
 export function createDecisionLog(options: DecisionLogOptions): DecisionLog {
-  return createEventQueue({ ...options, what: 'decision', hasOwnRecord: createStrangerLimit() });
+  const { allowedCallsWindowSeconds, clock } = options;
+  const isOwnRecord = createStrangerLimit();
+  const queue = createEventQueue<Told>({
+    ...options,
+    what: 'decision',
+    countOf: (event) => (event.type === 'decision' ? 1 : event.count),
+    hasOwnRecord: (event) => event.type !== 'decision' || isOwnRecord(event),
+  });
+  if (allowedCallsWindowSeconds === 0) return { ...queue, count: undefined };
+  const calls = createCallCounter({
+    windowMs: allowedCallsWindowSeconds * 1_000,
+    clock,
+    tell: queue.push,
+  });
+  return {
+    push: queue.push,
+    count: calls.add,
+    depth: () => {
+      const depth = queue.depth();
+      return { ...depth, queued: depth.queued + calls.held() };
+    },
+    close: () => {
+      calls.flush();
+      return queue.close();
+    },
+  };
 }

@@ -1,9 +1,10 @@
 import type { handleUnaryCall, ServerUnaryCall, ServiceDefinition } from '@grpc/grpc-js';
 import type { DecisionEvent } from '../audit/event.ts';
 import { denyDecision } from '../authz/decide.ts';
-import type { AuthzRequest, Decision } from '../authz/decision.ts';
+import type { Decision } from '../authz/decision.ts';
 import type { RawCall } from '../authz/istio-mode.ts';
 import { judgeCall } from '../authz/judge.ts';
+import { anyPath, createPathPatterns } from '../authz/path-pattern.ts';
 import type { Snapshot } from '../authz/snapshot.ts';
 import type { Clock } from '../clock.ts';
 import { peerOf } from '../grpc/connections.ts';
@@ -12,7 +13,9 @@ import { findStandingDenial } from '../identity/standing-denial.ts';
 import type { Attest, Attestation, UnixPeer } from '../identity/evidence.ts';
 import type { SpiffeId } from '../spiffe/id.ts';
 import { AuthorizationService } from '../wire/authz.ts';
+import type { AllowedCall } from './call-counter.ts';
 import { createCallers } from './callers.ts';
+import { allowedCall, decisionEvent, type Judged } from './decision-record.ts';
 import { createPeerCertificateReader } from './peer-certificate.ts';
 import { type Check, readCheck } from './request.ts';
 import { type Answer, type DenyBody, encodeDecision, encodeOutage } from './response.ts';
@@ -36,6 +39,11 @@ export type ExtAuthzOptions = {
   readonly bans: () => BanList;
   /** Takes the record of a decision without waiting: see decision-log.ts. When it throws, the answer is a deny. */
   readonly record: (event: DecisionEvent) => void;
+  /**
+   * Takes an allowed call that needs no record of its own, like `record`; absent when each decision has one. Calls that an
+   * AUDIT rule marks, and those that a break-glass grant let pass, always have one.
+   */
+  readonly count?: ((call: AllowedCall, decisionId: string) => void) | undefined;
   readonly clock: Clock;
   /** Unique, 1 to 64 of `A-Za-z0-9._-`. */
   readonly newDecisionId: () => string;
@@ -64,6 +72,7 @@ export function createExtAuthzService(options: ExtAuthzOptions): ExtAuthzService
   const { snapshot, clock, observer, maxWaiting = 1_000 } = options;
   const readCertificate = createPeerCertificateReader();
   const callers = createCallers({ attest: options.attest, clock });
+  const patternOf = createPathPatterns();
   let closed = false;
   let waiting = 0;
 
@@ -195,12 +204,27 @@ export function createExtAuthzService(options: ExtAuthzOptions): ExtAuthzService
     try {
       decisionId = options.newDecisionId();
       const answer = encodeDecision(judged.decision, decisionId, check.foreignHeaders, options.denyBody);
-      options.record(decisionEvent({ ...judged, decision: answer.decision }, check, decisionId, clock.now()));
+      // INVARIANT: what could not be encoded as it was decided is a denial by now, and recorded as one.
+      tell({ ...judged, decision: answer.decision }, check, decisionId);
       return answer;
     } catch (error) {
       observer.failed(error);
       return encodeDecision(deny('engine_failed', 'the decision could not be recorded'), decisionId);
     }
+  }
+
+  function tell(judged: Judged, check: Check, decisionId: string): void {
+    const { decision, request, peer } = judged;
+    const isPlain = decision.verdict === 'allow' && decision.breakGlass === '' && decision.audited === '';
+    if (!isPlain || options.count === undefined || request === undefined || peer === undefined) {
+      return options.record(decisionEvent(judged, check, decisionId, clock.now()));
+    }
+    const { rule, revision } = decision;
+    const now = snapshot();
+    // An edit may have come while the caller was attested.
+    const isKnown = rule !== '' && request.path !== '' && now.revision === revision;
+    const pathPattern = isKnown ? patternOf(now, rule, request.path) : anyPath;
+    options.count(allowedCall({ ...judged, request, peer }, check, pathPattern, clock.now()), decisionId);
   }
 
   function deny(reason: DenyReason, why: string): Decision {
@@ -216,14 +240,6 @@ export function createExtAuthzService(options: ExtAuthzOptions): ExtAuthzService
 
 type DenyReason = Parameters<typeof denyDecision>[0];
 
-type Judged = {
-  readonly decision: Decision;
-  /** Undefined when the connection could not be named. */
-  readonly peer: UnixPeer | undefined;
-  readonly destination: string;
-  readonly request: AuthzRequest | undefined;
-};
-
 function unjudged(check: Check, peer: UnixPeer | undefined): Omit<Judged, 'decision'> {
   return { peer, destination: check.claimedDestination, request: undefined };
 }
@@ -232,42 +248,6 @@ function callOf(check: Check, destination: SpiffeId): RawCall {
   const { protocol, source, port, method, path, authority, context } = check;
   const of = { source, destination, port, context };
   return protocol === 'http' ? { protocol, ...of, method, path, authority } : { protocol, ...of };
-}
-
-function decisionEvent(judged: Judged, check: Check, decisionId: string, time: Date): DecisionEvent {
-  const { decision, request, peer } = judged;
-  return {
-    type: 'decision',
-    time,
-    decisionId,
-    verdict: decision.verdict,
-    reason: decision.reason,
-    rule: cut(decision.rule, 512),
-    why: cut(decision.why, 512),
-    revision: decision.revision,
-    source: check.source?.text ?? '',
-    destination: cut(judged.destination, 2_048),
-    protocol: check.protocol,
-    method: cut(request?.method ?? check.method, 64),
-    host: cut(request?.host ?? check.authority, 255),
-    // A query may hold secrets and decides nothing.
-    path: { personal: detach(cut(request?.path ?? check.path.replace(/[?#].*$/s, ''), 2_048)) },
-    port: check.port,
-    sourceSerial: check.sourceSerial,
-    sourceAddress: { personal: cut(check.sourceAddress, 255) },
-    ...(decision.breakGlass ? { breakGlass: cut(decision.breakGlass, 1_024) } : {}),
-    caller: peer === undefined ? { pid: 0, uid: 0, gid: 0 } : { pid: peer.pid, uid: peer.uid, gid: peer.gid },
-  };
-}
-
-/** At most `max` characters, never half of one. */
-function cut(text: string, max: number): string {
-  return (text.length > max ? `${text.slice(0, max - 1)}…` : text).toWellFormed();
-}
-
-/** A copy of its own: V8 keeps all 64 KiB of a path with its query for a slice, and the queue holds thousands of them. */
-function detach(text: string): string {
-  return Buffer.from(text, 'utf8').toString('utf8');
 }
 
 const passBytes = (bytes: Buffer): Buffer => bytes;

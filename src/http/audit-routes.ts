@@ -1,5 +1,6 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { z } from 'zod';
+import { callTypes } from '../audit/columns.ts';
 import type { AuditPage, AuditQuery, AuditRow } from '../audit/query.ts';
 import { auditEventTypes, type AuditQueryFields, parseAuditQuery } from '../audit/question.ts';
 import type { Clock } from '../clock.ts';
@@ -50,12 +51,12 @@ function formatRow({ index, leafHash, leaf, personal }: AuditRow): string {
 /** Who calls whom is not for everybody who may look at the log. @throws MeshError `forbidden` */
 function narrow(query: AuditQuery, grants: readonly Grant[]): AuditQuery {
   if (scopeOf(grants, 'audit:decisions') !== undefined) return query;
-  if (query.types.includes('decision')) {
+  if (query.types.some((type) => callTypes.has(type))) {
     throw new MeshError('forbidden', 'decisions need the permission audit:decisions', {
       fix: `ask for other types, or use a grant that gives it: ${rolesWith('audit:decisions').join(', ')}`,
     });
   }
-  const others = auditEventTypes.filter((type) => type !== 'decision');
+  const others = auditEventTypes.filter((type) => !callTypes.has(type));
   return query.types.length > 0 ? query : { ...query, types: others };
 }
 

@@ -1,7 +1,13 @@
-import type { AuditEvent, DecisionEvent, LossEvent, RefusalEvent } from '../audit/event.ts';
+import type {
+  AllowedCallsEvent,
+  AuditEvent,
+  DecisionEvent,
+  LossEvent,
+  RefusalEvent,
+} from '../audit/event.ts';
 import { errorKinds, MeshError } from '../errors.ts';
 import { parseSelector } from '../identity/selector.ts';
-import type { Caller, Decision, EventBatch, Loss, Refusal } from '../wire/node.ts';
+import type { AllowedCalls, Caller, Decision, EventBatch, Loss, Refusal } from '../wire/node.ts';
 import { dateOf, integerOf, required } from './wire-values.ts';
 
 /** A batch of events of one agent: numbered, so that one that is sent twice is kept once. */
@@ -27,7 +33,7 @@ export type Shipper = {
   readonly now: Date;
 };
 
-/** The most decisions and refusals in one batch: encoding them holds up everybody else meanwhile. */
+/** The most decisions, counts of calls and refusals in one batch: encoding them holds up everybody else meanwhile. */
 export const maxShippedEvents = 250;
 const maxShippedLosses = 16;
 
@@ -40,8 +46,11 @@ export function readShipment(shipper: Shipper, batch: EventBatch): Shipment {
   if (!/^[0-9a-f]{32}$/.test(batch.epoch)) throw invalid('has no epoch');
   const sequence = integerOf(batch.sequence, 'a sequence');
   if (sequence === 0) throw invalid('has the sequence 0');
-  const { decisions, refusals, losses } = batch;
-  if (decisions.length + refusals.length > maxShippedEvents || losses.length > maxShippedLosses) {
+  const { decisions, allowedCalls, refusals, losses } = batch;
+  if (
+    decisions.length + allowedCalls.length + refusals.length > maxShippedEvents ||
+    losses.length > maxShippedLosses
+  ) {
     throw new MeshError(
       'message_too_large',
       `a batch has at most ${maxShippedEvents} events and ${maxShippedLosses} losses`,
@@ -50,6 +59,7 @@ export function readShipment(shipper: Shipper, batch: EventBatch): Shipment {
   const events = [
     ...losses.map((loss) => lossOf(shipper, loss)),
     ...decisions.map((decision) => decisionOf(shipper, decision)),
+    ...allowedCalls.map((calls) => allowedCallsOf(shipper, calls)),
     ...refusals.map((refusal) => refusalOf(shipper.node, refusal)),
   ];
   // A clock that is a little ahead is no lie; a record of next year would head every list until then.
@@ -58,11 +68,19 @@ export function readShipment(shipper: Shipper, batch: EventBatch): Shipment {
   return { node: shipper.node, epoch: batch.epoch, sequence, events };
 }
 
-/** Writes a batch. @param events decisions, refusals and losses; others are left out */
+/** Writes a batch. @param events decisions, counts of calls, refusals and losses; others are left out */
 export function writeShipment({ epoch, sequence, events }: Omit<Shipment, 'node'>): EventBatch {
-  const batch: EventBatch = { epoch, sequence: BigInt(sequence), decisions: [], losses: [], refusals: [] };
+  const batch: EventBatch = {
+    epoch,
+    sequence: BigInt(sequence),
+    decisions: [],
+    allowedCalls: [],
+    losses: [],
+    refusals: [],
+  };
   for (const event of events) {
     if (event.type === 'decision') batch.decisions.push(decisionToWire(event));
+    else if (event.type === 'allowed_calls') batch.allowedCalls.push(allowedCallsToWire(event));
     else if (event.type === 'refusal') batch.refusals.push(refusalToWire(event));
     else if (event.type === 'loss') {
       const { count, from, to, cause, what } = event;
@@ -112,9 +130,7 @@ function decisionOf({ node, isOwn }: Shipper, decision: Decision): DecisionEvent
   if (verdict !== 'allow' && verdict !== 'deny') throw invalid('has a decision that is neither');
   // INVARIANT: a node speaks for its own workloads alone. What a stranger claimed to be is told as what it claimed.
   const isClaim = verdict === 'deny' && claimReasons.has(decision.reason);
-  if (!isClaim && !isOwn(decision.destination)) {
-    throw new MeshError('identity_none', 'a decision is about a workload that is not one of this node');
-  }
+  if (!isClaim && !isOwn(decision.destination)) throw foreign();
   return {
     ...texts,
     type: 'decision',
@@ -140,6 +156,42 @@ function decisionToWire({ time, caller, breakGlass = '', ...event }: DecisionEve
     sourceAddress: event.sourceAddress.personal.toWellFormed(),
     caller: callerToWire(caller),
   };
+}
+
+function allowedCallsOf({ node, isOwn }: Shipper, calls: AllowedCalls): AllowedCallsEvent {
+  const { fromMs, toMs, revision, port, caller, ...texts } = calls;
+  // INVARIANT: nobody whose identity is not known is ever allowed to let a call pass.
+  if (!isOwn(calls.destination)) throw foreign();
+  const count = integerOf(calls.count, 'a count');
+  if (count === 0 || fromMs > toMs) throw invalid('has calls that never happened');
+  const to = dateOf(toMs);
+  return {
+    ...texts,
+    type: 'allowed_calls',
+    time: to,
+    from: dateOf(fromMs),
+    to,
+    count,
+    revision: integerOf(revision, 'a revision'),
+    port: integerOf(port, 'a port'),
+    caller: callerOf(node, caller),
+  };
+}
+
+function allowedCallsToWire({ from, to, caller, ...event }: AllowedCallsEvent): AllowedCalls {
+  return {
+    ...event,
+    fromMs: BigInt(from.getTime()),
+    toMs: BigInt(to.getTime()),
+    count: BigInt(event.count),
+    revision: BigInt(event.revision),
+    port: BigInt(event.port),
+    caller: callerToWire(caller),
+  };
+}
+
+function foreign(): MeshError {
+  return new MeshError('identity_none', 'a decision is about a workload that is not one of this node');
 }
 
 function refusalOf(node: string, refusal: Refusal): RefusalEvent {

@@ -140,15 +140,20 @@ function isFinal({ kind, code }: MeshError): boolean {
 /** One record for events of each kind that were refused. */
 function lossesOf(events: readonly AuditEvent[], cause: string): readonly LossEvent[] {
   return (['decision', 'refusal'] as const).flatMap((what) => {
-    const lost = events.filter((event) => (event.type === 'loss' ? event.what : event.type) === what);
+    const lost = events.filter((event) => whatOf(event) === what);
     if (lost.length === 0) return [];
     const times = lost.flatMap((event) =>
-      event.type === 'loss' ? [event.from.getTime(), event.to.getTime()] : [event.time.getTime()],
+      'from' in event ? [event.from.getTime(), event.to.getTime()] : [event.time.getTime()],
     );
     const [from, to] = [new Date(Math.min(...times)), new Date(Math.max(...times))];
     const count = lost.reduce((sum, event) => sum + ('count' in event ? event.count : 1), 0);
     return [{ type: 'loss', time: to, what, count, from, to, cause }];
   });
+}
+
+function whatOf(event: AuditEvent): string {
+  if (event.type === 'loss') return event.what;
+  return event.type === 'allowed_calls' ? 'decision' : event.type;
 }
 
 const retryMs = 2_000;

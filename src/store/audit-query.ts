@@ -1,3 +1,4 @@
+import { callTypes } from '../audit/columns.ts';
 import { formatCursor, parseCursor } from '../audit/cursor.ts';
 import type { AuditPage, AuditQuery, AuditRow } from '../audit/query.ts';
 import { blockBits, readAuditSize } from './audit-log.ts';
@@ -86,9 +87,9 @@ function search(
   };
 }
 
-// Only decisions have a verdict: looking for others would walk through all of them to find none.
+// Looking for others would walk through all that have a verdict to find none.
 function asksForNothing({ verdict, types }: AuditQuery): boolean {
-  return verdict !== null && types.length > 0 && !types.includes('decision');
+  return verdict !== null && types.length > 0 && !types.some((type) => callTypes.has(type));
 }
 
 function findIndexes(db: Database, query: AuditQuery, range: IndexRange): readonly number[] {

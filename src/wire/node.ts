@@ -357,6 +357,7 @@ export interface EventBatch {
   /** Events that happened and could not be kept. */
   losses: Loss[];
   refusals: Refusal[];
+  allowedCalls: AllowedCalls[];
 }
 
 export interface Decision {
@@ -381,6 +382,26 @@ export interface Decision {
     | undefined;
   /** By which break-glass grant it was allowed; empty for all others. */
   breakGlass: string;
+}
+
+/** Allowed calls of one kind, counted together. */
+export interface AllowedCalls {
+  fromMs: bigint;
+  toMs: bigint;
+  /** 1 or more. */
+  count: bigint;
+  reason: string;
+  rule: string;
+  revision: bigint;
+  source: string;
+  destination: string;
+  protocol: string;
+  method: string;
+  /** The value of the rule's paths that the path fits, or `*`. */
+  pathPattern: string;
+  port: bigint;
+  sourceSerial: string;
+  caller: Caller | undefined;
 }
 
 export interface Loss {
@@ -3606,7 +3627,7 @@ export const CoverageAccepted: MessageFns<CoverageAccepted> = {
 };
 
 function createBaseEventBatch(): EventBatch {
-  return { epoch: "", sequence: 0n, decisions: [], losses: [], refusals: [] };
+  return { epoch: "", sequence: 0n, decisions: [], losses: [], refusals: [], allowedCalls: [] };
 }
 
 export const EventBatch: MessageFns<EventBatch> = {
@@ -3628,6 +3649,9 @@ export const EventBatch: MessageFns<EventBatch> = {
     }
     for (const v of message.refusals) {
       Refusal.encode(v!, writer.uint32(42).fork()).join();
+    }
+    for (const v of message.allowedCalls) {
+      AllowedCalls.encode(v!, writer.uint32(50).fork()).join();
     }
     return writer;
   },
@@ -3683,6 +3707,14 @@ export const EventBatch: MessageFns<EventBatch> = {
             }
 
             message.refusals.push(Refusal.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.allowedCalls.push(AllowedCalls.decode(reader, reader.uint32()));
             continue;
           }
         }
@@ -3944,6 +3976,225 @@ export const Decision: MessageFns<Decision> = {
             }
 
             message.breakGlass = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseAllowedCalls(): AllowedCalls {
+  return {
+    fromMs: 0n,
+    toMs: 0n,
+    count: 0n,
+    reason: "",
+    rule: "",
+    revision: 0n,
+    source: "",
+    destination: "",
+    protocol: "",
+    method: "",
+    pathPattern: "",
+    port: 0n,
+    sourceSerial: "",
+    caller: undefined,
+  };
+}
+
+export const AllowedCalls: MessageFns<AllowedCalls> = {
+  encode(message: AllowedCalls, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.fromMs !== 0n) {
+      if (BigInt.asIntN(64, message.fromMs) !== message.fromMs) {
+        throw new globalThis.Error("value provided for field message.fromMs of type int64 too large");
+      }
+      writer.uint32(8).int64(message.fromMs);
+    }
+    if (message.toMs !== 0n) {
+      if (BigInt.asIntN(64, message.toMs) !== message.toMs) {
+        throw new globalThis.Error("value provided for field message.toMs of type int64 too large");
+      }
+      writer.uint32(16).int64(message.toMs);
+    }
+    if (message.count !== 0n) {
+      if (BigInt.asIntN(64, message.count) !== message.count) {
+        throw new globalThis.Error("value provided for field message.count of type int64 too large");
+      }
+      writer.uint32(24).int64(message.count);
+    }
+    if (message.reason !== "") {
+      writer.uint32(34).string(message.reason);
+    }
+    if (message.rule !== "") {
+      writer.uint32(42).string(message.rule);
+    }
+    if (message.revision !== 0n) {
+      if (BigInt.asIntN(64, message.revision) !== message.revision) {
+        throw new globalThis.Error("value provided for field message.revision of type int64 too large");
+      }
+      writer.uint32(48).int64(message.revision);
+    }
+    if (message.source !== "") {
+      writer.uint32(58).string(message.source);
+    }
+    if (message.destination !== "") {
+      writer.uint32(66).string(message.destination);
+    }
+    if (message.protocol !== "") {
+      writer.uint32(74).string(message.protocol);
+    }
+    if (message.method !== "") {
+      writer.uint32(82).string(message.method);
+    }
+    if (message.pathPattern !== "") {
+      writer.uint32(90).string(message.pathPattern);
+    }
+    if (message.port !== 0n) {
+      if (BigInt.asIntN(64, message.port) !== message.port) {
+        throw new globalThis.Error("value provided for field message.port of type int64 too large");
+      }
+      writer.uint32(96).int64(message.port);
+    }
+    if (message.sourceSerial !== "") {
+      writer.uint32(106).string(message.sourceSerial);
+    }
+    if (message.caller !== undefined) {
+      Caller.encode(message.caller, writer.uint32(114).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): AllowedCalls {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseAllowedCalls();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.fromMs = reader.int64() as bigint;
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.toMs = reader.int64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.count = reader.int64() as bigint;
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.reason = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.rule = reader.string();
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.revision = reader.int64() as bigint;
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.source = reader.string();
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.destination = reader.string();
+            continue;
+          }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.protocol = reader.string();
+            continue;
+          }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.method = reader.string();
+            continue;
+          }
+          case 11: {
+            if (tag !== 90) {
+              break;
+            }
+
+            message.pathPattern = reader.string();
+            continue;
+          }
+          case 12: {
+            if (tag !== 96) {
+              break;
+            }
+
+            message.port = reader.int64() as bigint;
+            continue;
+          }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.sourceSerial = reader.string();
+            continue;
+          }
+          case 14: {
+            if (tag !== 114) {
+              break;
+            }
+
+            message.caller = Caller.decode(reader, reader.uint32());
             continue;
           }
         }

@@ -1,5 +1,11 @@
 import fc from 'fast-check';
-import type { AuditEvent, DecisionEvent, IssuanceEvent, JwtIssuanceEvent } from '../../src/audit/event.ts';
+import type {
+  AllowedCallsEvent,
+  AuditEvent,
+  DecisionEvent,
+  IssuanceEvent,
+  JwtIssuanceEvent,
+} from '../../src/audit/event.ts';
 
 export const noon = new Date('2026-01-31T12:00:00.000Z');
 export const caller = { pid: 4_711, uid: 1_000, gid: 1_000 };
@@ -23,6 +29,28 @@ export function decision(change: Partial<DecisionEvent> = {}): DecisionEvent {
     port: 8_080,
     sourceSerial: '0a1b',
     sourceAddress: { personal: '127.0.0.1:40000' },
+    caller,
+    ...change,
+  };
+}
+
+export function allowedCalls(change: Partial<AllowedCallsEvent> = {}): AllowedCallsEvent {
+  return {
+    type: 'allowed_calls',
+    time: noon,
+    from: new Date('2026-01-31T11:59:51.000Z'),
+    to: noon,
+    count: 117,
+    reason: 'allow_rule',
+    rule: 'pay/read rule[0]',
+    revision: 3,
+    source: 'spiffe://example.org/ns/shop/sa/web',
+    destination: 'spiffe://example.org/ns/pay/sa/ledger',
+    protocol: 'http',
+    method: 'GET',
+    pathPattern: '/accounts/*',
+    port: 8_080,
+    sourceSerial: '0a1b',
     caller,
     ...change,
   };
@@ -118,6 +146,7 @@ export const oneOfEach: readonly AuditEvent[] = [
     signature: 'AAAA',
   },
   decision(),
+  allowedCalls(),
   { type: 'loss', time: noon, what: 'decision', count: 12, from: noon, to: noon, cause: 'queue full' },
   {
     type: 'authority',

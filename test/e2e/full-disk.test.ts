@@ -38,7 +38,10 @@ describe.each(ways)('when %s', (_, disk) => {
     mkdirSync(data, { mode: 0o700 });
     const authority = await startAuthority(scope, {
       directory,
-      env: { COUNTERSIGN_DATA_DIR: join(data, 'data') },
+      env: {
+        COUNTERSIGN_DATA_DIR: join(data, 'data'),
+        COUNTERSIGN_ALLOWED_CALLS_WINDOW_SECONDS: '0',
+      },
       wrapper: disk.wrapper(data),
     });
     const { pid } = authority.child();

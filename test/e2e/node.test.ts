@@ -43,6 +43,7 @@ beforeAll(async () => {
     directory: join(directory, 'agent'),
     port: proxy.port,
     joinToken: token,
+    env: { COUNTERSIGN_ALLOWED_CALLS_WINDOW_SECONDS: '1' },
   });
   app = await startHttpApp(scope, 'orders');
   const at = (port: number) => `127.0.0.1:${port}`;
@@ -80,10 +81,15 @@ test('two Envoys on a node speak mTLS with certificates of the agent, and the se
 
 test('decisions of the node are in the log of the server, with its name', async () => {
   const decisions = await eventually('decisions', async () => {
-    const all = await server.audit('type=decision');
+    const all = await server.audit('type=allowed_calls');
     return all.length > 0 ? all : undefined;
   });
-  expect(decisions[0]).toMatchObject({ source: web.id, destination: orders.id, caller: { node: 'web-1' } });
+  expect(decisions[0]).toMatchObject({
+    source: web.id,
+    destination: orders.id,
+    pathPattern: '*',
+    caller: { node: 'web-1' },
+  });
 });
 
 test('an entry reaches an open stream soon', async () => {

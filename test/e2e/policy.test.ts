@@ -32,7 +32,10 @@ const mayRead = (methods: readonly string[]): string =>
 
 beforeAll(async () => {
   const directory = makeTempDir(scope);
-  authority = await startAuthority(scope, { directory });
+  authority = await startAuthority(scope, {
+    directory,
+    env: { COUNTERSIGN_ALLOWED_CALLS_WINDOW_SECONDS: '1' },
+  });
   const [inbound, outbound] = (await freePorts(2)) as [number, number];
   toOrders = outbound;
   app = await startHttpApp(scope, 'orders');
@@ -76,18 +79,26 @@ describe('a process that asks for decisions in the place of a proxy', () => {
 describe('a policy', () => {
   test('lets a call pass that it allows, and the log answers for it', async () => {
     expect(await ask({ to: toOrders, path: '/orders/1?token=secret' })).toMatchObject({ status: 200 });
-    const decision = await eventually('the decision in the log', async () =>
-      (await authority.audit('type=decision&verdict=allow')).find(({ method }) => method === 'GET'),
-    );
-    expect(decision).toMatchObject({
-      reason: 'allow_rule',
-      rule: 'shop/orders rule[0]',
-      source: web.id,
-      destination: orders.id,
+    for (const at of [2, 3]) expect((await ask({ to: toOrders, path: `/orders/${at}` })).status).toBe(200);
+    const counted = await eventually('three calls in the log', async () => {
+      const calls = await authority.audit('type=allowed_calls&verdict=allow');
+
+      return calls.reduce((sum, { count }) => sum + Number(count), 0) >= 3 && calls;
     });
     const [certificate] = await web.certificates();
-    expect(decision['sourceSerial']).toBe(certificate?.serial);
-    expect(JSON.stringify(decision)).not.toContain('secret');
+    for (const calls of counted) {
+      expect(calls).toMatchObject({
+        reason: 'allow_rule',
+        rule: 'shop/orders rule[0]',
+        method: 'GET',
+        pathPattern: '/orders/*',
+        source: web.id,
+        destination: orders.id,
+        sourceSerial: certificate?.serial,
+      });
+    }
+    expect(JSON.stringify(counted)).not.toContain('secret');
+    expect(await authority.audit('type=decision&verdict=allow')).toEqual([]);
   });
 
   test.each([

@@ -18,7 +18,10 @@ let toOrders: number;
 
 beforeAll(async () => {
   const directory = makeTempDir(scope);
-  authority = await startAuthority(scope, { directory });
+  authority = await startAuthority(scope, {
+    directory,
+    env: { COUNTERSIGN_ALLOWED_CALLS_WINDOW_SECONDS: '0' },
+  });
   [inbound, toOrders] = (await freePorts(2)) as [number, number];
   const echo = await startEchoApp(scope);
   orders = startSidecar(scope, {

@@ -2,6 +2,7 @@ import { describe, expect, test } from 'vitest';
 import type { AuditEvent, DecisionEvent, LossEvent, RecordEvents } from '../../src/audit/event.ts';
 import type { Clock } from '../../src/clock.ts';
 import { MeshError } from '../../src/errors.ts';
+import { allowedCalls } from '../audit/events.ts';
 import { createDecisionLog, type DecisionLogOptions } from '../../src/ext-authz/decision-log.ts';
 
 describe('the queue of decisions', () => {
@@ -56,6 +57,32 @@ describe('the queue of decisions', () => {
     await until(() => batches.length === 2);
     expect(ids(batches)).toEqual([1, 2]);
     await log.close();
+  });
+
+  test("allowed calls are counted until the end, wait in nobody's way and are lost by their number", async () => {
+    let isFull = true;
+    const { log, batches } = start({
+      allowedCallsWindowSeconds: 300,
+      before: (events) => {
+        if (isFull && events.some(({ type }) => type === 'allowed_calls')) {
+          throw new MeshError('audit_event_too_large', 'too large');
+        }
+      },
+    });
+    const { type: _, from: _from, to: _to, count: _count, ...call } = allowedCalls();
+    for (let i = 0; i < 1_000; i++) log.count?.(call);
+    expect(log.depth()).toEqual({ queued: 1, lost: 0, lostInAll: 0 });
+    log.push(event(0));
+    expect(log.depth()).toEqual({ queued: 2, lost: 0, lostInAll: 0 });
+    await log.close();
+    expect(losses(batches)).toMatchObject([
+      { count: 1_000, what: 'decision', cause: 'audit_event_too_large' },
+    ]);
+    isFull = false;
+    const again = start({ allowedCallsWindowSeconds: 300 });
+    for (let i = 0; i < 7; i++) again.log.count?.(call);
+    await again.log.close();
+    expect(again.batches).toMatchObject([[{ type: 'allowed_calls', count: 7 }]]);
   });
 
   test('a full queue counts its losses and says so once the log works', async () => {
@@ -193,6 +220,7 @@ function start(options: Partial<DecisionLogOptions> & { before?: (events: readon
   const log = createDecisionLog({
     record,
     clock,
+    allowedCallsWindowSeconds: 0,
     onError: (error, lost) =>
       errors.push({ code: error instanceof MeshError ? error.code : 'unknown', lost }),
     ...rest,

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { decision } from '../audit/events.ts';
+import { allowedCalls, decision } from '../audit/events.ts';
 import { entry, grant, id, policy } from './documents.ts';
 import { type TokenName } from './callers.ts';
 import { type Harness, startHarness } from './harness.ts';
@@ -225,19 +225,25 @@ describe('the log', () => {
     ['operator', 200, false],
     ['auditor', 200, true],
   ])('%s asks for decisions: %i; personal values: %s', async (by, status, personal) => {
-    expect((await ask(by, 'GET', '/v1/audit?type=decision')).status).toBe(status);
+    for (const type of ['decision', 'allowed_calls', 'admin,allowed_calls'])
+      expect((await ask(by, 'GET', `/v1/audit?type=${type}`)).status).toBe(status);
     const { json } = await ask(by, 'GET', '/v1/audit?type=admin');
     expect(json.items[0].personal.sourceAddress !== undefined).toBe(personal);
   });
 
   test('a viewer who asks for everything is given all but decisions', async () => {
-    await harness.store.recordEvents([decision({ time: harness.clock.now() })]);
+    await harness.store.recordEvents([
+      decision({ time: harness.clock.now() }),
+      allowedCalls({ time: harness.clock.now() }),
+    ]);
     const types = async (by: TokenName) => {
       const { json } = await ask(by, 'GET', '/v1/audit?limit=1000');
       return new Set(json.items.map(({ event }: { event: { type: string } }) => event.type));
     };
-    expect((await types('viewer')).has('decision')).toBe(false);
-    expect((await types('auditor')).has('decision')).toBe(true);
+    for (const type of ['decision', 'allowed_calls']) {
+      expect((await types('viewer')).has(type)).toBe(false);
+      expect((await types('auditor')).has(type)).toBe(true);
+    }
   });
 });
 

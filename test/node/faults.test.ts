@@ -90,7 +90,12 @@ test.concurrent.each<{ what: string; spoil: (proxy: FaultProxy) => void; isCut: 
     const name = what.replaceAll(/[^a-z0-9]+/g, '-');
     const proxy = await startFaultProxy(scope, server.port);
     const directory = join(makeTempDir(scope), 'a');
-    const agent = startAgentHere(scope, { directory, port: proxy.port, token: await server.token(name) });
+    const agent = startAgentHere(scope, {
+      directory,
+      port: proxy.port,
+      token: await server.token(name),
+      flags: { allowedCallsWindowSeconds: '1' },
+    });
     const running = await agent.started;
     const source = `spiffe://mesh.test/ns/test/sa/${name}`;
     const { cert } = await fetchKeyPair(agent.workloadSocket, me);
@@ -119,8 +124,10 @@ test.concurrent.each<{ what: string; spoil: (proxy: FaultProxy) => void; isCut: 
     await eventually('the ban', async () => (await ask()) === 'deny', { withinMs: 60_000, everyMs: 500 });
     await eventually('the link', () => isConnected(running), { withinMs: 60_000 });
     expect(await fetchKeyPair(agent.workloadSocket, me)).toMatchObject({ cert });
-    const stored = async (): Promise<number> =>
-      (await server.audit(`type=decision&source=${encodeURIComponent(source)}`)).length;
+    const stored = async (): Promise<number> => {
+      const events = await server.audit(`type=decision,allowed_calls&source=${encodeURIComponent(source)}`);
+      return events.reduce((sum, { count = 1 }) => sum + Number(count), 0);
+    };
     await eventually('every decision', async () => (await stored()) >= answered, { withinMs: 60_000 });
     expect(await stored()).toBeLessThanOrEqual(asked);
     expect((await server.audit('type=loss')).filter(({ cause }) => String(cause).includes(name))).toEqual([]);

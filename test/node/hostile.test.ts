@@ -49,7 +49,12 @@ afterEach(async () => {
 test('the largest decisions that a proxy can cause are shipped, and hold up nobody', async () => {
   const { client, stored } = await serve();
   const shipper = createEventShipper({ client: () => client, epoch });
-  const log = createDecisionLog({ record: shipper.record, clock: systemClock, onError: () => undefined });
+  const log = createDecisionLog({
+    record: shipper.record,
+    clock: systemClock,
+    allowedCallsWindowSeconds: 10,
+    onError: () => undefined,
+  });
   const widest = '世'.repeat(2_048);
   for (let at = 0; at < 250; at += 1) {
     log.push(own({ path: { personal: widest }, source: widest, why: '世'.repeat(512) }));

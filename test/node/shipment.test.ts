@@ -9,7 +9,7 @@ import { createEventShipper } from '../../src/node/event-shipper.ts';
 import { createOwnIdentities } from '../../src/node/own-identities.ts';
 import { SpiffeId } from '../../src/spiffe/id.ts';
 import { EventBatch, type NodeClient } from '../../src/wire/node.ts';
-import { caller, decision, noon } from '../audit/events.ts';
+import { allowedCalls, caller, decision, noon } from '../audit/events.ts';
 import { manualClock, settle } from '../harness/manual-clock.ts';
 import { attestedNode } from './node-certificates.ts';
 
@@ -20,13 +20,15 @@ const shipper = { node: 'web-1', isOwn: (id: string) => id === mine, now: noon }
 
 test('what a node ships is told under its name, whatever it says of its callers', () => {
   const broken = own({ breakGlass: 'it burns (INC-7)' });
-  const events = [own(), broken, refusal(), loss()];
+  const counted = allowedCalls({ destination: mine });
+  const events = [own(), broken, counted, refusal(), loss()];
   const { node, events: read } = readShipment(shipper, travelled(events));
   expect(node).toBe('web-1');
   expect(read).toEqual([
     { ...loss(), cause: 'node web-1: queue_full' },
     { ...own(), caller: { ...caller, node: 'web-1' } },
     { ...broken, caller: { ...caller, node: 'web-1' } },
+    { ...counted, caller: { ...caller, node: 'web-1' } },
     { ...refusal(), caller: { ...caller, node: 'web-1' } },
   ]);
 });
@@ -70,6 +72,27 @@ describe('a hostile agent is refused', () => {
     ['a verdict that is none', 'message_invalid', (b) => (b.decisions[0]!.verdict = 'perhaps')],
     ['a decision of nobody', 'message_invalid', (b) => (b.decisions[0]!.caller = undefined)],
     ['a negative revision', 'message_invalid', (b) => (b.decisions[0]!.revision = -1n)],
+    ['calls to another workload', 'identity_none', (b) => (b.allowedCalls[0]!.destination = theirs)],
+    [
+      'calls of nobody it knows, as if a stranger had claimed them',
+      'identity_none',
+      (b) => Object.assign(b.allowedCalls[0]!, { reason: 'caller_unknown', destination: '' }),
+    ],
+    ['calls that never happened', 'message_invalid', (b) => (b.allowedCalls[0]!.count = 0n)],
+    ['calls beyond counting', 'message_invalid', (b) => (b.allowedCalls[0]!.count = 2n ** 62n)],
+    ['calls that ended before they began', 'message_invalid', (b) => (b.allowedCalls[0]!.fromMs += 9_001n)],
+    ['calls of the end of time', 'message_invalid', (b) => (b.allowedCalls[0]!.toMs = 2n ** 60n)],
+    ['calls of before all time', 'message_invalid', (b) => (b.allowedCalls[0]!.fromMs = -(2n ** 60n))],
+    ['calls of next year', 'message_invalid', (b) => (b.allowedCalls[0]!.toMs += BigInt(366 * 86_400_000))],
+    ['calls that nobody asked about', 'message_invalid', (b) => (b.allowedCalls[0]!.caller = undefined)],
+    [
+      'too many events, half decisions and half counts',
+      'message_too_large',
+      (b) => {
+        b.decisions = Array.from({ length: maxShippedEvents / 2 }, () => b.decisions[0]!);
+        b.allowedCalls = Array.from({ length: maxShippedEvents / 2 }, () => b.allowedCalls[0]!);
+      },
+    ],
     ['a refusal of an unknown door', 'message_invalid', (b) => (b.refusals[0]!.door = 'admin')],
     ['a refusal of no door', 'message_invalid', (b) => (b.refusals[0]!.door = '')],
     ['a refusal with an unknown code', 'message_invalid', (b) => (b.refusals[0]!.code = 'lost_interest')],
@@ -103,8 +126,8 @@ describe('a hostile agent is refused', () => {
     ['no epoch', 'message_invalid', (b) => (b.epoch = '')],
     ['the sequence 0', 'message_invalid', (b) => (b.sequence = 0n)],
   ])('%s', (_, code, change) => {
-    const batch = travelled([own(), refusal(), loss()]);
-    expect(readShipment(shipper, batch).events).toHaveLength(3);
+    const batch = travelled([own(), allowedCalls({ destination: mine }), refusal(), loss()]);
+    expect(readShipment(shipper, batch).events).toHaveLength(4);
     change(batch);
     expect(() => readShipment(shipper, batch)).toThrow(expect.objectContaining({ code }));
   });
@@ -187,7 +210,7 @@ describe('the shipper', () => {
     const clock = manualClock();
     const lines: string[] = [];
     const log = pino({ level: 'warn' }, { write: (line) => void lines.push(line) });
-    const shipping = createAgentShipping({ client, epoch, clock, log });
+    const shipping = createAgentShipping({ client, epoch, clock, log, allowedCallsWindowSeconds: 10 });
     fallSilent();
     shipping.recordQuietly([refusal()]);
     shipping.decisions.push(own());

@@ -11,7 +11,7 @@ import type { AuditQuery, AuditRow } from '../../src/audit/query.ts';
 import { planSearches } from '../../src/store/audit-query.ts';
 import { openForReading } from '../../src/store/database.ts';
 import { openStore, type Store } from '../../src/store/store.ts';
-import { decision, issuance, noon, oneOfEach } from '../audit/events.ts';
+import { allowedCalls, decision, issuance, noon, oneOfEach } from '../audit/events.ts';
 import { newDirectory, openTestStore, standingClock } from './directories.ts';
 
 const ids = ['web', 'orders', 'ledger'].map((name) => `spiffe://example.org/ns/shop/sa/${name}`);
@@ -22,6 +22,7 @@ const events: readonly AuditEvent[] = Array.from({ length: 3_000 }, (_, i) => {
   const [source, destination] = [ids[i % 3]!, ids[(i >> 2) % 3]!];
   if (i % 10 === 0) return issuance({ time, spiffeId: source, serial: i.toString(16).padStart(8, '0') });
   if (i % 10 === 1) return { ...oneOfEach[((i / 10) % 9) | 0]!, time, serial: `ff${i}` } as AuditEvent;
+  if (i % 10 === 2) return allowedCalls({ time, source, destination, sourceSerial: (i - 2).toString(16) });
   return decision({
     time,
     source: i % 7 === 0 ? '' : source,
