@@ -107,46 +107,49 @@ export function conditionOf(predicate: Predicate): IstioCondition {
 }
 
 /** Makes the policies of one workload ready. */
-export function compileIstio(mesh: IstioMesh, policies: readonly IstioPolicy[]): IstioRules {
+export function compileIstio(mesh: IstioMesh, policies: Iterable<IstioPolicy>): IstioRules {
   return finish(compileIstioInSteps(mesh, policies));
 }
 
 /** The same in small steps. */
-export function* compileIstioInSteps(mesh: IstioMesh, policies: readonly IstioPolicy[]): Steps<IstioRules> {
+export function* compileIstioInSteps(mesh: IstioMesh, policies: Iterable<IstioPolicy>): Steps<IstioRules> {
   const sets = new Map<string, IstioRule[]>();
   const keyOf = (action: PolicyDocument['action'], dryRun: boolean): string => `${action} ${dryRun}`;
   const deciding = { headers: new Set<string>(), attributes: new Set<Attribute>() };
   const reads = { headers: new Set<string>(), deciding };
   const providers = new Set<string | null>();
-  for (const [i, policy] of policies.entries()) {
-    if (i % rulesInStep === 0) yield;
+  let count = 0;
+  for (const policy of policies) {
+    // One without rules is work too.
+    if (count++ % rulesInStep === 0) yield;
     const key = keyOf(policy.action, policy.dryRun);
     const set = sets.get(key) ?? [];
     sets.set(key, set);
     const decides = policy.action !== 'AUDIT' && !policy.dryRun;
-    if (policy.action === 'CUSTOM' && !policy.dryRun) providers.add(policy.provider);
+    if (policy.action === 'CUSTOM') providers.add(policy.provider);
     for (const [index, rule] of policy.rules.entries()) {
+      if (count++ % rulesInStep === 0) yield;
       set.push(compileRule(mesh, policy, rule, index));
       for (const { attribute, names } of [...rule.from.flat(), ...rule.to.flat(), ...rule.when]) {
         const [name = ''] = names;
-        if (attribute === 'request.headers') reads.headers.add(name);
-        if (!decides) continue;
-        deciding.attributes.add(attribute);
-        if (attribute === 'request.headers') deciding.headers.add(name);
+        if (decides) deciding.attributes.add(attribute);
+        if (attribute !== 'request.headers') continue;
+        reads.headers.add(name);
+        if (decides) deciding.headers.add(name);
       }
     }
   }
   yield;
-  const setOf = (action: PolicyDocument['action'], dryRun: boolean): IstioRuleSet =>
+  const setOf = (action: PolicyDocument['action'], dryRun: boolean): Steps<IstioRuleSet> =>
     fileRules(sets.get(keyOf(action, dryRun)));
   return {
     mesh,
-    custom: setOf('CUSTOM', false),
-    deny: setOf('DENY', false),
-    allow: setOf('ALLOW', false),
-    audit: setOf('AUDIT', false),
-    trialAllow: setOf('ALLOW', true),
-    trialDeny: setOf('DENY', true),
+    custom: yield* setOf('CUSTOM', false),
+    deny: yield* setOf('DENY', false),
+    allow: yield* setOf('ALLOW', false),
+    audit: yield* setOf('AUDIT', false),
+    trialAllow: yield* setOf('ALLOW', true),
+    trialDeny: yield* setOf('DENY', true),
     providers,
     reads,
   };
@@ -157,7 +160,9 @@ export function judgeAsIstio(rules: IstioRules, request: ProxyRequest, now: Date
   const facts = istioFacts(rules.mesh, request, now);
   const first = (set: IstioRuleSet): IstioRule | undefined => firstMatch(set, facts);
   const custom = allMatches(rules.custom, facts);
-  const asked = [...custom].sort((a, b) => byCodeUnit(a.provider ?? '', b.provider ?? ''))[0] ?? null;
+  // Providers in the order of their names, and of one provider the first rule.
+  const providers = custom.map(({ provider }) => provider).sort();
+  const asked = custom.find(({ provider }) => provider === providers[0]) ?? null;
   const answer = (allow: boolean, rule: IstioRule | undefined, because: IstioCause): IstioJudgement => ({
     allow,
     rule: rule ?? null,
@@ -180,10 +185,11 @@ export function judgeAsIstio(rules: IstioRules, request: ProxyRequest, now: Date
   return answer(allowed !== undefined, allowed, allowed === undefined ? 'no_allow_rule' : 'allow_rule');
 }
 
-function fileRules(rules: readonly IstioRule[] | undefined): IstioRuleSet {
-  const sorted = [...(rules ?? [])].sort((a, b) => byCodeUnit(a.id, b.id));
+function* fileRules(rules: readonly IstioRule[] | undefined): Steps<IstioRuleSet> {
+  const sorted = [...(rules ?? [])].sort(byId);
   const byCaller = new Map<string, IstioRule[]>();
-  for (const rule of sorted) {
+  for (const [i, rule] of sorted.entries()) {
+    if (i % rulesInStep === 0) yield;
     for (const name of new Set(rule.callers)) {
       const filed = byCaller.get(name);
       if (filed === undefined) byCaller.set(name, [rule]);
@@ -217,7 +223,7 @@ function firstMatch(set: IstioRuleSet, facts: IstioFacts): IstioRule | undefined
 /** The rules of a set that match, in the order of their names. */
 export function allMatches(set: IstioRuleSet, facts: IstioFacts): readonly IstioRule[] {
   const found = listsFor(set, facts).flatMap((list) => list.filter(({ holds }) => holds(facts)));
-  return [...new Set(found)].sort((a, b) => byCodeUnit(a.id, b.id));
+  return [...new Set(found)].sort(byId);
 }
 
 /** Every way into the rule demands one of these names, or the whole of it does. */
@@ -231,13 +237,18 @@ function callersOf({ from, when }: IstioRuleText, mesh: IstioMesh): readonly str
   };
   const ofAll = demanded(when);
   if (ofAll !== undefined || from.length === 0) return ofAll;
-  const names = from.map(demanded);
-  return names.some((some) => some === undefined) ? undefined : names.flatMap((some) => some ?? []);
+  const all: string[] = [];
+  for (const conditions of from) {
+    const names = demanded(conditions);
+    if (names === undefined) return undefined;
+    all.push(...names);
+  }
+  return all;
 }
 
-/** Envoy keeps rules in the order of their names. */
-function byCodeUnit(a: string, b: string): number {
-  return a < b ? -1 : a > b ? 1 : 0;
+/** Envoy keeps rules in the order of their names, by code units; no two have one. */
+function byId(a: IstioRule, b: IstioRule): number {
+  return a.id < b.id ? -1 : 1;
 }
 
 function shadowOf(

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import type { SpiffeId } from '../spiffe/id.ts';
 import type { IstioMesh } from './istio-request.ts';
-import { compileIstioInSteps, istioPolicyOf, type IstioRules } from './istio-rules.ts';
+import { compileIstioInSteps, type IstioPolicy, istioPolicyOf, type IstioRules } from './istio-rules.ts';
 import type { Policy } from './policy.ts';
 import { finish, type Steps } from './steps.ts';
 
@@ -15,19 +15,23 @@ export class IstioBook {
   readonly #byDestination = new Map<string, Known>();
   readonly #bySet = new Map<string, Compiled>();
   readonly #inherited: ReadonlyMap<string, Compiled> | undefined;
+  readonly #maxRemembered: number;
 
   /**
    * @param setsOf the policies of each of the workloads that have an ID; one set at least
    * @param previous what was made there of policies that are the same objects is used again; of the same mesh
+   * @param maxRemembered destinations; at one more all others are forgotten, to be worked out anew when asked for
    */
   constructor(
     mesh: IstioMesh,
     setsOf: (destination: SpiffeId) => Steps<readonly (readonly Policy[])[]>,
     previous: IstioBook | undefined,
+    maxRemembered = 100_000,
   ) {
     this.#mesh = mesh;
     this.#setsOf = setsOf;
     this.#inherited = previous === undefined ? undefined : previous.#bySet;
+    this.#maxRemembered = maxRemembered;
   }
 
   /**
@@ -66,7 +70,7 @@ export class IstioBook {
     for (const policies of yield* this.#setsOf(destination)) rules.add(yield* this.#compile(policies));
     const known: Known = { destination, rules: [...rules], unusedFor: 0 };
     // Destinations outside the inventory must not fill the memory.
-    if (this.#byDestination.size >= maxRemembered) this.#byDestination.clear();
+    if (this.#byDestination.size >= this.#maxRemembered) this.#byDestination.clear();
     this.#byDestination.set(destination.text, known);
     return known;
   }
@@ -76,19 +80,21 @@ export class IstioBook {
       .update(policies.map(({ key }) => key).join('\n'))
       .digest('base64');
     const earlier = this.#bySet.get(set) ?? this.#inherited?.get(set);
-    const isSame = earlier?.policies.every((policy, i) => policy === policies[i]) ?? false;
-    const compiled =
-      earlier !== undefined && isSame
-        ? earlier
-        : { policies, rules: yield* compileIstioInSteps(this.#mesh, policies.map(istioPolicyOf)) };
+    const compiled = earlier?.policies.every((policy, i) => policy === policies[i])
+      ? earlier
+      : { policies, rules: yield* compileIstioInSteps(this.#mesh, readEach(policies)) };
     this.#bySet.set(set, compiled);
     return compiled.rules;
   }
+}
+
+/** Each when its turn comes, so that it is part of a step. */
+function* readEach(policies: readonly Policy[]): Generator<IstioPolicy, void> {
+  for (const policy of policies) yield istioPolicyOf(policy);
 }
 
 type Compiled = { readonly policies: readonly Policy[]; readonly rules: IstioRules };
 /** A destination that was asked about, and for how many snapshots nobody asked again. */
 type Known = { readonly destination: SpiffeId; readonly rules: readonly IstioRules[]; unusedFor: number };
 
-const maxRemembered = 100_000;
 const forgottenAfter = 16;
