@@ -108,11 +108,9 @@ function judgeOne(snapshot: Snapshot, rules: IstioRules, call: RawCall, now: Dat
     shadow: isTried ? shadow : null,
   };
   const why = `in Istio mode ${describe(judged)}`;
-  const isUnanswered = asked !== null && !snapshot.providersAnswer;
-  if (isUnanswered || because === 'several_providers') {
-    const rule = (judged.asked ?? judged.rule)?.name ?? '';
-    const unanswered = `in Istio mode ${rule} leaves the call to ${asked?.provider ?? 'a provider'}, which is asked by nobody here`;
-    return { ...denyDecision('custom_unanswered', unanswered, revision), ...beside, rule };
+  if (asked !== null && !snapshot.providersAnswer) {
+    const unanswered = `in Istio mode ${asked.name} leaves the call to ${beside.custom}, which is asked by nobody here`;
+    return { ...denyDecision('custom_unanswered', unanswered, revision), ...beside, rule: asked.name };
   }
   const rule = judged.rule?.name ?? '';
   if (because === 'allow_rule' || because === 'no_allow_policy') {
@@ -126,6 +124,7 @@ function judgeOne(snapshot: Snapshot, rules: IstioRules, call: RawCall, now: Dat
 
 const denials = {
   path_refused: 'request_invalid',
+  several_providers: 'custom_unanswered',
   deny_rule: 'deny_rule',
   no_allow_rule: 'no_allow_rule',
 } as const;
