@@ -159,19 +159,18 @@ function matchesPieces([before = '', first = '', ...rest]: readonly string[], na
 function matchesServiceAccount(value: string, policyNamespace: string, name: string): boolean {
   const slash = value.indexOf('/');
   const namespace = slash === -1 ? policyNamespace : value.slice(0, slash);
-  const account = slash === -1 ? value : value.slice(slash + 1);
   if (!name.startsWith(scheme)) return false;
   const opening = `/ns/${namespace}/`;
-  // The trust domain has at least a character.
-  for (let at = name.indexOf(opening, scheme.length + 1); at !== -1; at = name.indexOf(opening, at + 1)) {
-    const rest = name.slice(at + opening.length);
-    const closing = `sa/${account}`;
-    for (let sa = rest.indexOf(closing); sa !== -1; sa = rest.indexOf(closing, sa + 1)) {
-      // What stands between the two is nothing, or something that ends with a slash.
-      if (sa !== 0 && (sa < 2 || rest.charAt(sa - 1) !== '/')) continue;
-      const tail = rest.slice(sa + closing.length);
-      if (tail === '' || (tail.startsWith('/') && tail.length > 1)) return true;
-    }
+  // The trust domain has at least a character. The first place of the namespace leaves most room for the account.
+  const at = name.indexOf(opening, scheme.length + 1);
+  if (at === -1) return false;
+  const rest = name.slice(at + opening.length);
+  const closing = `sa/${value.slice(slash + 1)}`;
+  for (let sa = rest.indexOf(closing); sa !== -1; sa = rest.indexOf(closing, sa + 1)) {
+    // What stands between the two is nothing, or something that ends with a slash.
+    if (sa !== 0 && (sa < 2 || rest.charAt(sa - 1) !== '/')) continue;
+    const tail = rest.slice(sa + closing.length);
+    if (tail === '' || (tail.startsWith('/') && tail.length > 1)) return true;
   }
   return false;
 }
@@ -219,14 +218,12 @@ function matchesTokenPrincipal(value: string, { claims }: ProxyRequest): boolean
 /** A string, or any string of a list; nothing else of a token is ever matched. */
 function matchesClaim(value: string, way: readonly string[], { claims }: ProxyRequest): boolean {
   let found: unknown = claims;
-  for (const [depth, name] of way.entries()) {
+  for (const name of way) {
     if (found instanceof Map) found = found.get(name);
     else if (isObject(found) && Object.hasOwn(found, name)) found = found[name];
     else return false;
-    // Istio splits these two at spaces before anything is compared.
-    if (depth === 0 && way.length === 1 && typeof found === 'string' && spaceDelimited.has(name)) {
-      found = found.split(' ').filter((part) => part !== '');
-    }
+    // Istio splits these two at spaces before anything is compared. An empty part matches no value.
+    if (way.length === 1 && typeof found === 'string' && spaceDelimited.has(name)) found = found.split(' ');
   }
   if (typeof found === 'string') return matchesText(value, found);
   return Array.isArray(found) && found.some((item) => typeof item === 'string' && matchesText(value, item));
@@ -281,10 +278,8 @@ function expandAliases(
 /** Only `<trust domain>/ns/<namespace>/sa/<account>`, by its five parts, has aliases; `cluster.local` is one of every mesh. */
 function expandPrincipal(value: string, trustDomains: readonly string[]): readonly string[] {
   const [own = '', ...rest] = value.split('/');
-  const isKnown =
-    own === 'cluster.local' ||
-    trustDomains.some((name) => own === name || (own.includes('*') && matchesText(own, name)));
-  if (rest.length !== 4 || own === '*' || !isKnown) return [value];
+  const isKnown = own === 'cluster.local' || trustDomains.some((name) => matchesText(own, name));
+  if (rest.length !== 4 || !isKnown) return [value];
   return trustDomains.map((name) =>
     own.startsWith('*') && name.endsWith(own.slice(1)) ? value : [name, ...rest].join('/'),
   );

@@ -1,3 +1,4 @@
+import { expect } from 'vitest';
 import { evaluateBatch, type EvalAnswer } from '../../src/cli/authz-eval.ts';
 import { noon } from './mesh.ts';
 
@@ -52,6 +53,17 @@ export async function judge(...lines: readonly Line[]): Promise<EvalAnswer[]> {
     )
     .join('\n');
   return collect(text);
+}
+
+/** Whether an ALLOW policy of these rules allows the call, changed so. */
+export async function allows(
+  rules: readonly unknown[],
+  request: object = {},
+  mesh: object = {},
+): Promise<boolean> {
+  const [answer] = await judge({ policies: [policy(rules)], request, mesh });
+  expect(answer?.error).toBe(null);
+  return answer?.allow === true;
 }
 
 /** Judges a text. */

@@ -321,6 +321,7 @@ test.each<[string, string, string, string]>([
     'allow_rule',
     '',
   ],
+  ['ALLOW that begins now', 'notBefore: 2026-11-21T12:00:00Z\nrules: [{}]', 'allow_rule', ''],
   ['ALLOW not begun', 'notBefore: 2026-12-01T00:00:00Z\nrules: [{}]', 'no_allow_rule', ''],
   ['ALLOW expired', 'expiresAt: 2026-11-21T12:00:00Z\nrules: [{}]', 'no_allow_rule', ''],
   ['DENY in force', 'action: DENY\nexpiresAt: 2026-11-21T12:00:01Z\nrules: [{}]', 'deny_rule', ''],

@@ -1,14 +1,7 @@
 import { expect, test } from 'vitest';
-import { call, from, judge, policy, to, when } from './istio-cases.ts';
+import { allows, call, from, judge, policy, to, when } from './istio-cases.ts';
 
 const web = 'spiffe://cluster.local/ns/shop/sa/web';
-
-/** Whether an ALLOW policy of these rules allows the call, changed so. */
-async function allows(rules: readonly unknown[], request: object = {}, mesh: object = {}): Promise<boolean> {
-  const [answer] = await judge({ policies: [policy(rules)], request, mesh });
-  expect(answer?.error).toBe(null);
-  return answer?.allow === true;
-}
 
 test.each<[string, string, string, boolean]>([
   // field, value, what the call has there, whether it matches
