@@ -59,6 +59,7 @@ export class SpiffeId {
   /** Empty for a trust domain's own ID, else `/segment/segment`. */
   readonly path: string;
   readonly text: string;
+  #principal: string | undefined;
   private constructor(trustDomain: TrustDomain, path: string) {
     this.trustDomain = trustDomain;
     this.path = path;
@@ -89,6 +90,11 @@ export class SpiffeId {
     const id = SpiffeId.parse(text);
     if (id.path === '') refuse('spiffe_id_path_missing', text, 'names a trust domain, not a workload');
     return id;
+  }
+
+  /** The ID without `spiffe://`, as policies name it. Kept: every call of a workload asks for it. */
+  get principal(): string {
+    return (this.#principal ??= this.trustDomain.name + this.path);
   }
 
   memberOf(trustDomain: TrustDomain): boolean {

@@ -162,6 +162,7 @@ test('every valid ID comes back as it was', () => {
     fc.property(validId, (text) => {
       const id = SpiffeId.parse(text);
       expect(id.text).toBe(text);
+      for (let i = 0; i < 2; i++) expect(`spiffe://${id.principal}`).toBe(text);
       expect(id.trustDomain.id + id.path).toBe(text);
       expect(SpiffeId.parse(id.text).equals(id)).toBe(true);
     }),
