@@ -31,15 +31,31 @@ export function isInCidr(address: readonly number[], { bytes, length }: Cidr): b
 }
 
 function parseIpv4(text: string): readonly number[] | undefined {
-  const parts = text.split('.');
-  if (parts.length !== 4) return undefined;
+  if (text.length > maxIpv4Length) return undefined;
   const bytes: number[] = [];
-  for (const part of parts) {
-    if (!/^(?:0|[1-9][0-9]{0,2})$/.test(part) || Number(part) > 255) return undefined;
-    bytes.push(Number(part));
+  let byte = -1;
+  for (let i = 0; i < text.length; i++) {
+    const code = text.charCodeAt(i);
+    if (code === dot) {
+      if (byte === -1) return undefined;
+      bytes.push(byte);
+      byte = -1;
+      continue;
+    }
+    const digit = code - zero;
+    // A leading zero: some read what follows as octal.
+    if (digit < 0 || digit > 9 || byte === 0) return undefined;
+    byte = byte === -1 ? digit : byte * 10 + digit;
+    if (byte > 255) return undefined;
   }
+  if (byte === -1 || bytes.length !== 3) return undefined;
+  bytes.push(byte);
   return bytes;
 }
+
+const maxIpv4Length = 15;
+const dot = 0x2e;
+const zero = 0x30;
 
 function parseIpv6(text: string): readonly number[] | undefined {
   if (text.length > maxIpv6Length) return undefined;
@@ -95,16 +111,24 @@ function isMapped(bytes: readonly number[]): boolean {
   );
 }
 
-/** A block as text: its family and its bits. An address is of the block when the address's own key begins with it. */
-export function cidrKey({ bytes, length }: Cidr): string {
-  return addressKey(bytes).slice(0, 1 + length);
+/**
+ * A block as texts: an address is of the block when the address's own key begins with one of them. A text has a
+ * character for four bits, so a block that ends within four bits has up to eight texts.
+ */
+export function cidrKeys({ bytes, length }: Cidr): readonly string[] {
+  const whole = addressKey(bytes);
+  const key = whole.slice(0, 1 + (length >> 2));
+  const rest = length & 3;
+  if (rest === 0) return [key];
+  const first = Number.parseInt(whole.charAt(key.length), 16) & (0xf0 >> rest);
+  return Array.from({ length: 1 << (4 - rest) }, (_, i) => key + (first + i).toString(16));
 }
 
-/** An address as text: its family and its bits. */
+/** An address as text: its family and its bits, four in a character. */
 export function addressKey(bytes: readonly number[]): string {
   let key = bytes.length === 4 ? '4' : '6';
-  for (const byte of bytes) key += bitsOfByte[byte] ?? '';
+  for (const byte of bytes) key += textOfByte[byte] ?? '';
   return key;
 }
 
-const bitsOfByte = Array.from({ length: 256 }, (_, byte) => byte.toString(2).padStart(8, '0'));
+const textOfByte = Array.from({ length: 256 }, (_, byte) => byte.toString(16).padStart(2, '0'));

@@ -1,4 +1,5 @@
 import { kubernetesNames, type TrustDomain } from '../spiffe/id.ts';
+import { Answers } from './answers.ts';
 import { addressKey, canonicalAddress, parseAddress } from './cidr.ts';
 import type { AuthzRequest } from './decision.ts';
 import type { Attribute } from './document.ts';
@@ -26,8 +27,12 @@ export class Facts {
   readonly #request: AuthzRequest;
   readonly #trustDomain: TrustDomain;
   #names: ReturnType<typeof kubernetesNames> | null = null;
-  /** Thousands of rules may ask for the same: what takes time is worked out once. */
-  #known: Map<string, unknown> | undefined;
+  // Thousands of rules may ask for the same: what takes time is worked out once.
+  #sni: string | undefined | null = null;
+  #token: TokenSubject | null | undefined;
+  #headers: Answers<readonly string[] | undefined> | undefined;
+  #claimTexts: Answers<readonly string[]> | undefined;
+  #addresses: Answers<Address | undefined> | undefined;
 
   constructor(request: AuthzRequest, trustDomain: TrustDomain, now: Date) {
     const http = request.protocol === 'http';
@@ -35,7 +40,7 @@ export class Facts {
     this.#trustDomain = trustDomain;
     this.protocol = request.protocol;
     this.nowMs = now.getTime();
-    this.principal = request.source?.text.slice(schemeLength);
+    this.principal = request.source?.principal;
     this.host = http && request.host !== '' ? request.host : undefined;
     this.hostPort = request.hostPort;
     this.port = request.port === 0 ? undefined : request.port;
@@ -63,78 +68,66 @@ export class Facts {
 
   /** Lower case, without trailing dot; empty when TLS named nothing. What is no DNS name cannot be told. */
   get sni(): string | undefined {
-    return this.#once('sni', () => {
+    if (this.#sni === null) {
       const name = this.#request.context.sni?.toLowerCase();
-      return name !== undefined && /^[a-z0-9._-]*$/.test(name) ? name.replace(/\.$/, '') : undefined;
-    });
+      if (name === undefined || !dnsName.test(name)) this.#sni = undefined;
+      else this.#sni = name.endsWith('.') ? name.slice(0, -1) : name;
+    }
+    return this.#sni;
   }
 
   /** The bytes of an address, 4 or 16. */
-  address(attribute: 'source.ip' | 'remote.ip' | 'destination.ip'): readonly number[] | undefined {
-    return this.#once(attribute, () => {
-      const { sourceIp, remoteIp, destinationIp } = this.#request.context;
-      const text = { 'source.ip': sourceIp, 'remote.ip': remoteIp, 'destination.ip': destinationIp }[
-        attribute
-      ];
-      const bytes = text === undefined ? undefined : parseAddress(text);
-      return bytes === undefined ? undefined : canonicalAddress(bytes);
-    });
+  address(attribute: AddressAttribute): readonly number[] | undefined {
+    return this.#addressOf(attribute)?.bytes;
   }
 
-  /** An address as the text that `cidrKey` of each block that holds it begins. */
-  addressKey(attribute: 'source.ip' | 'remote.ip' | 'destination.ip'): string | undefined {
-    return this.#once(`key of ${attribute}`, () => {
-      const bytes = this.address(attribute);
-      return bytes === undefined ? undefined : addressKey(bytes);
-    });
+  /** An address as the text that a `cidrKeys` of each block that holds it begins. */
+  addressKey(attribute: AddressAttribute): string | undefined {
+    const address = this.#addressOf(attribute);
+    if (address === undefined) return undefined;
+    address.key ??= addressKey(address.bytes);
+    return address.key;
+  }
+
+  #addressOf(attribute: AddressAttribute): Address | undefined {
+    const known = (this.#addresses ??= new Answers());
+    if (known.has(attribute)) return known.last;
+    const { sourceIp, remoteIp, destinationIp } = this.#request.context;
+    const text = attribute === 'source.ip' ? sourceIp : attribute === 'remote.ip' ? remoteIp : destinationIp;
+    const bytes = text === undefined ? undefined : parseAddress(text);
+    const address = bytes === undefined ? undefined : { bytes: canonicalAddress(bytes), key: undefined };
+    return known.keep(attribute, address);
   }
 
   /** The lines of a header, without outer spaces. One with other characters than ASCII makes all of them unknown. */
   headerLines(name: string): readonly string[] | undefined {
     if (this.protocol === 'tcp') return undefined;
-    return this.#once(`header ${name}`, () => {
-      const lines = this.#request.context.headerLines?.(name);
-      // Proxies, libraries and applications read such bytes in several ways.
-      if (lines === undefined || lines.some((line) => !/^[\t -~]*$/.test(line))) return undefined;
-      return lines.map(trimSpaces);
-    });
+    const known = (this.#headers ??= new Answers());
+    return known.has(name) ? known.last : known.keep(name, readLines(this.#request, name));
   }
 
   /** The issuer and subject of the token; null when there is no token, or one without them. */
   get token(): TokenSubject | null | undefined {
     const claims = this.#claims();
     if (claims === null || claims === undefined) return claims;
-    const [issuer, subject] = [claims.get('iss'), claims.get('sub')];
-    return typeof issuer === 'string' && typeof subject === 'string' ? { issuer, subject } : null;
+    if (this.#token === undefined) {
+      const [issuer, subject] = [claims.get('iss'), claims.get('sub')];
+      this.#token = typeof issuer === 'string' && typeof subject === 'string' ? { issuer, subject } : null;
+    }
+    return this.#token;
   }
 
   /** The texts that a claim has: itself, or those of its list. Nothing else of a token is ever compared. */
-  claim(way: readonly string[]): readonly string[] | undefined {
+  claim(way: ClaimWay): readonly string[] | undefined {
     const claims = this.#claims();
     if (claims === undefined) return undefined;
-    // No name has a bracket in it.
-    return this.#once(`claim ${way.join('][')}`, () => {
-      let found: unknown = claims;
-      for (const name of way) found = memberOf(found, name);
-      if (typeof found === 'string') {
-        const isSpaced = way.length === 1 && spaceDelimited.has(way[0] ?? '');
-        return isSpaced ? found.split(' ').filter((part) => part !== '') : [found];
-      }
-      return Array.isArray(found) ? found.filter((one) => typeof one === 'string') : [];
-    });
+    const known = (this.#claimTexts ??= new Answers());
+    return known.has(way.id) ? known.last : known.keep(way.id, readClaim(claims, way.names));
   }
 
   /** What a filter noted under a key. */
   metadata(filter: string, key: string): unknown {
     return this.#request.context.metadata?.get(filter)?.get(key);
-  }
-
-  #once<T>(name: string, read: () => T): T {
-    const known = (this.#known ??= new Map<string, unknown>());
-    if (known.has(name)) return known.get(name) as T;
-    const found = read();
-    known.set(name, found);
-    return found;
   }
 
   #claims(): ReadonlyMap<string, unknown> | null | undefined {
@@ -151,7 +144,43 @@ export class Facts {
   }
 }
 
-const schemeLength = 'spiffe://'.length;
+const dnsName = /^[a-z0-9._-]*$/;
+
+type AddressAttribute = 'source.ip' | 'remote.ip' | 'destination.ip';
+
+type Address = { readonly bytes: readonly number[]; key: string | undefined };
+
+/** The names that lead to a claim, and a text that no other way has. */
+export type ClaimWay = { readonly names: readonly string[]; readonly id: string };
+
+/** Makes a way to a claim ready to be asked for. */
+export function wayTo(names: readonly string[]): ClaimWay {
+  // No name has a bracket in it.
+  return { names, id: names.join('][') };
+}
+
+function readLines({ context }: AuthzRequest, name: string): readonly string[] | undefined {
+  const lines = context.headerLines?.(name);
+  // Proxies, libraries and applications read such bytes in several ways.
+  if (lines === undefined || !lines.every(isPlain)) return undefined;
+  return lines.map(trimSpaces);
+}
+
+function isPlain(line: string): boolean {
+  return plain.test(line);
+}
+
+const plain = /^[\t -~]*$/;
+
+function readClaim(claims: ReadonlyMap<string, unknown> | null, way: readonly string[]): readonly string[] {
+  let found: unknown = claims;
+  for (const name of way) found = memberOf(found, name);
+  if (typeof found === 'string') {
+    const isSpaced = way.length === 1 && spaceDelimited.has(way[0] ?? '');
+    return isSpaced ? found.split(' ').filter((part) => part !== '') : [found];
+  }
+  return Array.isArray(found) ? found.filter((one) => typeof one === 'string') : [];
+}
 
 /** Istio splits these at spaces before anything is compared. */
 const spaceDelimited: ReadonlySet<string> = new Set(['scope', 'permission']);

@@ -1,4 +1,4 @@
-import { cidrKey } from './cidr.ts';
+import { cidrKeys } from './cidr.ts';
 import { type Facts, isSingle, singleFacts } from './facts.ts';
 import { claimOf } from './match.ts';
 import type { Predicate, TextMatch } from './policy.ts';
@@ -39,7 +39,7 @@ export function filingsOf(predicate: Predicate): readonly Filing[] {
     case 'address':
       return file(
         facetOf(predicate),
-        predicate.matches.map((block) => ({ kind: 'prefix', text: cidrKey(block) })),
+        predicate.matches.flatMap(cidrKeys).map((text) => ({ kind: 'prefix', text })),
       );
     case 'token':
       return [
@@ -108,7 +108,7 @@ function facetOf(predicate: Predicate): Facet {
     return { id, read: (facts) => readTexts(facts.metadata(first, second)) };
   }
   const way = claimOf(predicate);
-  return { id: `claim ${JSON.stringify(way)}`, read: (facts) => facts.claim(way) };
+  return { id: `claim ${JSON.stringify(way.names)}`, read: (facts) => facts.claim(way) };
 }
 
 const tokenFacets: Readonly<Record<'issuer' | 'subject', Facet>> = {

@@ -1,6 +1,6 @@
 import { isInCidr } from './cidr.ts';
 import type { PolicyAction } from './document.ts';
-import { type Facts, isSingle, singleFacts } from './facts.ts';
+import { type ClaimWay, type Facts, isSingle, singleFacts, wayTo } from './facts.ts';
 import { compileTemplate } from './path-template.ts';
 import {
   type Entry,
@@ -30,30 +30,59 @@ export type CompiledRule = {
   readonly ordinal: number;
   /** How many values its predicates list: what it costs to index. */
   readonly atoms: number;
+  /** Whether what cannot be judged holds: in every rule but those of ALLOW. */
+  readonly isCautious: boolean;
 } & Readonly<Record<Side, CompiledEntries>>;
 
-/** Makes one rule ready to run. */
-export function compileRule(policy: Policy, rule: Rule, ordinal: number): CompiledRule {
+/**
+ * Makes one rule ready to run.
+ * @param book tests made so far for rules that are tried together
+ */
+export function compileRule(policy: Policy, rule: Rule, ordinal: number, book?: TestBook): CompiledRule {
+  const { action } = policy;
+  const compileOne = (one: Predicate): Test => book?.testOf(one, action) ?? compilePredicate(one, action);
   const compile = (entries: readonly Entry[]): CompiledEntries =>
-    entries.map(({ predicates }) => predicates.map((one) => compilePredicate(one, policy.action)));
+    entries.map(({ predicates }) => predicates.map(compileOne));
   let atoms = 0;
   for (const side of sides) {
     for (const { predicates } of rule[side]) for (const { matches } of predicates) atoms += matches.length;
   }
-  const { from, to, when } = rule;
-  return { policy, rule, ordinal, atoms, from: compile(from), to: compile(to), when: compile(when) };
+  const isCautious = policy.action !== 'ALLOW';
+  const [from, to, when] = [compile(rule.from), compile(rule.to), compile(rule.when)];
+  return { policy, rule, ordinal, atoms, isCautious, from, to, when };
 }
+
+/**
+ * One test for all predicates that say the same. Thousands of rules that share a caller or a method then lead to the
+ * same few places in memory, which are at hand when the next rule is tried.
+ */
+export class TestBook {
+  readonly #tests = new Map<string, Test>();
+
+  testOf(predicate: Predicate, action: PolicyAction): Test {
+    const { attribute, names, negated, kind, matches } = predicate;
+    // Of long lists no two are alike.
+    if (matches.length > maxSharedValues) return compilePredicate(predicate, action);
+    // INVARIANT: all that a test is made of.
+    const key = JSON.stringify([action === 'ALLOW', attribute, names, negated, kind, matches]);
+    const known = this.#tests.get(key) ?? compilePredicate(predicate, action);
+    this.#tests.set(key, known);
+    return known;
+  }
+}
+
+const maxSharedValues = 4;
 
 /**
  * Whether a rule counts as matching. What cannot be judged fails for ALLOW and holds for every other action; since
  * negation stands only inside predicates, settling each test so is the same as settling the three-valued result.
  */
 export function ruleHolds(compiled: CompiledRule, facts: Facts): boolean {
-  const unknown = compiled.policy.action !== 'ALLOW';
+  const { isCautious } = compiled;
   return (
-    anyHolds(compiled.from, facts, unknown) &&
-    anyHolds(compiled.to, facts, unknown) &&
-    anyHolds(compiled.when, facts, unknown)
+    anyHolds(compiled.from, facts, isCautious) &&
+    anyHolds(compiled.to, facts, isCautious) &&
+    anyHolds(compiled.when, facts, isCautious)
   );
 }
 
@@ -93,14 +122,18 @@ export function compilePredicate(predicate: Predicate, action: PolicyAction): Te
       const lines = facts.headerLines(name);
       if (lines === undefined) return undefined;
       if (lines.length === 0) return ofMissing;
-      return cautious ? lines.some(fits) : lines.every(fits);
+      // For caution one line is enough, for ALLOW one that does not fit is too much.
+      for (const line of lines) if (fits(line) === cautious) return cautious;
+      return !cautious;
     };
   }
   if (predicate.kind === 'address' && isAddress(attribute)) {
     const blocks = predicate.matches;
     return (facts) => {
       const bytes = facts.address(attribute);
-      return bytes === undefined ? undefined : blocks.some((block) => isInCidr(bytes, block)) !== negated;
+      if (bytes === undefined) return undefined;
+      for (const block of blocks) if (isInCidr(bytes, block)) return !negated;
+      return negated;
     };
   }
   if (predicate.kind === 'token') {
@@ -112,7 +145,8 @@ export function compilePredicate(predicate: Predicate, action: PolicyAction): Te
       if (token === undefined) return undefined;
       if (token === null) return ofMissing;
       const { issuer, subject } = token;
-      return subjects.some((one) => one.isIssuer(issuer) && one.isSubject(subject)) !== negated;
+      for (const one of subjects) if (one.isSubject(subject) && one.isIssuer(issuer)) return !negated;
+      return negated;
     };
   }
   if (predicate.kind === 'metadata') return compileMetadata(predicate, ofMissing);
@@ -122,7 +156,9 @@ export function compilePredicate(predicate: Predicate, action: PolicyAction): Te
   return (facts) => {
     const texts = facts.claim(way);
     if (texts === undefined) return undefined;
-    return texts.length === 0 ? ofMissing : texts.some(matches) !== negated;
+    if (texts.length === 0) return ofMissing;
+    for (const text of texts) if (matches(text)) return !negated;
+    return negated;
   };
 }
 
@@ -137,13 +173,25 @@ function negate(test: Test, negated: boolean): Test {
 function compileSingle(predicate: Predicate, read: (facts: Facts) => string | number | undefined): Test {
   if (predicate.kind === 'host') return onHost(predicate.matches);
   if (predicate.kind === 'port') {
+    const [only, ...more] = predicate.matches;
+    if (more.length === 0) return ({ port }) => (port === undefined ? undefined : port === only);
     const ports = new Set(predicate.matches);
     return ({ port }) => (port === undefined ? undefined : ports.has(port));
   }
-  const matches = compileTexts(textsOf(predicate));
+  const texts = textsOf(predicate);
+  const [only] = texts;
+  if (texts.length === 1 && only?.kind === 'exact') return isText(only.text, read);
+  const matches = compileTexts(texts);
   return (facts) => {
     const text = read(facts);
     return text === undefined ? undefined : matches(String(text));
+  };
+}
+
+function isText(only: string, read: (facts: Facts) => string | number | undefined): Test {
+  return (facts) => {
+    const text = read(facts);
+    return text === undefined ? undefined : text === only;
   };
 }
 
@@ -174,49 +222,67 @@ function isAddress(attribute: string): attribute is 'source.ip' | 'remote.ip' | 
 }
 
 /** The way to the claim that a predicate reads. */
-export function claimOf({ attribute, names }: Predicate): readonly string[] {
-  if (attribute === 'request.auth.audiences') return ['aud'];
-  return attribute === 'request.auth.presenter' ? ['azp'] : names;
+export function claimOf({ attribute, names }: Predicate): ClaimWay {
+  if (attribute === 'request.auth.audiences') return toAudiences;
+  return attribute === 'request.auth.presenter' ? toPresenter : wayTo(names);
 }
+
+const toAudiences = wayTo(['aud']);
+const toPresenter = wayTo(['azp']);
 
 function compileMetadata(
   { matches, names: [filter = '', key = ''], negated }: Predicate & { readonly kind: 'metadata' },
   ofMissing: boolean,
 ): Test {
-  const values = matches.map(({ inList, match }) => ({ inList, fits: compileTexts([match]) }));
+  const compileThose = (wanted: boolean): ((text: string) => boolean) | undefined => {
+    const those = matches.filter(({ inList }) => inList === wanted).map(({ match }) => match);
+    return those.length === 0 ? undefined : compileTexts(those);
+  };
+  const [fitsInList, fitsText] = [compileThose(true), compileThose(false)];
   return (facts) => {
     const found = facts.metadata(filter, key);
     if (found === undefined) return undefined;
-    const isList = Array.isArray(found);
-    const texts = (isList ? found : [found]).filter((one) => typeof one === 'string');
-    const comparable = values.filter(({ inList }) => inList === isList);
     // A list is no text, and the other way round: neither is what a `not` of ALLOW speaks of.
-    if (texts.length === 0 || comparable.length === 0) return ofMissing;
-    const matched = comparable.some(({ fits }) => texts.some(fits));
-    return matched !== negated;
+    if (!Array.isArray(found)) {
+      return typeof found === 'string' && fitsText !== undefined ? fitsText(found) !== negated : ofMissing;
+    }
+    const texts = found.filter((one) => typeof one === 'string');
+    return texts.length === 0 || fitsInList === undefined ? ofMissing : texts.some(fitsInList) !== negated;
   };
 }
 
 /** Whether a text matches one of several. */
 export function compileTexts(matches: readonly TextMatch[]): (text: string) => boolean {
   if (matches.some(({ kind }) => kind === 'present')) return (text) => text !== '';
-  const exact = new Set<string>();
-  const prefixes: string[] = [];
-  const suffixes: string[] = [];
-  const templates: ((text: string) => boolean)[] = [];
-  for (const match of matches) {
-    if (match.kind === 'exact') exact.add(match.text);
-    else if (match.kind === 'prefix') prefixes.push(match.text);
-    else if (match.kind === 'suffix') suffixes.push(match.text);
-    else if (match.kind === 'template') templates.push(compileTemplate(match.text));
-  }
-  return (text) => {
-    if (exact.has(text)) return true;
-    for (const prefix of prefixes) if (text.startsWith(prefix)) return true;
-    for (const suffix of suffixes) if (text.endsWith(suffix)) return true;
-    for (const fits of templates) if (fits(text)) return true;
-    return false;
-  };
+  const textsOfKind = (wanted: TextMatch['kind']): readonly string[] =>
+    matches.flatMap((match) => (match.kind === wanted && match.kind !== 'present' ? [match.text] : []));
+  const [exact, prefixes] = [textsOfKind('exact'), textsOfKind('prefix')];
+  const [suffixes, templates] = [textsOfKind('suffix'), textsOfKind('template').map(compileTemplate)];
+  // The few values that most predicates have are kept without a list: each list is one more place in memory.
+  const [first, second] = exact;
+  const all = exact.length > 2 ? new Set(exact) : undefined;
+  const [prefix] = prefixes;
+  const isLonger = prefixes.length > 1 || suffixes.length > 0 || templates.length > 0;
+  const others = isLonger ? { prefixes, suffixes, templates } : undefined;
+  return (text) =>
+    text === first ||
+    text === second ||
+    (prefix !== undefined && text.startsWith(prefix)) ||
+    (all !== undefined && all.has(text)) ||
+    (others !== undefined && isAmong(others, text));
+}
+
+type Others = {
+  readonly prefixes: readonly string[];
+  readonly suffixes: readonly string[];
+  readonly templates: readonly ((text: string) => boolean)[];
+};
+
+function isAmong({ prefixes, suffixes, templates }: Others, text: string): boolean {
+  for (const prefix of prefixes) if (text.startsWith(prefix)) return true;
+  for (const suffix of suffixes) if (text.endsWith(suffix)) return true;
+  for (const fits of templates) if (fits(text)) return true;
+  return false;
 }
 
 /** A value with a port cannot be judged when the authority named none: the port then depends on the scheme. */

@@ -1,6 +1,6 @@
 import type { AuthzRequest } from './decision.ts';
 import type { Attribute } from './document.ts';
-import type { Facts } from './facts.ts';
+import { type Facts, wayTo } from './facts.ts';
 import type { Predicate } from './policy.ts';
 
 /**
@@ -47,9 +47,9 @@ const readers: Readonly<Record<Attribute, Reader>> = {
     // A value is divided at its last slash, and has something on both sides of it.
     return [issuer === '' || subject === '' || subject.includes('/') ? '' : `${issuer}/${subject}`];
   },
-  'request.auth.audiences': (_, __, facts) => facts.claim(['aud'])?.slice(0, 1) ?? [],
-  'request.auth.presenter': (_, __, facts) => facts.claim(['azp'])?.slice(0, 1) ?? [],
-  'request.auth.claims': ({ names }, __, facts) => facts.claim(names)?.slice(0, 1) ?? [],
+  'request.auth.audiences': (_, __, facts) => facts.claim(wayTo(['aud']))?.slice(0, 1) ?? [],
+  'request.auth.presenter': (_, __, facts) => facts.claim(wayTo(['azp']))?.slice(0, 1) ?? [],
+  'request.auth.claims': ({ names }, __, facts) => facts.claim(wayTo(names))?.slice(0, 1) ?? [],
   // Every line of a header must match.
   'request.headers': ({ names: [name = ''] }, _, facts) => facts.headerLines(name) ?? [],
   'request.host': (_, __, { host }) => listOf(host),

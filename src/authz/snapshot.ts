@@ -5,7 +5,7 @@ import type { PolicyAction } from './document.ts';
 import { splitGlass } from './glass.ts';
 import type { SpiffeId, TrustDomain } from '../spiffe/id.ts';
 import { IstioBook } from './istio-snapshot.ts';
-import { type CompiledRule, compileRule } from './match.ts';
+import { type CompiledRule, compileRule, TestBook } from './match.ts';
 import type { Policy } from './policy.ts';
 import type { PolicyMode } from './policy-mode.ts';
 import { buildIndex, buildSideIndex, type RuleFinder } from './rule-index.ts';
@@ -312,14 +312,15 @@ export class Snapshot {
   }
 
   #compile(policies: readonly Policy[]): Steps<Applied> {
-    return Applied.compile(policies, (policy) => this.#rulesOf(policy));
+    const book = new TestBook();
+    return Applied.compile(policies, (policy) => this.#rulesOf(policy, book));
   }
 
-  #rulesOf(policy: Policy): readonly CompiledRule[] {
+  #rulesOf(policy: Policy, book?: TestBook): readonly CompiledRule[] {
     const known = this.#rules.get(policy);
     if (known !== undefined) return known;
     const first = this.#firstOrdinals.get(policy) ?? 0;
-    const rules = policy.rules.map((rule, index) => compileRule(policy, rule, first + index));
+    const rules = policy.rules.map((rule, index) => compileRule(policy, rule, first + index, book));
     this.#rules.set(policy, rules);
     return rules;
   }
