@@ -85,15 +85,21 @@ function* build(rules: readonly CompiledRule[], used: ReadonlySet<string>, plan:
 const maxLeaf = 8;
 
 class RuleList implements RuleFinder {
-  readonly #rules: readonly CompiledRule[];
+  // Most lists are of one, which is found without a further step.
+  readonly #first: CompiledRule | undefined;
+  readonly #others: readonly CompiledRule[];
 
   constructor(rules: readonly CompiledRule[]) {
-    // Most lists are of one.
-    this.#rules = rules.length < 2 ? rules : [...new Set(rules)].sort((a, b) => a.ordinal - b.ordinal);
+    const sorted = rules.length < 2 ? rules : [...new Set(rules)].sort((a, b) => a.ordinal - b.ordinal);
+    this.#first = sorted[0];
+    this.#others = sorted.length < 2 ? none : sorted.slice(1);
   }
 
   find(facts: Facts, best: CompiledRule | undefined): CompiledRule | undefined {
-    for (const rule of this.#rules) {
+    const first = this.#first;
+    if (first === undefined || (best !== undefined && first.ordinal >= best.ordinal)) return best;
+    if (ruleHolds(first, facts)) return first;
+    for (const rule of this.#others) {
       if (best !== undefined && rule.ordinal >= best.ordinal) return best;
       if (ruleHolds(rule, facts)) return rule;
     }
@@ -101,12 +107,17 @@ class RuleList implements RuleFinder {
   }
 
   gather(_facts: Facts, into: CompiledRule[], limit: number): void {
-    for (const rule of this.#rules) {
+    const first = this.#first;
+    if (first === undefined || into.length >= limit) return;
+    if (!into.includes(first)) into.push(first);
+    for (const rule of this.#others) {
       if (into.length >= limit) return;
       if (!into.includes(rule)) into.push(rule);
     }
   }
 }
+
+const none: readonly CompiledRule[] = [];
 
 class RuleNode implements RuleFinder {
   readonly #shelves: readonly Shelf[];
@@ -146,7 +157,7 @@ class Shelf implements RuleFinder {
   add({ atoms }: Filing, rule: CompiledRule): void {
     for (const { kind, text } of atoms) {
       if (kind === 'prefix') (this.#prefixes ??= new PrefixTree()).add(String(text), rule);
-      else if (kind === 'suffix') (this.#suffixes ??= new PrefixTree()).add(reverse(String(text)), rule);
+      else if (kind === 'suffix') (this.#suffixes ??= new PrefixTree('from the end')).add(String(text), rule);
       else {
         const rules = this.#filling.get(text);
         if (rules === undefined) this.#filling.set(text, [rule]);
@@ -174,6 +185,7 @@ class Shelf implements RuleFinder {
     const key = this.#read(facts);
     if (key === undefined) return this.#unknown === undefined ? best : this.#unknown.find(facts, best);
     if (typeof key !== 'object') return this.#findBy(key, facts, best);
+    if (key.length < 2) return key[0] === undefined ? best : this.#findBy(key[0], facts, best);
     let found = best;
     for (const finder of this.#findersOf(key)) found = finder.find(facts, found);
     return found;
@@ -181,30 +193,41 @@ class Shelf implements RuleFinder {
 
   gather(facts: Facts, into: CompiledRule[], limit: number): void {
     const key = this.#read(facts);
-    if (key === undefined) return;
-    const keys = typeof key === 'object' ? key : [key];
-    for (const finder of this.#findersOf(keys)) finder.gather(facts, into, limit);
+    if (key === undefined || into.length >= limit) return;
+    if (typeof key !== 'object') this.#gatherBy(key, facts, into, limit);
+    else for (const finder of this.#findersOf(key)) finder.gather(facts, into, limit);
   }
 
   #findBy(key: string | number, facts: Facts, best: CompiledRule | undefined): CompiledRule | undefined {
     const exact = this.#exact.get(key);
     let found = exact === undefined ? best : exact.find(facts, best);
     if (this.#prefixes !== undefined) found = this.#prefixes.find(String(key), facts, found);
-    if (this.#suffixes !== undefined) found = this.#suffixes.find(reverse(String(key)), facts, found);
+    if (this.#suffixes !== undefined) found = this.#suffixes.find(String(key), facts, found);
     return found;
   }
 
+  #gatherBy(key: string | number, facts: Facts, into: CompiledRule[], limit: number): void {
+    this.#exact.get(key)?.gather(facts, into, limit);
+    this.#prefixes?.gather(String(key), facts, into, limit);
+    this.#suffixes?.gather(String(key), facts, into, limit);
+  }
+
   /** Each once: the lines of a header are the caller's, who may repeat them and begin them all in one way. */
-  #findersOf(keys: readonly (string | number)[]): ReadonlySet<RuleFinder> {
-    const finders = new Set<RuleFinder>();
+  #findersOf(keys: readonly (string | number)[]): Iterable<RuleFinder> {
+    // Most calls lead to one at most, for which no set is made.
+    let first: RuleFinder | undefined;
+    let all: Set<RuleFinder> | undefined;
+    const add = (finder: RuleFinder): void => {
+      if (first === undefined) first = finder;
+      else if (finder !== first) (all ??= new Set([first])).add(finder);
+    };
     for (const key of keys) {
       const exact = this.#exact.get(key);
-      if (exact !== undefined) finders.add(exact);
-      for (const finder of this.#prefixes?.walk(String(key)) ?? []) finders.add(finder);
-      if (this.#suffixes === undefined) continue;
-      for (const finder of this.#suffixes.walk(reverse(String(key)))) finders.add(finder);
+      if (exact !== undefined) add(exact);
+      if (this.#prefixes !== undefined) for (const one of this.#prefixes.walk(String(key))) add(one);
+      if (this.#suffixes !== undefined) for (const one of this.#suffixes.walk(String(key))) add(one);
     }
-    return finders;
+    return all ?? (first === undefined ? [] : [first]);
   }
 }
 
@@ -287,9 +310,3 @@ class AtomCounts {
 }
 
 type Cover = { readonly filings: readonly Filing[]; readonly crowd: number };
-
-function reverse(text: string): string {
-  let out = '';
-  for (let i = text.length - 1; i >= 0; i--) out += text.charAt(i);
-  return out;
-}
