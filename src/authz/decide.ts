@@ -37,7 +37,7 @@ export function denyDecision(
   why: string,
   revision: number,
 ): Decision {
-  return { ...nothing, verdict: 'deny', reason, why, revision };
+  return draft('deny', reason, '', why, revision, null);
 }
 
 function judge(snapshot: Snapshot, request: AuthzRequest, now: Date): Decision {
@@ -49,18 +49,24 @@ function judge(snapshot: Snapshot, request: AuthzRequest, now: Date): Decision {
   const facts = new Facts(request, snapshot.trustDomain, now);
   const decision = applied.isGoverned
     ? judgeByRules(snapshot, applied, facts)
-    : denyDecision('no_policy', 'no policy applies to the destination', revision);
+    : draft('deny', 'no_policy', '', 'no policy applies to the destination', revision, null);
+  const { audit, onTrial } = applied;
   // INVARIANT: what stands beside changes no verdict.
-  return { ...decision, ...judgeBeside(applied, facts) };
+  decision.audited = audit.find(facts, undefined)?.rule.name ?? '';
+  if (onTrial !== null) decision.shadow = judgeOnTrial(onTrial, facts);
+  return decision;
 }
 
-function judgeByRules(snapshot: Snapshot, applied: Applied, facts: Facts): Decision {
+/** In the making: nobody else has it yet. */
+type Draft = { -readonly [Name in keyof Decision]: Decision[Name] };
+
+function judgeByRules(snapshot: Snapshot, applied: Applied, facts: Facts): Draft {
   const { revision, providersAnswer } = snapshot;
   const asked = applied.custom.find(facts, undefined);
   const custom = asked?.policy.provider ?? null;
   if (asked !== undefined && !providersAnswer) {
     const why = `${asked.rule.name} leaves the call to ${custom ?? 'a provider'}, which is asked by nobody here`;
-    return { ...denyDecision('custom_unanswered', why, revision), rule: asked.rule.name, custom };
+    return draft('deny', 'custom_unanswered', asked.rule.name, why, revision, custom);
   }
   const denied = applied.deny.find(facts, undefined);
   if (denied !== undefined) return byRule('deny', denied, whyDenied(denied, facts), revision, custom);
@@ -74,7 +80,9 @@ function judgeByRules(snapshot: Snapshot, applied: Applied, facts: Facts): Decis
   if (broken !== undefined) {
     const breakGlass = describeGrant(broken, lifted);
     const why = `allowed by ${broken.rule.name}, a break-glass grant: ${breakGlass}`;
-    return { ...byRule('allow', broken, why, revision, custom), breakGlass };
+    const decision = byRule('allow', broken, why, revision, custom);
+    decision.breakGlass = breakGlass;
+    return decision;
   }
   if (lifted !== undefined) return byRule('deny', lifted, whyDenied(lifted, facts), revision, custom);
   const nearest = findNearest(applied, facts);
@@ -82,7 +90,9 @@ function judgeByRules(snapshot: Snapshot, applied: Applied, facts: Facts): Decis
     nearest === null
       ? 'no ALLOW rule applies to the destination'
       : `no ALLOW rule matched; the nearest is ${nearest.rule}, where ${nearest.missed}`;
-  return { ...denyDecision('no_allow_rule', why, revision), nearest, custom };
+  const decision = draft('deny', 'no_allow_rule', '', why, revision, custom);
+  decision.nearest = nearest;
+  return decision;
 }
 
 function describeGrant({ policy }: CompiledRule, lifted: CompiledRule | undefined): string {
@@ -90,17 +100,12 @@ function describeGrant({ policy }: CompiledRule, lifted: CompiledRule | undefine
   return `${breakGlass} (${ticket})${lifted === undefined ? '' : `, lifting ${lifted.rule.name}`}`;
 }
 
-/** What decides nothing: rules that only mark a call, and policies on trial. */
-function judgeBeside(applied: Applied, facts: Facts): Pick<Decision, 'audited' | 'shadow'> {
-  const { audit, onTrial } = applied;
-  const audited = audit.find(facts, undefined)?.rule.name ?? '';
-  if (onTrial === null) return { audited, shadow: null };
+function judgeOnTrial({ ALLOW, DENY }: NonNullable<Applied['onTrial']>, facts: Facts): ShadowVerdict {
   const matches = (finder: RuleFinder): boolean => finder.find(facts, undefined) !== undefined;
-  const shadow: ShadowVerdict = {
-    allow: onTrial.ALLOW === null ? null : matches(onTrial.ALLOW) ? 'allowed' : 'denied',
-    deny: onTrial.DENY === null ? null : matches(onTrial.DENY) ? 'denied' : 'allowed',
+  return {
+    allow: ALLOW === null ? null : matches(ALLOW) ? 'allowed' : 'denied',
+    deny: DENY === null ? null : matches(DENY) ? 'denied' : 'allowed',
   };
-  return { audited, shadow };
 }
 
 function byRule(
@@ -109,18 +114,32 @@ function byRule(
   why: string,
   revision: number,
   custom: string | null,
-): Decision {
-  return { ...nothing, verdict, reason: `${verdict}_rule`, rule: rule.name, why, revision, custom };
+): Draft {
+  return draft(verdict, verdict === 'allow' ? 'allow_rule' : 'deny_rule', rule.name, why, revision, custom);
 }
 
-const nothing = {
-  rule: '',
-  nearest: null,
-  custom: null,
-  audited: '',
-  breakGlass: '',
-  shadow: null,
-} as const;
+/** INVARIANT: the one place where decisions are made, so that all have one shape. */
+function draft(
+  verdict: Draft['verdict'],
+  reason: DecisionReason,
+  rule: string,
+  why: string,
+  revision: number,
+  custom: string | null,
+): Draft {
+  return {
+    verdict,
+    reason,
+    rule,
+    why,
+    revision,
+    nearest: null,
+    custom,
+    audited: '',
+    breakGlass: '',
+    shadow: null,
+  };
+}
 
 function whyDenied(compiled: CompiledRule, facts: Facts): string {
   const unjudged = whyUnjudged(compiled, facts);

@@ -2,7 +2,7 @@ import { formatPlace } from '../errors.ts';
 import type { NearestRule } from './decision.ts';
 import type { Facts } from './facts.ts';
 import type { CompiledEntries, CompiledRule } from './match.ts';
-import { type Entry, type Predicate, sides } from './policy.ts';
+import type { Predicate, Side } from './policy.ts';
 import type { Applied } from './snapshot.ts';
 import { describeMiss } from './words.ts';
 
@@ -42,16 +42,22 @@ const places = new WeakMap<Predicate, string>();
 
 /** {@link findNearest} in parts. */
 export function findNearMiss(applied: Applied, facts: Facts): NearMiss | null {
-  let best: NearMiss | null = null;
-  const scale: Scale = { matched: 0, total: 0, missed: undefined };
+  let nearest: CompiledRule | undefined;
+  let best = new Weight();
+  let weight = new Weight();
   for (const compiled of gatherCandidates(applied, facts)) {
-    weigh(compiled, facts, scale);
-    const { matched, total, missed } = scale;
-    if (missed === undefined) continue;
-    if (best === null || isNearer(matched, total, compiled, best))
-      best = { compiled, matched, total, missed };
+    weigh(compiled, facts, weight);
+    if (nearest !== undefined && !isNearer(weight, compiled, best, nearest)) continue;
+    nearest = compiled;
+    const beaten = best;
+    best = weight;
+    weight = beaten;
   }
-  return best;
+  if (nearest === undefined) return null;
+  const missed = nearest.rule[best.missedSide][best.missedEntry]?.predicates[best.missedPredicate];
+  return missed === undefined
+    ? null
+    : { compiled: nearest, matched: best.matched, total: best.total, missed };
 }
 
 function gatherCandidates(applied: Applied, facts: Facts): readonly CompiledRule[] {
@@ -68,43 +74,64 @@ function gatherCandidates(applied: Applied, facts: Facts): readonly CompiledRule
 
 const maxWeighed = 8;
 
-/** What a rule weighs; one for all candidates of a call. */
-type Scale = { matched: number; total: number; missed: Predicate | undefined };
+const none = -1;
 
-function weigh(compiled: CompiledRule, facts: Facts, scale: Scale): void {
-  scale.matched = 0;
-  scale.total = 0;
-  scale.missed = undefined;
-  for (const side of sides) weighSide(compiled.rule[side], compiled[side], facts, scale);
+/**
+ * What a rule weighs, and where it missed first. Only the nearest rule is looked into for the predicate itself: what was
+ * parsed lies elsewhere in memory than what is tried.
+ */
+class Weight {
+  matched = 0;
+  total = 0;
+  missedSide: Side = 'from';
+  missedEntry = 0;
+  missedPredicate = none;
+}
+
+function weigh(compiled: CompiledRule, facts: Facts, weight: Weight): void {
+  weight.matched = 0;
+  weight.total = 0;
+  weight.missedPredicate = none;
+  // Written out: sides that are named by a variable are looked up in slow ways.
+  weighSide('from', compiled.from, facts, weight);
+  weighSide('to', compiled.to, facts, weight);
+  weighSide('when', compiled.when, facts, weight);
 }
 
 /** Adds the entry that all of holds, or else the best one. */
-function weighSide(entries: readonly Entry[], tests: CompiledEntries, facts: Facts, scale: Scale): void {
-  let [bestMatched, bestTotal] = [0, 0];
-  let bestMissed: Predicate | undefined;
-  for (let i = 0; i < tests.length; i++) {
-    const entry = tests[i] ?? [];
+function weighSide(side: Side, entries: CompiledEntries, facts: Facts, weight: Weight): void {
+  let bestMatched = 0;
+  let bestTotal = 0;
+  let bestEntry = 0;
+  let bestMissed = none;
+  for (let i = 0; i < entries.length; i++) {
+    const tests = entries[i] ?? [];
+    const total = tests.length;
     let matched = 0;
-    let firstMissed = -1;
-    for (let j = 0; j < entry.length; j++) {
-      if (entry[j]?.(facts) === true) matched += 1;
-      else if (firstMissed === -1) firstMissed = j;
+    let missed = none;
+    for (let j = 0; j < total; j++) {
+      if (tests[j]?.(facts) === true) matched += 1;
+      else if (missed === none) missed = j;
     }
-    const total = entry.length;
-    const missed = firstMissed === -1 ? undefined : entries[i]?.predicates[firstMissed];
     const isBetter = matched > bestMatched || (matched === bestMatched && total < bestTotal);
-    if (missed === undefined || bestMissed === undefined || isBetter) {
-      [bestMatched, bestTotal, bestMissed] = [matched, total, missed];
+    if (missed === none || bestMissed === none || isBetter) {
+      bestMatched = matched;
+      bestTotal = total;
+      bestEntry = i;
+      bestMissed = missed;
     }
-    if (missed === undefined) break;
+    if (missed === none) break;
   }
-  scale.matched += bestMatched;
-  scale.total += bestTotal;
-  scale.missed ??= bestMissed;
+  weight.matched += bestMatched;
+  weight.total += bestTotal;
+  if (weight.missedPredicate !== none) return;
+  weight.missedSide = side;
+  weight.missedEntry = bestEntry;
+  weight.missedPredicate = bestMissed;
 }
 
-function isNearer(matched: number, total: number, compiled: CompiledRule, than: NearMiss): boolean {
-  if (matched !== than.matched) return matched > than.matched;
-  if (total !== than.total) return total < than.total;
-  return compiled.ordinal < than.compiled.ordinal;
+function isNearer(weight: Weight, compiled: CompiledRule, best: Weight, nearest: CompiledRule): boolean {
+  if (weight.matched !== best.matched) return weight.matched > best.matched;
+  if (weight.total !== best.total) return weight.total < best.total;
+  return compiled.ordinal < nearest.ordinal;
 }

@@ -1,5 +1,6 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
+import { untold } from '../../src/authz/context.ts';
 import { decide } from '../../src/authz/decide.ts';
 import type { AuthzRequest, NearestRule } from '../../src/authz/decision.ts';
 import { Facts } from '../../src/authz/facts.ts';
@@ -87,4 +88,69 @@ test.each<[string, (i: number) => readonly [string, string, string], string]>([
   const snapshot = compileSnapshot(meshOf(many(make), [{ id: ledger, labels: {} }]));
   const one: AuthzRequest = call();
   expect(decide(snapshot, one, noon).nearest?.rule).toBe(rule);
+});
+
+const web = 'from: [{ source: { principals: [example.org/ns/shop/sa/web] } }]';
+const nobody = 'from: [{ source: { principals: [example.org/x] } }]';
+const to = (...operations: string[]): string =>
+  `to: [${operations.map((one) => `{ operation: { ${one} } }`).join()}]`;
+const header = (name: string): string => `{ key: "request.headers[${name}]", values: [v] }`;
+const tagged = `when: [${header('x-a')}, ${header('x-b')}]`;
+const untagged = `when: [${header('x-c')}]`;
+const times = <T>(count: number, one: T): readonly T[] => Array.from({ length: count }, () => one);
+const other = [nobody, to('methods: [PUT], paths: ["/x"]')];
+
+test.each<[string, readonly (readonly string[])[], number, string]>([
+  ['an entry that more of holds', [[to('hosts: [x]', 'methods: [PUT], paths: ["/charge"]')]], 0, 'methods'],
+  ['and not the one after it', [[to('methods: [PUT], paths: ["/charge"]', 'hosts: [x]')]], 0, 'methods'],
+  ['a shorter entry', [[to('methods: [PUT], ports: ["1"]', 'hosts: [x]')]], 0, 'hosts'],
+  ['the first of equal entries', [[to('methods: [PUT]', 'hosts: [x]')]], 0, 'methods'],
+  [
+    'an entry that holds, of others that more of holds',
+    [[to('hosts: [x], paths: ["/charge"], methods: [GET]', 'methods: [GET]', 'hosts: [x]'), untagged]],
+    0,
+    'request.headers[x-c]',
+  ],
+  ['a rule that more of holds', [[to('methods: [PUT]')], [web, to('methods: [PUT]')]], 1, 'methods'],
+  ['and not the one after it', [[web, to('methods: [PUT]')], [to('hosts: [x]')]], 0, 'methods'],
+  ['a shorter rule', [[to('methods: [PUT], ports: ["1"]')], [to('hosts: [x]')]], 1, 'hosts'],
+  ['and not the one after it', [[to('hosts: [x]')], [to('methods: [PUT], ports: ["1"]')]], 0, 'hosts'],
+  ['the first of equal rules', [[to('hosts: [x]')], [to('methods: [PUT]')]], 0, 'hosts'],
+  ['any of eight', [[web, to('hosts: [x]')], ...times(6, other), [...other, tagged]], 7, 'principals'],
+  [
+    'of nine one that a side leads to',
+    [[web, to('hosts: [x]')], ...times(7, other), [...other, tagged]],
+    0,
+    'hosts',
+  ],
+  ['one of the first, when no side leads to any', [...times(8, other), [...other, tagged]], 0, 'principals'],
+  [
+    'one of four for the caller',
+    [...times(5, [web, to('hosts: [x]')]), ...times(5, [web, to('hosts: [x]'), tagged])],
+    0,
+    'hosts',
+  ],
+  [
+    'the first of those that either side leads to',
+    [...times(5, other), [nobody, to('paths: ["/charge"]')], [web, to('paths: ["/x"]')], ...times(5, other)],
+    5,
+    'principals',
+  ],
+])('the nearest is %s', (_name, rules, index, field) => {
+  const [policy] = readPolicies(policyText(`rules: [${rules.map((parts) => `{ ${parts.join()} }`).join()}]`));
+  const context = { ...untold, headerLines: (name: string) => (name === 'x-c' ? [] : ['v']) };
+  const one = { ...call({ method: 'GET', path: '/charge' }), context };
+  const { reason, nearest } = decide(
+    compileSnapshot(meshOf([policy!], [{ id: ledger, labels: {} }])),
+    one,
+    noon,
+  );
+  expect([reason, nearest?.rule]).toEqual(['no_allow_rule', policy!.rules[index]!.name]);
+  expect(nearest?.missed.startsWith(`${field} is `)).toBe(true);
+});
+
+test('without an ALLOW rule nothing is nearest', () => {
+  const policies = readPolicies(policyText('action: DENY\nrules: [{ to: [{ operation: { hosts: [x] } }] }]'));
+  const snapshot = compileSnapshot(meshOf(policies, [{ id: ledger, labels: {} }]));
+  expect(decide(snapshot, call(), noon)).toMatchObject({ reason: 'no_allow_rule', nearest: null });
 });
