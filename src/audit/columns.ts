@@ -10,7 +10,14 @@ export type AuditColumns = {
   readonly verdict: 'allow' | 'deny' | null;
   /** Of the certificate that was issued, made an authority, banned, or presented in a decision; a token's `jti`. */
   readonly serial: string | null;
+  /** The ID of a decision as ours are made; another one cannot be asked for, and is null. */
+  readonly decisionId: string | null;
 };
+
+/** Whether a text can be the ID of a decision: 1 to 64 of `A-Za-z0-9._-`. */
+export function isDecisionId(text: string): boolean {
+  return /^[A-Za-z0-9._-]{1,64}$/.test(text);
+}
 
 /** A certificate as an issuance event promises it: until when whom it lets in, and under which entry. */
 export type CertificateColumns = {
@@ -46,6 +53,7 @@ export function auditColumns(event: AuditEvent): AuditColumns {
         destination: presence(event.destination),
         verdict: event.verdict,
         serial: presence(event.sourceSerial),
+        decisionId: isDecisionId(event.decisionId) ? event.decisionId : null,
       };
     case 'allowed_calls':
       return {
@@ -102,4 +110,4 @@ function presence(text: string): string | null {
   return text === '' ? null : text;
 }
 
-const none = { source: null, destination: null, verdict: null, serial: null } as const;
+const none = { source: null, destination: null, verdict: null, serial: null, decisionId: null } as const;

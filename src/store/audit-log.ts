@@ -4,6 +4,8 @@ import type { LeafRecord } from './protocol.ts';
 
 /** Leaves share a block of times by 1,024 (see the schema). */
 export const blockBits = 10;
+/** IDs of decisions share a span by 8,192. */
+const spanBits = 13;
 
 /** The log as its one writer sees it. */
 export type AuditAppender = {
@@ -27,6 +29,7 @@ export function createAppender(db: Database): AuditAppender {
     `INSERT INTO certificates (serial, spiffe_id, entry_id, issuer_key_id, spki_sha256, not_after_ms)
      VALUES (?, ?, ?, ?, ?, ?)`,
   );
+  const insertDecision = db.prepare('INSERT INTO decision_ids (span, id, idx) VALUES (?, ?, ?)');
   const extendKey = db.prepare(
     `INSERT INTO jwt_expiries (key_id, last_expiry_ms) VALUES (?, ?)
      ON CONFLICT (key_id) DO UPDATE SET last_expiry_ms = max(last_expiry_ms, excluded.last_expiry_ms)`,
@@ -41,8 +44,9 @@ export function createAppender(db: Database): AuditAppender {
     const first = size;
     for (const [at, { leaf, personal, columns, certificate, token }] of leaves.entries()) {
       const idx = first + at;
-      const { type, timeMs, source, destination, verdict, serial } = columns;
+      const { type, timeMs, source, destination, verdict, serial, decisionId } = columns;
       insertLeaf.run(idx, leaf, leafHash(leaf), type, timeMs, source, destination, verdict, serial);
+      if (decisionId !== null) insertDecision.run(Math.floor(idx / 2 ** spanBits), decisionId, idx);
       for (const { field, salt, value } of personal) {
         insertPersonal.run(idx, field, Buffer.from(salt, 'hex'), value);
       }

@@ -127,7 +127,8 @@ function searchRange(db: Database, query: AuditQuery, size: number): IndexRange 
   };
 }
 
-function readRows(db: Database, indexes: readonly number[]): readonly AuditRow[] {
+/** Rows by their indexes, fewer when their leaves are {@link maxPageBytes} long together. */
+export function readRows(db: Database, indexes: readonly number[]): readonly AuditRow[] {
   const selectLeaf = db.prepare<[number], { leaf: Buffer; hash: Buffer }>(
     'SELECT leaf, hash FROM audit_leaves WHERE idx = ?',
   );

@@ -10,6 +10,7 @@ import { nodeAliases } from './migrations/0008-node-aliases.ts';
 import { access } from './migrations/0009-access.ts';
 import { tokenKeys } from './migrations/0010-token-keys.ts';
 import { policyRevisions } from './migrations/0011-policy-revisions.ts';
+import { decisionIds } from './migrations/0012-decision-ids.ts';
 
 /**
  * Each takes the schema one version further. INVARIANT: one that was released is never changed; what it did wrong the
@@ -27,6 +28,7 @@ const migrations: readonly string[] = [
   access,
   tokenKeys,
   policyRevisions,
+  decisionIds,
 ];
 
 /** The version of the schema this program writes; `PRAGMA user_version` of the file. */

@@ -12,6 +12,7 @@ import type { CoverageChange, CoverageRow, IssuedCertificate } from '../identity
 import type { NamedCertificates } from '../identity/revoked.ts';
 import type { NewPolicyRevision, PolicyDocument } from '../identity/mesh.ts';
 import type { PolicyPast } from '../identity/policy-edits.ts';
+import type { DecisionRows } from './decision-table.ts';
 import type { PolicyRevision, PolicyRevisionRecord } from '../identity/policy-revision.ts';
 import type { NodeAlias } from '../identity/node-alias.ts';
 
@@ -141,6 +142,11 @@ export type Questions = {
   policyPast: { ask: number; answer: PolicyPast };
   policiesOf: { ask: number; answer: readonly Omit<PolicyDocument, 'source'>[] };
   policyOf: { ask: { readonly number: number; readonly key: string }; answer: PolicyDocument | null };
+  policiesIn: {
+    ask: { readonly number: number; readonly namespaces: readonly string[] };
+    answer: readonly PolicyDocument[];
+  };
+  revisionAt: { ask: number; answer: number | null };
   keptRevisions: { ask: null; answer: readonly KeptRevision[] };
   authorities: { ask: null; answer: readonly StoredAuthority[] };
   jwtKeys: { ask: null; answer: readonly JwtSlot[] };
@@ -162,6 +168,7 @@ export type Questions = {
   };
   auditPage: { ask: AuditQuery; answer: AuditPage };
   auditSize: { ask: null; answer: number };
+  decisions: { ask: { readonly id: string; readonly limit: number }; answer: DecisionRows };
 };
 /** Which certificates are meant, and at what time. */
 export type NamedQuestion = {

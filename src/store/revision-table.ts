@@ -30,6 +30,10 @@ export function storePolicies(db: Database, change: PolicyChange): void {
   }
   const { record, changes } = policyRevision;
   insertRevision(db, record);
+  db.prepare('INSERT INTO policy_revision_starts (mesh_revision, number) VALUES (?, ?)').run(
+    change.revision,
+    record.number,
+  );
   const insertChanges = db.prepare('INSERT INTO policy_revision_changes VALUES (?, ?, ?, ?, ?)');
   for (const { namespace, created, updated, deleted } of changes) {
     insertChanges.run(record.number, namespace, created, updated, deleted);
@@ -118,6 +122,30 @@ export function readPolicyOf(db: Database, number: number, key: string): PolicyD
     )
     .get(key, number, number);
   return found ?? null;
+}
+
+/** Which revision was in force at a revision of the mesh, kept or not; null when none was yet. */
+export function readRevisionAt(db: Database, meshRevision: number): number | null {
+  const found = db
+    .prepare<[number], number>(
+      'SELECT number FROM policy_revision_starts WHERE mesh_revision <= ? ORDER BY mesh_revision DESC LIMIT 1',
+    )
+    .pluck()
+    .get(meshRevision);
+  return found ?? null;
+}
+
+/** The policies that a revision had in some namespaces, in the order of their keys. */
+export function readPoliciesIn(
+  db: Database,
+  { number, namespaces }: { readonly number: number; readonly namespaces: readonly string[] },
+): readonly PolicyDocument[] {
+  // After `/` comes `0`: the keys of a namespace are a range of the primary key.
+  const read = db.prepare<[string, string, number, number], PolicyDocument>(
+    `SELECT ${documentColumns} WHERE key >= ? AND key < ? AND since <= ? AND (until IS NULL OR until > ?)
+     ORDER BY key`,
+  );
+  return [...new Set(namespaces)].sort().flatMap((name) => read.all(`${name}/`, `${name}0`, number, number));
 }
 
 /** Which revisions are kept, and when those that are not in force ceased to be. */

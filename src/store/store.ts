@@ -14,6 +14,7 @@ import type { PolicyRevisionRecord } from '../identity/policy-revision.ts';
 import type { AttestedNode, JoinToken } from '../identity/node.ts';
 import type { NamedCertificates } from '../identity/revoked.ts';
 import type { Migration } from './backup.ts';
+import type { DecisionRows } from './decision-table.ts';
 import { type DirectoryLock, lockDataDirectory } from './lock.ts';
 import { banRowOf, entryRowOf, meshOf } from './mesh-rows.ts';
 import type {
@@ -62,6 +63,10 @@ export type Store = {
   /** The policies of a revision that is kept, by their keys. */
   readonly policiesOf: (number: number) => Promise<ReadonlyMap<string, Omit<PolicyDocument, 'source'>>>;
   readonly policyOf: (number: number, key: string) => Promise<PolicyDocument | null>;
+  /** The policies that a revision had in some namespaces. */
+  readonly policiesIn: (number: number, namespaces: readonly string[]) => Promise<readonly PolicyDocument[]>;
+  /** The policy revision in force at a revision of the mesh, kept or not; null when none was. */
+  readonly revisionAt: (meshRevision: number) => Promise<number | null>;
   /** The oldest first. */
   readonly keptRevisions: () => Promise<readonly KeptRevision[]>;
   readonly dropRevisions: (through: number, events: readonly AuditEvent[]) => Promise<void>;
@@ -106,6 +111,8 @@ export type Store = {
   readonly commitMeta: (key: MetaKey, value: string, events: readonly AuditEvent[]) => Promise<void>;
   /** @throws MeshError `audit_cursor_invalid` */
   readonly queryAudit: (query: AuditQuery) => Promise<AuditPage>;
+  /** The records of decisions with an ID, the first first: at most `limit`. */
+  readonly findDecisions: (id: string, limit: number) => Promise<DecisionRows>;
   /** The number of leaves in the log. */
   readonly auditSize: () => Promise<number>;
   readonly createToken: (token: AdminToken, events: readonly AuditEvent[]) => Promise<void>;
@@ -269,6 +276,8 @@ async function openLocked(
     policiesOf: async (number) =>
       new Map((await ask('policiesOf', number)).map((policy) => [policy.key, policy])),
     policyOf: (number, key) => ask('policyOf', { number, key }),
+    policiesIn: (number, namespaces) => ask('policiesIn', { number, namespaces }),
+    revisionAt: (meshRevision) => ask('revisionAt', meshRevision),
     keptRevisions: () => ask('keptRevisions', null),
     dropRevisions: async (through, events) => {
       await write({ kind: 'policy_revisions_dropped', through }, events);
@@ -306,6 +315,7 @@ async function openLocked(
       await write({ kind: 'meta', key, value }, events);
     },
     queryAudit: (query) => ask('auditPage', query),
+    findDecisions: (id, limit) => ask('decisions', { id, limit }),
     auditSize: () => ask('auditSize', null),
     createToken: async (token, events) => {
       await write({ kind: 'token_created', token }, events);

@@ -13,6 +13,7 @@ import {
   touch,
 } from './database.ts';
 import { proveRoom } from './disk-error.ts';
+import { readDecisions } from './decision-table.ts';
 import { readJwtExpiries, readJwtKeys } from './jwt-key-table.ts';
 import { readMesh } from './mesh-table.ts';
 import { readKeyOwners, readNamed } from './named-certificates.ts';
@@ -30,9 +31,11 @@ import {
 import {
   readKeptRevisions,
   readPast,
+  readPoliciesIn,
   readPoliciesOf,
   readPolicyOf,
   readRevision,
+  readRevisionAt,
   readRevisions,
 } from './revision-table.ts';
 import { readAuthorities, readCoverage, readUnexpired } from './rotation-tables.ts';
@@ -143,6 +146,12 @@ function read(db: Database, question: Question): unknown {
       return readPoliciesOf(db, question.ask);
     case 'policyOf':
       return readPolicyOf(db, question.ask.number, question.ask.key);
+    case 'policiesIn':
+      return readPoliciesIn(db, question.ask);
+    case 'revisionAt':
+      return readRevisionAt(db, question.ask);
+    case 'decisions':
+      return readDecisions(db, question.ask);
     case 'keptRevisions':
       return readKeptRevisions(db);
     case 'authorities':

@@ -188,7 +188,7 @@ describe('a moment', () => {
 });
 
 describe('columns', () => {
-  const none = { source: null, destination: null, verdict: null, serial: null };
+  const none = { source: null, destination: null, verdict: null, serial: null, decisionId: null };
   const columns = { timeMs: noon.getTime(), ...none };
   const web = 'spiffe://example.org/ns/shop/sa/web';
   const ledger = 'spiffe://example.org/ns/pay/sa/ledger';
@@ -198,7 +198,7 @@ describe('columns', () => {
     ['entry_change', { source: web }],
     ['policy_change', {}],
     ['policy_revision', {}],
-    ['decision', { source: web, destination: ledger, verdict: 'deny', serial: '0a1b' }],
+    ['decision', { source: web, destination: ledger, verdict: 'deny', serial: '0a1b', decisionId: 'd-1' }],
     ['loss', {}],
     ['authority', { serial: '01' }],
     ['admin', {}],
@@ -223,7 +223,12 @@ describe('columns', () => {
 
   test('an empty source is none', () => {
     const anonymous = decision({ source: '', destination: '', sourceSerial: '' });
-    expect(auditColumns(anonymous)).toEqual({ ...columns, type: 'decision', verdict: 'deny' });
+    expect(auditColumns(anonymous)).toEqual({
+      ...columns,
+      type: 'decision',
+      verdict: 'deny',
+      decisionId: 'd-1',
+    });
   });
 
   test('only an issuance announces a certificate', () => {

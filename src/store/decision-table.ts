@@ -1,0 +1,31 @@
+import type { AuditRow } from '../audit/query.ts';
+import { readRows } from './audit-query.ts';
+import type { Database } from './database.ts';
+
+/** The records of an ID, and whether there are more than were asked for. */
+export type DecisionRows = { readonly rows: readonly AuditRow[]; readonly more: boolean };
+
+/**
+ * The records of decisions with an ID, in the order of the log. The first comes first: an ID cannot be known before it is
+ * made, so of several records those that took it from another came later.
+ */
+export function readDecisions(
+  db: Database,
+  { id, limit }: { readonly id: string; readonly limit: number },
+): DecisionRows {
+  const indexes = db
+    .prepare<[string, number], number>(
+      // One seek to each span that there is, and one in it. The order of the recursion is that of the log.
+      `WITH RECURSIVE spans (span) AS (
+         SELECT min(span) FROM decision_ids
+         UNION ALL
+         SELECT (SELECT min(later.span) FROM decision_ids later WHERE later.span > spans.span) FROM spans
+         WHERE spans.span IS NOT NULL
+       )
+       SELECT found.idx FROM spans CROSS JOIN decision_ids found
+       WHERE found.span = spans.span AND found.id = ? LIMIT ?`,
+    )
+    .pluck()
+    .all(id, limit + 1);
+  return { rows: readRows(db, indexes.slice(0, limit)), more: indexes.length > limit };
+}
