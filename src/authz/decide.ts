@@ -1,7 +1,7 @@
 import type { AuthzRequest, Decision, DecisionReason, ShadowVerdict } from './decision.ts';
 import { Facts } from './facts.ts';
 import type { CompiledRule } from './match.ts';
-import { findNearest } from './nearest.ts';
+import { describeNearest, findNearest } from './nearest.ts';
 import type { RuleFinder } from './rule-index.ts';
 import type { Applied, Snapshot } from './snapshot.ts';
 import { whyUnjudged } from './words.ts';
@@ -86,10 +86,7 @@ function judgeByRules(snapshot: Snapshot, applied: Applied, facts: Facts): Draft
   }
   if (lifted !== undefined) return byRule('deny', lifted, whyDenied(lifted, facts), revision, custom);
   const nearest = findNearest(applied, facts);
-  const why =
-    nearest === null
-      ? 'no ALLOW rule applies to the destination'
-      : `no ALLOW rule matched; the nearest is ${nearest.rule}, where ${nearest.missed}`;
+  const why = nearest === null ? 'no ALLOW rule applies to the destination' : describeNearest(nearest);
   const decision = draft('deny', 'no_allow_rule', '', why, revision, custom);
   decision.nearest = nearest;
   return decision;

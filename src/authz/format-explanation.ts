@@ -45,7 +45,8 @@ export function formatExplanation(explanation: Explanation): string {
   return `${lines.join('\n')}\n`;
 }
 
-function drawRemedy(remedy: RemedyOutcome | null): readonly string[] {
+/** The lines of `to allow`; none where nothing would. */
+export function drawRemedy(remedy: RemedyOutcome | null): readonly string[] {
   if (remedy === null) return [];
   const { exemptions, edits, policy } = remedy;
   const changes = [...exemptions, ...(edits ?? [])];
@@ -81,7 +82,11 @@ function describeCall({ request }: Explanation): string {
   return `${source ?? '(no certificate)'} -> ${destination}  ${call}`;
 }
 
-function drawExcerpt({ line, column, length, text }: Excerpt, note: string | undefined): readonly string[] {
+/** A line of a policy, and below it what the call had there. */
+export function drawExcerpt(
+  { line, column, length, text }: Excerpt,
+  note: string | undefined,
+): readonly string[] {
   const number = String(line).padStart(6);
   const drawn = [`         ${number} | ${text}`];
   if (note === undefined || column > text.length) return drawn;

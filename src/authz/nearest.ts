@@ -135,3 +135,18 @@ function isNearer(weight: Weight, compiled: CompiledRule, best: Weight, nearest:
   if (weight.total !== best.total) return weight.total < best.total;
   return compiled.ordinal < nearest.ordinal;
 }
+
+/** What a denial says of the nearest rule. */
+export function describeNearest({ rule, missed }: Pick<NearestRule, 'rule' | 'missed'>): string {
+  return `${nearestBegins}${rule}, where ${missed}`;
+}
+
+/** The nearest rule in what {@link describeNearest} wrote; null in any other text. */
+export function readNearest(why: string): Pick<NearestRule, 'rule' | 'missed'> | null {
+  if (!why.startsWith(nearestBegins)) return null;
+  const [, rule, missed] =
+    /^([a-z0-9.-]+\/[a-z0-9.-]+ rule\[\d+\]), where (.*)$/s.exec(why.slice(nearestBegins.length)) ?? [];
+  return rule === undefined || missed === undefined ? null : { rule, missed };
+}
+
+const nearestBegins = 'no ALLOW rule matched; the nearest is ';

@@ -65,12 +65,12 @@ export function* whoCan(
   let work = 0;
   for (const caller of callers) {
     const left = yield* survey(anybody, factsOf(snapshot, caller, destination, call, now), isOpen);
-    const answer = judge(snapshot, left, shownOfOne);
+    const answer = judgeSurvey(snapshot, left, shownOfOne);
     answers.push({ caller: caller.text, ...answer });
     work += workOf(anybody, answer);
     if (work > maxWork) break;
   }
-  return { anybody: judge(snapshot, anybody, shownOfAnybody), callers: answers };
+  return { anybody: judgeSurvey(snapshot, anybody, shownOfAnybody), callers: answers };
 }
 
 /** Where a caller may call, of some destinations. As {@link whoCan}. */
@@ -87,7 +87,7 @@ export function* canReach(
   for (const destination of destinations) {
     const facts = factsOf(snapshot, source, destination, call, now);
     const applied = yield* snapshot.rulesFor(destination);
-    const answer = judge(snapshot, yield* survey(applied, facts, isOpen), shownOfOne);
+    const answer = judgeSurvey(snapshot, yield* survey(applied, facts, isOpen), shownOfOne);
     answers.push({ destination: destination.text, ...answer });
     work += workOf(applied, answer);
     if (work > maxWork) break;
@@ -96,7 +96,7 @@ export function* canReach(
 }
 
 /** The rules that can still match. */
-type Survey = {
+export type Survey = {
   readonly isGoverned: boolean;
   readonly allow: readonly Residue[];
   readonly deny: readonly Residue[];
@@ -138,7 +138,12 @@ function* residues(
   return left;
 }
 
-function judge(snapshot: Snapshot, { isGoverned, allow: all, deny, custom }: Survey, shown: Shown): Reach {
+/** Whether calls are allowed of which these rules are left. */
+export function judgeSurvey(
+  snapshot: Snapshot,
+  { isGoverned, allow: all, deny, custom }: Survey,
+  shown: Shown = shownOfOne,
+): Reach {
   // Whatever denies for certain and can be lifted leaves break-glass grants alone.
   const isClosed = deny.some((one) => isLiftable(one.compiled) && isSettled(one));
   const allow = isClosed ? all.filter(({ compiled }) => isGrant(compiled)) : all;
