@@ -94,6 +94,8 @@ export const errorKinds = {
   policy_number_invalid: 'invalid',
   policy_replayed: 'conflict',
   policy_mode_inexact: 'precondition',
+  decision_id_invalid: 'invalid',
+  decision_not_found: 'not_found',
   request_invalid: 'invalid',
   // identity
   entry_invalid: 'invalid',

@@ -20,6 +20,7 @@ import { makeDirectory } from './store/key-files.ts';
 import type { Store } from './store/store.ts';
 import { traceRequest } from './tracing.ts';
 import type { KeptAuthority } from './up-authority.ts';
+import { decisionPorts } from './up-decisions.ts';
 import { openOidc } from './up-oidc.ts';
 import { keepOwnCertificate } from './up-own-certificate.ts';
 import { bundleDocument } from './up-trust.ts';
@@ -88,6 +89,7 @@ function portsOf(parts: AdminDoorParts): Omit<AdminPorts, 'access'> {
     recordEvents: store.recordEvents,
     trace: traceRequest,
     queryAudit: store.queryAudit,
+    ...decisionPorts({ ...parts, rootNamespace: parts.config.rootNamespace }),
     namedCertificates: store.namedCertificates,
     revisions: {
       page: store.policyRevisions,

@@ -15,8 +15,10 @@ import { readContext } from './authz-context.ts';
 import { exitCodes } from './failure.ts';
 import { examples } from './help.ts';
 import { globalOptions } from './global-options.ts';
+import { explainCommand } from './explain-command.ts';
 import { canReachCommand, whoCanCommand } from './reach-command.ts';
 import { clientOf, print, readSources, type Session } from './session.ts';
+import { printSuggestion } from './suggestion.ts';
 import { printableJson, printableLines } from './text.ts';
 
 type CheckOptions = {
@@ -95,30 +97,10 @@ export function authzCommand(session: Session): Command {
         session.write(`${printableJson(answer, 0)}\n`);
       }
     });
+  group.addCommand(explainCommand(session));
   group.addCommand(whoCanCommand(session));
   group.addCommand(canReachCommand(session));
   return group;
-}
-
-/** Goes to a file that is applied, so nothing else is printed. */
-function printSuggestion(session: Session, { verdict, reason, remedy }: Explanation): void {
-  const isBarred = reason === 'deny_rule';
-  if (!isBarred && typeof remedy?.policy === 'string') {
-    session.write(remedy.policy);
-    return;
-  }
-  const why =
-    verdict === 'allow'
-      ? 'the call is allowed already'
-      : isBarred
-        ? 'a DENY rule stands in the way, which no ALLOW rule outweighs'
-        : remedy === null
-          ? `no policy allows a call that is denied for ${reason}`
-          : 'no policy can be written for this very call and no other';
-  const isWanted = remedy !== null && !isBarred;
-  throw new MeshError('suggestion_impossible', why, {
-    fix: `${isWanted ? "give the destination's entry a label that no other has, or " : ''}see what decides it: leave --suggest-policy away`,
-  });
 }
 
 function openBatch(file: string): ReadStream {

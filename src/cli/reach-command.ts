@@ -118,7 +118,7 @@ function describeRow({ reach, allow, unless, allowOmitted, unlessOmitted }: Row)
 }
 
 /** `pay/ledger rule[0] where methods is GET`. */
-function describeRule({ rule, from, to, when, glass }: OpenRule): string {
+export function describeRule({ rule, from, to, when, glass }: OpenRule): string {
   const parts = [from, to, when].filter((entries) => entries.length > 0).map(describeEntries);
   const name = glass === undefined ? rule : `${rule} (${glass})`;
   return parts.length === 0 ? name : `${name} where ${parts.join(' and ')}`;

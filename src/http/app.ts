@@ -6,7 +6,7 @@ import type { RecordEvents } from '../audit/event.ts';
 import type { Clock } from '../clock.ts';
 import { MeshError } from '../errors.ts';
 import type { Attempt } from './attempt-log.ts';
-import { addAuditRoutes, type AuditPorts } from './audit-routes.ts';
+import { addAuditRoutes, type AuditPorts, type NoteRead } from './audit-routes.ts';
 import { addAuthzRoutes, type AuthzPorts } from './authz-routes.ts';
 import { addAuthzenRoutes, type AuthzenPorts } from './authzen-routes.ts';
 import { addAuthzenSearchRoutes } from './authzen-search-routes.ts';
@@ -21,6 +21,7 @@ import { hasOwnRecord, isSensitiveRead, openCallLog } from './call-log.ts';
 import { callerOf } from './caller.ts';
 import { certificateShown } from './certificate-shown.ts';
 import { connectionsPerAddress, limitConnections } from './connection-limit.ts';
+import { addDecisionRoutes, type DecisionPorts } from './decision-routes.ts';
 import { addEntryRoutes, type EntryPorts } from './entry-routes.ts';
 import { addGrantRoutes } from './grant-routes.ts';
 import { answerUnread, everyAnswer, serverLimits } from './hardening.ts';
@@ -44,6 +45,7 @@ import { addTokenRoutes, type TokenPorts } from './token-routes.ts';
 export type AdminPorts = Omit<EntryPorts, 'isAdministrator'> &
   AuditPorts &
   AuthzPorts &
+  DecisionPorts &
   AuthzenPorts &
   Omit<ReachPorts, 'administration'> &
   Pick<LintPorts, 'policySet'> &
@@ -176,10 +178,12 @@ export async function createAdminApp(ports: AdminPorts, door: Door): Promise<Fas
   addAuthzenSearchRoutes(app, ports, access.trustDomain);
   addLintRoutes(app, ports, access.trustDomain);
   addBanRoutes(app, { ...ports, isAdministrator }, access.trustDomain);
-  addAuditRoutes(app, ports, (request, detail) => {
+  const noteRead: NoteRead = (request, detail) => {
     const { actor } = callerOf(request);
     return calls.demand(attemptOf(request, { action: 'audit_read', actor, code: '', detail }));
-  });
+  };
+  addAuditRoutes(app, ports, noteRead);
+  addDecisionRoutes(app, ports, noteRead);
   addCaRoutes(app, ports);
   addJwtRoutes(app, ports);
   addTokenRoutes(app, ports, (request) => sourceAddress(request, door));

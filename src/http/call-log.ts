@@ -51,14 +51,19 @@ export function openCallLog(parts: {
   };
 }
 
-/** Whether a call is recorded before it is answered, or not answered. The log's own route does so with the question. */
+/** Whether a call is recorded before it is answered, or not answered. The log's own routes do so with the question. */
 export function isSensitiveRead(access: RouteAccess | undefined): boolean {
   return sensitiveReads.has(access ?? '');
 }
 
 /** Whether such a call, when it succeeds, has been recorded by the time it is answered. */
 export function hasOwnRecord(access: RouteAccess | undefined): boolean {
-  return access === 'audit:read' || access === 'tokens:write' || isSensitiveRead(access);
+  return (
+    access === 'audit:read' ||
+    access === 'audit:decisions' ||
+    access === 'tokens:write' ||
+    isSensitiveRead(access)
+  );
 }
 
 const reportMs = 60_000;

@@ -92,7 +92,8 @@ const policyFields = {
 const policySchema: z.ZodType<PolicyView> = z.object(policyFields);
 const policyPageSchema = revisedPageSchema(policySchema);
 const policyWithSourceSchema = z.object({ ...policyFields, source: z.string() });
-const excerptSchema = z.object({
+/** A line of a policy. */
+export const excerptSchema = z.object({
   place: z.string(),
   line: z.number().int().min(1),
   column: z.number().int().min(1),
@@ -146,7 +147,8 @@ const changeSchema = z.object({
   values: z.array(z.string()).nullable(),
   at: excerptSchema,
 });
-const explanationSchema: z.ZodType<Explanation> = z.object({
+/** What `authz check` says. */
+export const explanationSchema: z.ZodType<Explanation> = z.object({
   verdict: z.enum(['allow', 'deny']),
   reason: z.enum(decisionReasons),
   rule: z.string(),
@@ -197,7 +199,8 @@ const explanationSchema: z.ZodType<Explanation> = z.object({
     .nullable(),
 });
 
-const openRules = z.array(
+/** Rules and what must still hold. */
+export const openRules = z.array(
   z.object({
     rule: z.string(),
     place: z.string(),

@@ -4,6 +4,7 @@ import { rolesWith } from '../identity/access.ts';
 import { accessDocs } from './openapi-access.ts';
 import { authzenDocs } from './openapi-authzen.ts';
 import { banDocs } from './openapi-bans.ts';
+import { decisionDocs } from './openapi-decisions.ts';
 import { entryDocs } from './openapi-entries.ts';
 import { keyDocs } from './openapi-keys.ts';
 import { nodeDocs } from './openapi-nodes.ts';
@@ -27,6 +28,7 @@ export const routeDocs: Readonly<Record<RouteName, RouteDoc>> = {
   ...nodeDocs.routes,
   ...accessDocs.routes,
   ...revisionDocs.routes,
+  ...decisionDocs.routes,
 };
 
 /** A JSON value, as far as a document is made of it. */
@@ -88,6 +90,7 @@ const rooms: readonly RouteDocs[] = [
   nodeDocs,
   accessDocs,
   revisionDocs,
+  decisionDocs,
 ];
 
 function namedSchemas(): ReadonlyMap<z.ZodType, string> {

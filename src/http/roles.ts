@@ -47,6 +47,7 @@ const routes = {
   'POST /v1/authz/check': 'authz:explain',
   'POST /v1/authz/who-can': 'authz:explain',
   'POST /v1/authz/can-reach': 'authz:explain',
+  'GET /v1/authz/decisions/:id': 'audit:decisions',
   'GET /.well-known/authzen-configuration': 'public',
   'POST /access/v1/evaluation': 'authz:explain',
   'POST /access/v1/evaluations': 'authz:explain',

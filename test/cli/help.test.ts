@@ -24,6 +24,7 @@ test('the tree holds the commands that docs/cli.md promises', () => {
     'authz can-reach',
     'authz check',
     'authz eval',
+    'authz explain',
     'authz who-can',
     'ban',
     'ban list',

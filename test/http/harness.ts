@@ -33,6 +33,7 @@ import { openLog } from '../../src/log.ts';
 import { createNodePresences } from '../../src/node/node-presence.ts';
 import { openNodeRegistry } from '../../src/node/node-registry.ts';
 import { openStore, type Store } from '../../src/store/store.ts';
+import { decisionPorts } from '../../src/up-decisions.ts';
 import { openJwt } from '../../src/up-jwt.ts';
 import { makePolicySigner } from '../harness/policy-signer.ts';
 import {
@@ -180,6 +181,11 @@ export async function startHarness(
     },
     recordEvents: store.recordEvents,
     queryAudit: store.queryAudit,
+    ...decisionPorts({
+      ...{ store, holder, trustDomain, clock },
+      rootNamespace: 'istio-system',
+      breathe: () => undefined,
+    }),
     namedCertificates: store.namedCertificates,
     revisions: { page: store.policyRevisions, policiesOf: store.policiesOf, policyOf: store.policyOf },
     findToken: store.findToken,

@@ -8,6 +8,7 @@ import { openLog } from '../../src/log.ts';
 import { openStore } from '../../src/store/store.ts';
 import { type Running, startUp } from '../../src/up.ts';
 import { randomBytes } from '../../src/up-random.ts';
+import { decision } from '../audit/events.ts';
 import { ask } from '../harness/http.ts';
 import { makeOpensslRoot } from '../harness/openssl-ca.ts';
 import { createAnswerCheck } from './openapi-check.ts';
@@ -35,6 +36,7 @@ beforeAll(async () => {
     },
     [],
   );
+  await store.recordEvents([decision({ decisionId: 'd-1', time: now })]);
   await store.close();
   const flags = {
     dataDir,
@@ -154,6 +156,7 @@ test('every operation of a real server succeeds once, with an answer that is as 
   await call('GET', '/v1/tokens');
   await call('DELETE', `/v1/tokens/${String(made['id'])}`);
   await call('GET', '/v1/audit?limit=1000');
+  expect(await call('GET', '/v1/authz/decisions/d-1')).toMatchObject({ more: false });
   await call('DELETE', '/v1/policies/shop/web');
   await call('DELETE', '/v1/entries/web');
 
