@@ -69,7 +69,7 @@ export type PolicyEdits = {
   readonly deletePolicy: (key: string, actor: Actor, message?: string) => Promise<void>;
   /**
    * Puts the policies of an earlier revision in force again, under a number of their own.
-   * @throws MeshError `policy_revision_not_found`; `revision_conflict` when another one is in force than is believed;
+   * @throws MeshError `policy_revision_not_found`, for `previous` also where the mode was switched; `revision_conflict` when another one is in force than is believed;
    *   `forbidden` naming a namespace that whoever asks may not write; `policy_invalid` when this version cannot read what
    *   was stored; `policy_message_invalid`
    */
@@ -124,10 +124,16 @@ export function createPolicyEdits(parts: {
     });
   };
 
-  /** INVARIANT: whoever goes back twice comes to what was before, and not to where they came from. */
+  /**
+   * INVARIANT: whoever goes back twice comes to what was before, and not to where they came from. What they undo is the last
+   * revision or nothing: a switch of the mode is not theirs to undo, nor to pass over unasked.
+   */
   const previous = async (): Promise<number> => {
     let at = await kept(active().number);
-    while (at.restores !== null) at = await kept(at.restores);
+    while (at.restores !== null) {
+      if (switchesMode(at)) throw modeInTheWay(at);
+      at = await kept(at.restores);
+    }
     if (at.parent !== null) return at.parent.number;
     throw new MeshError('policy_revision_not_found', `no policy revision is before ${at.number}`, {
       fix: 'name the revision to activate; countersign policy log shows those that are kept',
@@ -196,6 +202,21 @@ export function createPolicyEdits(parts: {
         await takeEdit({ ...emptyPlan, policyStep }, { kind: 'system' });
       }),
   };
+}
+
+/** Such a revision has the policies of the one before it, under another name: how they are read is part of it. */
+function switchesMode({ restores, parent, id }: PolicyRevisionRecord): boolean {
+  return parent !== null && restores === parent.number && id !== parent.id;
+}
+
+function modeInTheWay({ number, restores }: PolicyRevisionRecord): MeshError {
+  return new MeshError(
+    'policy_revision_not_found',
+    `policy revision ${number} switched the mode, and no way back leads past it`,
+    {
+      fix: `set policyMode in the configuration and start the server again, or name the policies to go back to: ${restores} has the same`,
+    },
+  );
 }
 
 /** An edit of documents. @throws MeshError `policy_message_invalid` */

@@ -60,7 +60,7 @@ const back = () => mesh.activatePolicies('previous', admin, { message: '', dryRu
 const active = () => mesh.current().policyRevision;
 const modes = () => [policyModeOf(mesh.current()), holder.current().snapshot.mode];
 
-test('another mode makes a revision of its own, and the way back leads past it', async () => {
+test('another mode makes a revision of its own, which no way back passes over unasked', async () => {
   await startIn('strict');
   await put('a', 'GET');
   await put('a', 'PUT');
@@ -71,10 +71,18 @@ test('another mode makes a revision of its own, and the way back leads past it',
   expect((await store.policyRevision(3))?.message).toBe('policy mode istio');
   await startIn('istio');
   expect(active()?.number).toBe(3);
+  const refused = {
+    code: 'policy_revision_not_found',
+    message: expect.stringContaining('3 switched the mode'),
+  };
+  await expect(back()).rejects.toMatchObject(refused);
   await put('b', 'GET');
   expect(modes()).toEqual(['istio', 'istio']);
   await back();
-  await back();
+  expect(mesh.current().policies.get('shop/a')?.source).toContain('PUT');
+  await expect(back()).rejects.toMatchObject(refused);
+  expect(active()?.number).toBe(5);
+  await mesh.activatePolicies(1, admin, { message: '', dryRun: false });
   expect(mesh.current().policies.get('shop/a')?.source).toContain('GET');
   expect(active()?.number).toBe(6);
   expect(modes()).toEqual(['istio', 'istio']);
