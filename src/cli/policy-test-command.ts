@@ -23,7 +23,10 @@ export function policyTestCommand(session: Session): Command {
     .description('run the tests of policies, and say which rules they show; exits 1 when one fails')
     .requiredOption('-f, --file <file...>', 'a file of documents, or - for standard input; may be repeated')
     .option('--in-force', 'together with what the server has in force; else the files stand alone')
-    .option('--trust-domain <name>', 'that of the mesh, for files that stand alone (default: as configured)')
+    .option(
+      '--trust-domain <name>',
+      'that of the mesh, for files that stand alone (default: as configured, or the one that all tests name)',
+    )
     .option('--require-coverage', 'exit 1 also when a rule is matched by no test')
     .addHelpText(
       'after',
@@ -72,13 +75,9 @@ async function testFiles(
   const { config: file = null } = globalOptions(command);
   const config = loadConfig({ flags: {}, environment: session.environment, file, isRoot: session.isRoot });
   const named = trustDomain === undefined ? config.trustDomain : TrustDomain.parse(trustDomain);
-  if (named === null) {
-    throw new MeshError('usage', 'the trust domain of the mesh is not known', {
-      fix: 'name it with --trust-domain, or in the configuration',
-    });
-  }
+  const ofMesh = named ?? (await soleTrustDomain(session, files));
   const settings = {
-    trustDomain: named,
+    trustDomain: ofMesh,
     rootNamespace: config.rootNamespace,
     policyMode: config.policyMode,
     ttlSeconds: config.leafTtlSeconds,
@@ -88,6 +87,38 @@ async function testFiles(
   const plan = planApply(empty, files, settings);
   const keys = plan.changes.filter(({ kind }) => kind === 'policy').map(({ key }) => key);
   return finish(reportTests(follow(empty, plan, settings), keys, settings, new Date()));
+}
+
+/**
+ * The one trust domain that all tests name. It is said, since it decides whose namespaces count.
+ * @throws MeshError `usage` when there is none, or more than one; those of documents that cannot be read
+ */
+async function soleTrustDomain(session: Session, files: readonly SourceFile[]): Promise<TrustDomain> {
+  const [{ parsePolicy, policyKind }, { readDocuments }] = await Promise.all([
+    import('../authz/parse.ts'),
+    import('../yaml.ts'),
+  ]);
+  const found = new Map<string, TrustDomain>();
+  for (const document of files.flatMap((file) => readDocuments(file))) {
+    if (document.kind !== policyKind) continue;
+    for (const { call } of parsePolicy(document).tests) {
+      for (const id of [call.source, call.destination]) {
+        if (id !== null) found.set(id.trustDomain.name, id.trustDomain);
+      }
+    }
+  }
+  const [only, other] = found.values();
+  if (only !== undefined && other === undefined) {
+    session.say(`trust domain ${only.name}: the one that all tests name\n`);
+    return only;
+  }
+  const why =
+    only === undefined
+      ? 'the tests name none'
+      : `the tests name ${[...found.keys()].sort().map(quote).join(' and ')}`;
+  throw new MeshError('usage', `the trust domain of the mesh is not known: ${why}`, {
+    fix: 'name it with --trust-domain, or in the configuration',
+  });
 }
 
 function formatReport({ outcomes, coverage }: TestReport): string {

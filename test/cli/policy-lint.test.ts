@@ -31,6 +31,10 @@ const files = {
   tested: policy(
     'action: AUDIT\n  rules: [{}]\n  tests: [{ allow: { from: a.test/ns/a/sa/b, method: GET, path: / } }]',
   ),
+  foreign: policy(
+    'rules: [{}]\n  tests: [{ deny: { from: b.test/ns/a/sa/b, method: GET, path: / } }]',
+    'foreign',
+  ),
 };
 
 beforeAll(async () => {
@@ -116,8 +120,16 @@ test.each<[readonly string[], number, string]>([
     64,
     'no policy with rules or tests is in "nothing.yaml"',
   ],
-])('policy test %j goes by the mode of the configuration, and exits %d: %s', async (more, code, said) => {
-  const outcome = await run(['policy', 'test', ...more]);
-  expect(outcome.out + outcome.err).toContain(said);
-  expect(outcome.code).toBe(code);
-});
+  // Without any, by what the tests themselves say, when they agree.
+  [['-f', 'tested.yaml'], 1, 'trust domain a.test: the one that all tests name'],
+  [['-f', 'tested.yaml', 'foreign.yaml'], 64, 'the tests name "a.test" and "b.test"'],
+  [['-f', 'tested.yaml', 'foreign.yaml', '--trust-domain', 'a.test'], 1, '2 tests, 1 failed'],
+  [['-f', 'clean.yaml'], 64, 'the tests name none'],
+])(
+  'policy test %j goes by the mode and the trust domain of the configuration, and exits %d: %s',
+  async (more, code, said) => {
+    const outcome = await run(['policy', 'test', ...more]);
+    expect(outcome.out + outcome.err).toContain(said);
+    expect(outcome.code).toBe(code);
+  },
+);
