@@ -32,19 +32,24 @@ export function judgeCall(
   return { decision: denyDecision(read.reason, read.why, snapshot.revision), request: undefined };
 }
 
+type HttpCall = Extract<RawCall, { readonly protocol: 'http' }>;
+
+/** A call that somebody asks about. */
+export type AskedCall = Omit<RawHttpRequest, 'authority'> & {
+  /** Null: it is not known, and no rule is taken to match or to miss it. */
+  readonly authority: string | null;
+};
+
 /**
  * Judges an HTTP call as the door for proxies would, and explains it. A call that is denied before policy is shown
  * without any policy, and as it was written when it was rejected.
  * @param standing a denial that holds whatever the policies say
  */
-export function explainCall(
-  snapshot: Snapshot,
-  raw: RawHttpRequest,
-  now: Date,
-  standing?: Decision,
-): Explanation {
-  const call: RawCall = { protocol: 'http', ...raw };
-  const { decision, request } = judgeCall(snapshot, call, now);
+export function explainCall(snapshot: Snapshot, raw: AskedCall, now: Date, standing?: Decision): Explanation {
+  const { authority } = raw;
+  const call = { protocol: 'http', ...raw, authority: authority ?? '' } as const;
+  const { decision, request } =
+    authority === null ? judgeWithoutHost(snapshot, call, now) : judgeCall(snapshot, call, now);
   const judged = request ?? asWritten(call);
   const denied = standing ?? (request === undefined ? decision : undefined);
   if (denied !== undefined) {
@@ -54,6 +59,23 @@ export function explainCall(
   return snapshot.mode === 'istio'
     ? explainLikeIstio(snapshot, call, judged, decision, now)
     : explainDecision(snapshot, judged, decision, now);
+}
+
+/** Every call has a host, and a door denies one that has none: so what stands in for it is taken out again. */
+function judgeWithoutHost(snapshot: Snapshot, call: HttpCall, now: Date): Judged {
+  if (snapshot.mode === 'istio') {
+    const sets = snapshot.istio.rulesFor(call.destination);
+    if (!sets.some(({ reads }) => reads.deciding.attributes.has('request.host'))) {
+      return judgeCall(snapshot, call, now);
+    }
+    const why = 'a policy reads the host, which is not told';
+    const denied = denyDecision('request_ambiguous', why, snapshot.revision);
+    return { decision: { ...denied, mode: 'istio' }, request: asWritten(call) };
+  }
+  const read = canonicalizeHttp({ ...call, authority: 'unknown.invalid' });
+  if (isRejection(read)) return judgeCall(snapshot, { ...call, authority: 'unknown.invalid' }, now);
+  const request = { ...read, host: '' };
+  return { decision: decide(snapshot, request, now), request };
 }
 
 function asWritten(call: RawCall): AuthzRequest {

@@ -76,8 +76,8 @@ const describeFact: Readonly<Record<Exclude<Attribute, 'request.headers'>, (fact
     method === undefined ? 'the call has no method' : `the call used ${show(method)}`,
   'request.path': ({ path }) => (path === undefined ? 'the call has no path' : `the call used ${show(path)}`),
   'destination.port': ({ port }) => (port === undefined ? 'the port is not known' : `the call used ${port}`),
-  'request.host': ({ host, hostPort }) => {
-    if (host === undefined) return 'the call has no host';
+  'request.host': ({ host, hostPort, protocol }) => {
+    if (host === undefined) return protocol === 'tcp' ? 'the call has no host' : 'the host is not known';
     return `the call used ${show(host)}${hostPort === null ? ' without a port' : `:${hostPort}`}`;
   },
   'connection.sni': ({ sni }) => {

@@ -7,7 +7,6 @@ import { systemClock } from '../clock.ts';
 import { loadConfig } from '../config.ts';
 import { MeshError, quote } from '../errors.ts';
 import { readCallContext } from '../http/call-context.ts';
-import { unknownHost } from '../http/unknown-host.ts';
 import type { SourceFile } from '../identity/plan.ts';
 import { SpiffeId } from '../spiffe/id.ts';
 import { parsePort } from './arguments.ts';
@@ -182,7 +181,7 @@ async function checkFiles(
     destination,
     method,
     path,
-    authority: host ?? unknownHost,
+    authority: host ?? null,
     port: port ?? 0,
     context: readCallContext(readContext(options)),
   };

@@ -9,7 +9,6 @@ import { callContextBody, readCallContext } from './call-context.ts';
 import { callerOf } from './caller.ts';
 import { parseInput } from './input.ts';
 import { demandNamespace, namespaceOf } from './permit.ts';
-import { unknownHost } from './unknown-host.ts';
 import { addRoute } from './route.ts';
 
 /** A call as an operator describes it. */
@@ -19,8 +18,8 @@ export type AuthzQuestion = {
   readonly destination: SpiffeId;
   readonly method: string;
   readonly path: string;
-  /** The authority, with or without a port. */
-  readonly host: string;
+  /** The authority, with or without a port; null when it is not known. */
+  readonly host: string | null;
   /** The destination's port; 0 when unknown. */
   readonly port: number;
   readonly context: CallContext;
@@ -51,7 +50,7 @@ export function addAuthzRoutes(
       destination,
       method: body.method,
       path: body.path,
-      host: body.host ?? unknownHost,
+      host: body.host ?? null,
       port: body.port ?? 0,
       context: readCallContext(body.context),
     });

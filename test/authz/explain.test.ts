@@ -2,6 +2,8 @@ import { describe, expect, test } from 'vitest';
 import { decide } from '../../src/authz/decide.ts';
 import { explainDecision } from '../../src/authz/explain.ts';
 import { formatExplanation } from '../../src/authz/format-explanation.ts';
+import { explainCall } from '../../src/authz/judge.ts';
+import { policyModes } from '../../src/authz/policy-mode.ts';
 import { canonicalizeTcp, isRejection } from '../../src/authz/request.ts';
 import { compileSnapshot } from '../../src/authz/snapshot.ts';
 import { call, ledger, meshOf, noon, policyText, readPolicies, web } from './mesh.ts';
@@ -98,5 +100,51 @@ describe('as data', () => {
     expect(explanation.policies[0]?.policy).toBe('pay/p199');
     expect(explanation.policiesOmitted).toBe(36);
     expect(formatExplanation(explanation)).toContain('and 36 more');
+  });
+});
+
+describe('a host that is not told', () => {
+  const deny = 'action: DENY\nrules: [{ to: [{ operation: { hosts: [a.b] } }] }]';
+  const denyOthers = 'action: DENY\nrules: [{ to: [{ operation: { notHosts: [unknown.invalid, a.b] } }] }]';
+  const allow = 'rules: [{ to: [{ operation: { hosts: [a.b, unknown.invalid] } }] }]';
+  const anybody = 'rules: [{ to: [{ operation: { methods: [GET] } }] }]';
+  test.each<[string, readonly string[], object, object]>([
+    [
+      'is no reason to allow',
+      [allow],
+      { verdict: 'deny', reason: 'no_allow_rule', why: expect.stringContaining('the host is not known') },
+      { reason: 'request_ambiguous', why: 'a policy reads the host, which is not told' },
+    ],
+    [
+      'is not ruled out for DENY',
+      [anybody, deny],
+      {
+        reason: 'deny_rule',
+        why: expect.stringContaining('cannot be ruled out: hosts is a.b, the host is not known'),
+      },
+      { reason: 'request_ambiguous' },
+    ],
+    [
+      'is not ruled out for a not either',
+      [anybody, denyOthers],
+      { reason: 'deny_rule' },
+      { reason: 'request_ambiguous' },
+    ],
+    ['does not matter where nobody reads it', [anybody], { verdict: 'allow' }, { verdict: 'allow' }],
+  ])('%s', (_, specs, strict, istio) => {
+    const policies = readPolicies(specs.map((spec, i) => policyText(spec, `p${i}`)).join('---\n'));
+    const asked = { source: web, destination: ledger, method: 'GET', path: '/a', authority: null, port: 0 };
+    for (const mode of policyModes) {
+      const explained = explainCall(compileSnapshot({ ...meshOf(policies), mode }), asked, noon);
+      expect(explained).toMatchObject({ ...(mode === 'strict' ? strict : istio), request: { host: '' } });
+    }
+  });
+
+  test('changes nothing of what is denied before policy', () => {
+    const asked = { source: web, destination: ledger, method: 'GET', path: '//', authority: null, port: 0 };
+    expect(explainCall(snapshot, asked, noon)).toMatchObject({
+      reason: 'request_ambiguous',
+      why: 'the path has an empty segment (//)',
+    });
   });
 });
