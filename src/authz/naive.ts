@@ -125,6 +125,7 @@ function evaluate(
     return request.port === 0 ? undefined : predicate.matches.includes(request.port) !== negated;
   }
   if (predicate.kind === 'host') {
+    if (request.host === '') return undefined;
     const named = predicate.matches.filter(({ name }) => compare(name, request.host));
     if (named.some(({ port }) => port === null || port === request.hostPort)) return !negated;
     return named.length > 0 && request.hostPort === null ? undefined : negated;

@@ -1,12 +1,10 @@
 import { describe, expect, test } from 'vitest';
 import { type CallContext, untold } from '../../src/authz/context.ts';
-import { decide } from '../../src/authz/decide.ts';
-import type { AuthzRequest } from '../../src/authz/decision.ts';
-import { decideNaively } from '../../src/authz/naive.ts';
 import { canonicalizeTcp, isRejection } from '../../src/authz/request.ts';
-import { compileSnapshot, type SnapshotInput } from '../../src/authz/snapshot.ts';
+import type { SnapshotInput } from '../../src/authz/snapshot.ts';
 import { SpiffeId } from '../../src/spiffe/id.ts';
-import { call, ledger, meshOf, noon, policyText, readPolicies, web } from './mesh.ts';
+import { call, ledger, meshOf, policyText, readPolicies, web } from './mesh.ts';
+import { both, cautious, holds, judge, neither } from './rule-effect.ts';
 
 /** The call of `web` with all there is to know of it. */
 const known: CallContext = {
@@ -28,6 +26,7 @@ const known: CallContext = {
     ['aud', ['pay', 'shop']],
     ['azp', 'web'],
     ['scope', 'read write'],
+    ['permission', { of: 'read write' }],
     ['n', 1],
     ['roles', { deep: ['admin', 2] }],
     ['a.b', 'dotted'],
@@ -46,31 +45,6 @@ const known: CallContext = {
 const header = (name: string) => `request.headers[${name}]`;
 const claim = (name: string) => `request.auth.claims[${name}]`;
 const noted = (key: string) => `experimental.envoy.filters.http.x[${key}]`;
-
-function judge(mesh: SnapshotInput, one: AuthzRequest) {
-  const { verdict, reason, rule, custom, audited, shadow, why } = decide(compileSnapshot(mesh), one, noon);
-  expect(decideNaively(mesh, one, noon)).toEqual({ verdict, reason, rule, custom, audited, shadow });
-  return { verdict, reason, custom, audited, shadow, why };
-}
-
-/** Whether a rule with this body matches, in an ALLOW policy and in a DENY policy. */
-function holds(rule: object, one: AuthzRequest): { allow: boolean; deny: boolean } {
-  const rules = (...list: object[]) => `rules: ${JSON.stringify(list)}`;
-  const allowing = readPolicies(policyText(rules(rule)));
-  const denying = [
-    ...readPolicies(policyText(rules({}), 'all')),
-    ...readPolicies(policyText(`action: DENY\n${rules(rule)}`, 'no')),
-  ];
-  return {
-    allow: judge(meshOf(allowing), one).verdict === 'allow',
-    deny: judge(meshOf(denying), one).verdict === 'deny',
-  };
-}
-
-const both = { allow: true, deny: true };
-const neither = { allow: false, deny: false };
-/** What cannot be judged, or is known to be missing for a `not`. */
-const cautious = { allow: false, deny: true };
 
 describe('a condition on a call that is known', () => {
   test.each<[key: string, values: string[], expected: typeof both, negated: typeof both]>([
@@ -111,6 +85,9 @@ describe('a condition on a call that is known', () => {
     ['request.auth.presenter', ['web'], both, neither],
     [claim('scope'), ['write'], both, neither],
     [claim('scope'), ['read write'], neither, both],
+    // Only the claims of these names are split, and nothing within them.
+    [claim('permission][of'), ['read write'], both, neither],
+    [claim('permission][of'), ['read'], neither, both],
     [claim('roles][deep'), ['admin'], both, neither],
     [claim('a.b'), ['dotted'], both, neither],
     // Neither a text nor a list of texts: as if it were missing.
@@ -119,6 +96,7 @@ describe('a condition on a call that is known', () => {
     [claim('none'), ['a'], neither, cautious],
     [header('X-One'), ['a'], both, neither],
     [header('x-one'), ['A'], neither, both],
+    [header('x-one'), ['*'], both, neither],
     [header('x-pad'), ['a'], both, neither],
     // Of several lines all must fit for ALLOW, one for DENY.
     [header('x-two'), ['a'], cautious, cautious],
@@ -126,6 +104,7 @@ describe('a condition on a call that is known', () => {
     [header('x-two'), ['c'], neither, both],
     // Empty: there for some, and not for others.
     [header('x-empty'), ['*'], cautious, cautious],
+    [header('x-empty'), ['*', 'a'], cautious, cautious],
     [header('x-empty'), ['a'], neither, both],
     [header('x-none'), ['a'], neither, cautious],
     [header('x-odd'), ['a'], cautious, cautious],
@@ -138,6 +117,7 @@ describe('a condition on a call that is known', () => {
     [noted('l'), ['w'], neither, cautious],
     [noted('n'), ['1'], neither, cautious],
     [noted('none'), ['v'], cautious, cautious],
+    ['experimental.envoy.filters.http.y[k]', ['v'], cautious, cautious],
   ])('%s is %j', (key, values, expected, negated) => {
     const one = { ...call(), context: known };
     expect(holds({ when: [{ key, values }] }, one)).toEqual(expected);
@@ -193,6 +173,8 @@ describe('a TCP connection', () => {
     ['by address', { from: [{ source: { ipBlocks: ['10.0.0.0/8'] } }] }, both],
     ['by server name', { when: [{ key: 'connection.sni', values: ['ledger.pay'] }] }, both],
     ['by method', { to: [{ operation: { notMethods: ['GET'] } }] }, cautious],
+    ['by path', { to: [{ operation: { notPaths: ['/'] } }] }, cautious],
+    ['by host', { to: [{ operation: { notHosts: ['ledger.pay'] } }] }, cautious],
     ['by token', { from: [{ source: { requestPrincipals: ['*'] } }] }, cautious],
     ['by header', { when: [{ key: header('x-one'), values: ['a'] }] }, cautious],
     [
@@ -259,7 +241,10 @@ describe('actions beside ALLOW and DENY', () => {
       'CUSTOM is asked of nobody here',
       [all, mark(ask)],
       {},
-      { verdict: 'deny', reason: 'custom_unanswered', custom: 'guard' },
+      {
+        ...{ verdict: 'deny', reason: 'custom_unanswered', custom: 'guard' },
+        why: 'pay/mark rule[0] leaves the call to guard, which is asked by nobody here',
+      },
     ],
     [
       'CUSTOM that does not match asks nobody',
@@ -327,6 +312,12 @@ describe('targets', () => {
     ['the gateway that it names', text('front'), labels, 'allow_rule'],
     ['in its own namespace, when it says so', text('front', 'pay', ', namespace: pay'), labels, 'allow_rule'],
     ['another gateway', text('back'), labels, 'no_policy'],
+    [
+      'one of several gateways',
+      text('back }, { group: gateway.networking.k8s.io, kind: Gateway, name: front'),
+      labels,
+      'allow_rule',
+    ],
     ['a gateway of another namespace', text('front', 'pay', ', namespace: shop'), labels, 'no_policy'],
     ['a policy of the root namespace', text('front', 'istio-system'), labels, 'no_policy'],
     ['a policy of another namespace', text('front', 'shop'), labels, 'no_policy'],
