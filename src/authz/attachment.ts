@@ -84,10 +84,10 @@ export class Attachment {
       selector.every(([name, value]) => readLabel(one.labels, name) === value) &&
       (isEverywhere || namespaceOf(one) === namespace);
     // Most of a hundred thousand are of other namespaces: taking each ID apart would take too long.
-    const named = `spiffe://${destination.trustDomain.name}/ns/`;
-    const own = `${named}${namespace}/`;
+    const own = `spiffe://${destination.trustDomain.name}/ns/${namespace}/`;
+    const isLabelled = ({ labels }: Workload): boolean => readLabel(labels, 'namespace') === namespace;
     for (const [text, workloads] of this.#workloads) {
-      const mayBeIn = isEverywhere || text.startsWith(own) || !text.startsWith(named);
+      const mayBeIn = isEverywhere || text.startsWith(own) || workloads.some(isLabelled);
       if (mayBeIn && text !== destination.text && workloads.every(isReached)) return true;
     }
     return false;
