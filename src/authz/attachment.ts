@@ -61,8 +61,7 @@ export class Attachment {
 
   *policiesOf(destination: SpiffeId): Steps<readonly Policy[]> {
     const attached = yield* this.#attachAll(destination);
-    const [first = new Set<Policy>(), ...others] = attached;
-    const any = others.length === 0 ? first : new Set(attached.flatMap((policies) => [...policies]));
+    const any = new Set(attached.flatMap((policies) => [...policies]));
     yield;
     return [...any]
       .filter((policy) => policy.action !== 'ALLOW' || attached.every((policies) => policies.has(policy)))

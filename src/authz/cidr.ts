@@ -27,7 +27,7 @@ export function isInCidr(address: readonly number[], { bytes, length }: Cidr): b
   const whole = length >> 3;
   for (let i = 0; i < whole; i++) if (address[i] !== bytes[i]) return false;
   const rest = length & 7;
-  return rest === 0 || ((address[whole] ?? 0) ^ (bytes[whole] ?? 0)) >> (8 - rest) === 0;
+  return ((address[whole] ?? 0) ^ (bytes[whole] ?? 0)) >> (8 - rest) === 0;
 }
 
 function parseIpv4(text: string): readonly number[] | undefined {
@@ -62,11 +62,10 @@ function parseIpv6(text: string): readonly number[] | undefined {
   const halves = text.split('::');
   if (halves.length > 2) return undefined;
   const [head, tail] = halves.map((half, index) => parseGroups(half, index === halves.length - 1));
-  if (head === undefined || (halves.length === 2 && tail === undefined)) return undefined;
-  const given = head.length + (tail?.length ?? 0);
-  if (halves.length === 1) return given === 16 ? head : undefined;
-  if (given > 14) return undefined;
-  return [...head, ...Array.from({ length: 16 - given }, () => 0), ...(tail ?? [])];
+  if (head === undefined) return undefined;
+  if (halves.length === 1) return head.length === 16 ? head : undefined;
+  if (tail === undefined || head.length + tail.length > 14) return undefined;
+  return [...head, ...Array.from({ length: 16 - head.length - tail.length }, () => 0), ...tail];
 }
 
 const maxIpv6Length = 45;
@@ -103,12 +102,7 @@ export function canonicalCidr({ bytes, length }: Cidr): Cidr {
 }
 
 function isMapped(bytes: readonly number[]): boolean {
-  return (
-    bytes.length === 16 &&
-    bytes[10] === 0xff &&
-    bytes[11] === 0xff &&
-    bytes.slice(0, 10).every((byte) => byte === 0)
-  );
+  return bytes[10] === 0xff && bytes[11] === 0xff && bytes.slice(0, 10).every((byte) => byte === 0);
 }
 
 /**

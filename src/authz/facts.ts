@@ -35,17 +35,16 @@ export class Facts {
   #addresses: Answers<Address | undefined> | undefined;
 
   constructor(request: AuthzRequest, trustDomain: TrustDomain, now: Date) {
-    const http = request.protocol === 'http';
     this.#request = request;
     this.#trustDomain = trustDomain;
     this.protocol = request.protocol;
     this.nowMs = now.getTime();
     this.principal = request.source?.principal;
-    this.host = http && request.host !== '' ? request.host : undefined;
+    this.host = request.host === '' ? undefined : request.host;
     this.hostPort = request.hostPort;
     this.port = request.port === 0 ? undefined : request.port;
-    this.method = http && request.method !== '' ? request.method : undefined;
-    this.path = http && request.path !== '' ? request.path : undefined;
+    this.method = request.method === '' ? undefined : request.method;
+    this.path = request.path === '' ? undefined : request.path;
   }
 
   /**

@@ -90,7 +90,7 @@ function fileMatches(facet: Facet, matches: readonly TextMatch[]): readonly Fili
 }
 
 function file(facet: Facet, atoms: readonly Atom[]): readonly Filing[] {
-  return atoms.length === 0 ? [] : [{ facet, atoms }];
+  return [{ facet, atoms }];
 }
 
 function facetOf(predicate: Predicate): Facet {

@@ -4,8 +4,9 @@
  */
 export function trimSpaces(line: string): string {
   let [start, end] = [0, line.length];
-  while (start < end && isSpace(line.charCodeAt(start))) start += 1;
-  while (end > start && isSpace(line.charCodeAt(end - 1))) end -= 1;
+  // Beyond its ends a line has no space, so one of nothing but spaces ends before it starts, which is an empty one too.
+  while (isSpace(line.charCodeAt(start))) start += 1;
+  while (isSpace(line.charCodeAt(end - 1))) end -= 1;
   return line.slice(start, end);
 }
 

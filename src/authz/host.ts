@@ -71,7 +71,7 @@ function compress(groups: readonly string[]): string {
   let best = { start: 0, length: 1 };
   for (let start = 0; start < groups.length; start++) {
     let end = start;
-    while (end < groups.length && groups[end] === '0') end += 1;
+    while (groups[end] === '0') end += 1;
     if (end - start > best.length) best = { start, length: end - start };
   }
   if (best.length < 2) return groups.join(':');
