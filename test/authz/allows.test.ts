@@ -12,7 +12,7 @@ import {
 import { compileSnapshot } from '../../src/authz/snapshot.ts';
 import { finish } from '../../src/authz/steps.ts';
 import { policies, request, workloads } from './generated.ts';
-import { ledger, meshOf, noon, policyText, readPolicies } from './mesh.ts';
+import { call, ledger, meshOf, noon, policyText, readPolicies } from './mesh.ts';
 
 test('both ways of asking whether a call is allowed say what the engine decides', () => {
   const seen = { allow: 0, deny: 0 };
@@ -39,6 +39,12 @@ test('both ways of asking whether a call is allowed say what the engine decides'
     { numRuns: 50 },
   );
   expect(Math.min(seen.allow, seen.deny)).toBeGreaterThan(20);
+});
+
+test('a call that an ALLOW rule matches and no other is allowed', () => {
+  const snapshot = compileSnapshot(meshOf(readPolicies(policyText('rules: [{}]'))));
+  expect(finish(allowsUnkept(snapshot, call(), noon)).allowed).toBe(true);
+  expect(allows(snapshot, call(), noon)).toBe(true);
 });
 
 const rules = `rules:

@@ -138,6 +138,10 @@ describe('why', () => {
     });
   });
 
+  test('a DENY that holds by what the call is names the rule alone', () => {
+    expect(decideFor('action: DENY\nrules: [{}]').why).toBe('denied by pay/p rule[0]');
+  });
+
   test('without an ALLOW rule there is no nearest one', () => {
     expect(decideFor('{}')).toMatchObject({ nearest: null, why: 'no ALLOW rule applies to the destination' });
   });
@@ -146,11 +150,11 @@ describe('why', () => {
 describe('decide is total', () => {
   const snapshot = compileSnapshot(meshOf(readPolicies(policyText('rules: [{}]'))));
 
-  test.each<[string, unknown, unknown]>([
-    ['no snapshot', undefined, call()],
-    ['no request', snapshot, undefined],
-    ['an empty request', snapshot, {}],
-    ['a request without a destination', snapshot, { ...call(), destination: undefined }],
+  test.each<[string, unknown, unknown, number]>([
+    ['no snapshot', undefined, call(), 0],
+    ['no request', snapshot, undefined, 7],
+    ['an empty request', snapshot, {}, 7],
+    ['a request without a destination', snapshot, { ...call(), destination: undefined }, 7],
     [
       'a snapshot that throws',
       Object.defineProperty({}, 'revision', {
@@ -159,14 +163,16 @@ describe('decide is total', () => {
         },
       }),
       call(),
+      0,
     ],
-  ])('%s is a denial', (_name, broken, request) => {
+  ])('%s is a denial', (_name, broken, request, revision) => {
     const errors: unknown[] = [];
     const decision = decide(broken as typeof snapshot, request as ReturnType<typeof call>, noon, (error) => {
       errors.push(error);
       throw new Error('the report fails too');
     });
     expect(decision).toMatchObject({ verdict: 'deny', reason: 'engine_failed', rule: '', nearest: null });
+    expect(decision.revision).toBe(revision);
     expect(errors.length).toBe(1);
   });
 });

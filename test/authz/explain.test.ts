@@ -76,6 +76,19 @@ describe('as data', () => {
     expect(formatExplanation(explanation)).toContain('(no certificate) -> ');
   });
 
+  test('and no condition on the caller is met by it', () => {
+    const sources = ['principals', 'namespaces', 'serviceAccounts', 'trustDomains'].map((field) => ({
+      from: [{ source: { [field]: [field === 'serviceAccounts' ? 'a/b' : '*'] } }],
+    }));
+    const mesh = meshOf(readPolicies(policyText(`rules: ${JSON.stringify(sources)}`)));
+    const request = call({ source: null });
+    const decision = decide(compileSnapshot(mesh), request, noon);
+    const [policy] = explainDecision(compileSnapshot(mesh), request, decision, noon).policies;
+    expect(policy?.rules.map(({ entries }) => entries[0]?.predicates[0]?.outcome)).toEqual(
+      sources.map(() => 'inapplicable'),
+    );
+  });
+
   test('it survives JSON', () => {
     const explanation = explain({ method: 'POST' });
     expect(JSON.parse(JSON.stringify(explanation))).toEqual(explanation);

@@ -33,6 +33,7 @@ describe('paths', () => {
     ['/pkg.Svc/Method', '/pkg.Svc/Method'],
     ["/!$&'()*+,=:@-._~", "/!$&'()*+,=:@-._~"],
     [`/${'a'.repeat(8_191)}`, `/${'a'.repeat(8_191)}`],
+    [`/a?${'a'.repeat(65_536)}`, '/a'],
   ])('%j is %j', (path, canonical) => {
     expect(read({ path })).toMatchObject({ path: canonical });
   });
@@ -155,6 +156,19 @@ describe('hosts', () => {
     ['[2001:db8:0:1:1:1:1:1]', '[2001:db8:0:1:1:1:1:1]', null],
     ['[::]', '[::]', null],
     ['[fe80::]', '[fe80::]', null],
+    // Without :: there are eight groups, and with it seven at most.
+    ['[1:2:3:4:5:6:7::]', '[1:2:3:4:5:6:7:0]', null],
+    ['[::2:3:4:5:6:7:8]', '[0:2:3:4:5:6:7:8]', null],
+    ['[1:2:3:4:5:6:7:8]', '[1:2:3:4:5:6:7:8]', null],
+    // The longest run of zeros, and the first of several.
+    ['[1:0:0:2:0:0:0:3]', '[1:0:0:2::3]', null],
+    ['[1:0:0:2:3:0:0:4]', '[1::2:3:0:0:4]', null],
+    ['[1:2:3:4:5:6:0:0]', '[1:2:3:4:5:6::]', null],
+    // Digits and letters are a name.
+    ['a.1b', 'a.1b', null],
+    ['a.0xg', 'a.0xg', null],
+    // The longest name, with all that may stand behind it.
+    [`${'a.'.repeat(127)}:65535`, 'a.'.repeat(127).slice(0, -1), 65_535],
   ])('%j is %j port %s', (authority, host, hostPort) => {
     expect(read({ authority })).toMatchObject({ host, hostPort });
   });
@@ -185,9 +199,14 @@ describe('hosts', () => {
     ['[1:2:3]', 'request_invalid'],
     ['[1::2::3]', 'request_invalid'],
     ['[1:2:3:4:5:6:7:8:9]', 'request_invalid'],
+    ['[1:2:3:4:5:6:7:8::]', 'request_invalid'],
+    ['[::1:2:3:4:5:6:7:8]', 'request_invalid'],
+    ['[1:2:3:4::5:6:7:8]', 'request_invalid'],
+    ['[1:2:3:4:5:6:7:8:9::]', 'request_invalid'],
     ['[12345::]', 'request_invalid'],
     [`${'a'.repeat(64)}.com`, 'request_invalid'],
     ['a.'.repeat(140), 'request_invalid'],
+    [`${'a.'.repeat(127)}a`, 'request_invalid'],
     ['user@example.com', 'request_ambiguous'],
     ['example.com@evil.com', 'request_ambiguous'],
     ['[fe80::1%eth0]', 'request_ambiguous'],
@@ -200,6 +219,32 @@ describe('hosts', () => {
   ])('%j is refused: %s', (authority, reason) => {
     expect(read({ authority })).toMatchObject({ reason });
   });
+});
+
+test.each<[string, string]>([
+  ['.', 'the host has no name'],
+  ['a..b', 'the host has an empty label'],
+  [':80', 'the host has a label that no DNS name may have'],
+  ['[::1', 'the host has a bad IPv6 address'],
+])('%j is told what is wrong with it: %s', (authority, why) => {
+  expect(read({ authority })).toMatchObject({ reason: 'request_invalid', why });
+});
+
+test('IPv6 is written as RFC 5952 does, which the URLs of the web do as well', () => {
+  const group = fc.constantFrom('0', '0', '0', '1', '00f0', 'ABCD');
+  const groups = (maxLength: number) => fc.array(group, { maxLength }).map((all) => all.join(':'));
+  const whole = fc.array(group, { minLength: 8, maxLength: 8 }).map((all) => all.join(':'));
+  const shortened = fc.tuple(groups(5), groups(5)).map((ends) => ends.join('::'));
+  fc.assert(
+    fc.property(fc.oneof(whole, shortened), (text) => {
+      const authority = `[${text}]`;
+      const url = URL.parse(`http://${authority}/`);
+      expect(read({ authority })).toMatchObject(
+        url === null ? { reason: 'request_invalid' } : { host: url.hostname },
+      );
+    }),
+    { numRuns: 300 },
+  );
 });
 
 describe('methods and ports', () => {

@@ -45,6 +45,55 @@ test.each(workloads.map((workload) => [workload.name, workload] as const))(
   },
 );
 
+test('a template beside a path leads to few rules by its end, as one alone does', () => {
+  const rules = Array.from({ length: 60 }, (_, i) => {
+    const to = [{ operation: { paths: [`/{*}/end${i}`, `/plain${i}`] } }];
+    const [policy] = readPolicies(policyText(`rules: ${JSON.stringify([{ to }])}`, `p${i}`));
+    return compileRule(policy!, policy!.rules[0]!, i);
+  });
+  const index = finish(buildIndex(rules));
+  for (const path of ['/x/end7', '/plain7']) {
+    const led: CompiledRule[] = [];
+    index.gather(new Facts(call({ path }), trustDomain, noon), led, 60);
+    expect(led.map(({ ordinal }) => ordinal)).toEqual([7]);
+  }
+});
+
+test('a call without a token leads to no DENY rule about one', () => {
+  const rules = Array.from({ length: 60 }, (_, i) => {
+    const from = [{ source: { requestPrincipals: [i % 2 === 0 ? `*/s${i}` : `i${i}/*`] } }];
+    const [policy] = readPolicies(policyText(`action: DENY\nrules: ${JSON.stringify([{ from }])}`, `p${i}`));
+    return compileRule(policy!, policy!.rules[0]!, i);
+  });
+  let tried = 0;
+  const counted = rules.map((rule): CompiledRule => ({
+    ...rule,
+    from: rule.from.map((tests) => [() => ((tried += 1), true), ...tests]),
+  }));
+  const index = finish(buildIndex(counted));
+  for (const [claims, expected] of [
+    [null, 0],
+    // Of a call whose token is not told any of them may be about it.
+    [undefined, 1],
+  ] as const) {
+    tried = 0;
+    const found = index.find(
+      new Facts({ ...call(), context: { ...untold, claims } }, trustDomain, noon),
+      undefined,
+    );
+    expect([found?.ordinal, tried]).toEqual([expected === 0 ? undefined : 0, expected]);
+  }
+});
+
+test('what a rule costs to index is the number of its values', () => {
+  const [policy] = readPolicies(
+    policyText(
+      'rules: [{ from: [{ source: { namespaces: [a, b] } }], to: [{ operation: { methods: [GET], notPaths: [/a] } }] }]',
+    ),
+  );
+  expect(compileRule(policy!, policy!.rules[0]!, 0).atoms).toBe(4);
+});
+
 test.each([
   ['a', ['a', 'a', 'a']],
   ['a*', ['a1', 'a2', 'a3']],
