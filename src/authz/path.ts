@@ -23,7 +23,7 @@ export function canonicalPath(path: string): string | Rejection {
 function checkCharacters(path: string): Rejection | undefined {
   for (let i = 0; i < path.length; i++) {
     const code = path.charCodeAt(i);
-    if (code < 0x80 && plain[code] === 1) continue;
+    if (plain[code] === 1) continue;
     if (code <= 0x20 || code === 0x7f) return malformed('has a space or a control character');
     if (code >= 0x80) return malformed('has characters outside ASCII that are not percent-encoded');
     const character = path.charAt(i);
@@ -35,7 +35,7 @@ function checkCharacters(path: string): Rejection | undefined {
   return undefined;
 }
 
-/** `pchar` of RFC 3986 without `;` and `%`, and the slash. */
+/** `pchar` of RFC 3986 without `;` and `%`, and the slash. Characters outside ASCII have no place in it. */
 const plain = new Uint8Array(0x80);
 for (const character of "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~!$&'()*+,=:@/") {
   plain[character.charCodeAt(0)] = 1;
@@ -52,7 +52,7 @@ function decode(path: string): string | Rejection {
     const hazard = hazards.get(code);
     if (hazard !== undefined) return ambiguous(`has a percent-encoded ${hazard}`);
     out += path.slice(copied, at);
-    out += code < 0x80 && plain[code] === 1 ? String.fromCharCode(code) : `%${digits.toUpperCase()}`;
+    out += plain[code] === 1 ? String.fromCharCode(code) : `%${digits.toUpperCase()}`;
     copied = at + 3;
   }
   out += path.slice(copied);

@@ -135,7 +135,7 @@ function split(branch: Branch, at: number): void {
 
 function sharedLength(a: string, b: string): number {
   let length = 0;
-  while (length < a.length && length < b.length && a[length] === b[length]) length += 1;
+  while (length < a.length && a[length] === b[length]) length += 1;
   return length;
 }
 

@@ -31,6 +31,7 @@ test.each<[string, unknown]>([
   ['policy_invalid', policy(to({ paths: ['/{**}/{*}'] }))],
   ['policy_invalid', policy(to({ paths: ['/{*}/a*'] }))],
   ['policy_invalid', policy(to({ paths: ['/{x}'] }))],
+  ['policy_invalid', policy(to({ paths: ['{*}/a'] }))],
   ['document_field_type', policy(to({ ports: [80] }))],
   ['policy_invalid', policy(when('request.headers', ['x']))],
   ['policy_invalid', policy(when('request.headers[]', ['x']))],
