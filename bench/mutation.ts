@@ -15,7 +15,18 @@ import { printReport } from './report.ts';
 
 /** What decides a call, or makes the call that is decided. Not the naive evaluator: it is what the others are held to. */
 const evaluator = [
-  ...['attachment', 'cidr', 'decide', 'facts', 'filing', 'glass', 'header-alias', 'header-line', 'host'],
+  ...[
+    'answers',
+    'attachment',
+    'cidr',
+    'decide',
+    'facts',
+    'filing',
+    'glass',
+    'header-alias',
+    'header-line',
+    'host',
+  ],
   ...['match', 'nearest', 'normalized-path', 'path', 'path-template', 'prefix-tree', 'request', 'rule-index'],
   ...['snapshot', 'string-match', 'istio-match', 'istio-mode', 'istio-rules', 'istio-snapshot'],
 ];

@@ -68,7 +68,7 @@ export class Applied {
 
   static *compile(
     policies: readonly Policy[],
-    rulesOf: (policy: Policy) => readonly CompiledRule[],
+    rulesOf: (policy: Policy) => Steps<readonly CompiledRule[]>,
   ): Steps<Applied> {
     const { enforced, tried } = yield* sortRules(policies, rulesOf);
     const isTried = (action: PolicyAction): boolean =>
@@ -122,14 +122,14 @@ type RulesByAction = Readonly<Record<PolicyAction, CompiledRule[]>>;
 
 function* sortRules(
   policies: readonly Policy[],
-  rulesOf: (policy: Policy) => readonly CompiledRule[],
+  rulesOf: (policy: Policy) => Steps<readonly CompiledRule[]>,
 ): Steps<{ readonly enforced: RulesByAction; readonly tried: RulesByAction }> {
   const enforced: RulesByAction = { ALLOW: [], DENY: [], AUDIT: [], CUSTOM: [] };
   const tried: RulesByAction = { ALLOW: [], DENY: [], AUDIT: [], CUSTOM: [] };
   for (const [i, policy] of policies.entries()) {
     if (i % rulesInStep === 0) yield;
     const rules = (policy.dryRun ? tried : enforced)[policy.action];
-    for (const rule of rulesOf(policy)) rules.push(rule);
+    for (const rule of yield* rulesOf(policy)) rules.push(rule);
   }
   return { enforced, tried };
 }
@@ -316,11 +316,16 @@ export class Snapshot {
     return Applied.compile(policies, (policy) => this.#rulesOf(policy, book));
   }
 
-  #rulesOf(policy: Policy, book?: TestBook): readonly CompiledRule[] {
+  *#rulesOf(policy: Policy, book?: TestBook): Steps<readonly CompiledRule[]> {
     const known = this.#rules.get(policy);
     if (known !== undefined) return known;
     const first = this.#firstOrdinals.get(policy) ?? 0;
-    const rules = policy.rules.map((rule, index) => compileRule(policy, rule, first + index, book));
+    const rules: CompiledRule[] = [];
+    for (const [index, rule] of policy.rules.entries()) {
+      // A policy may have hundreds.
+      if (index % rulesInStep === rulesInStep - 1) yield;
+      rules.push(compileRule(policy, rule, first + index, book));
+    }
     this.#rules.set(policy, rules);
     return rules;
   }

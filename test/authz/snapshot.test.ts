@@ -167,3 +167,15 @@ describe('edits', () => {
     expect(stepsOf(edit(first).prepare(first))).toBe(0);
   });
 });
+
+test.each([
+  ['many policies of one rule', 64, 1],
+  ['few policies of many rules', 2, 160],
+])('the rules of %s are made ready in small steps', (_, policies, rulesOfEach) => {
+  const rules = Array.from({ length: rulesOfEach }, () => '{}').join(', ');
+  const texts = Array.from({ length: policies }, (_one, i) => policyText(`rules: [${rules}]`, `p${i}`));
+  const snapshot = compileSnapshot(meshOf(readPolicies(texts.join('---\n'))));
+  const taken = stepsOf(snapshot.rulesFor(ledger));
+  expect(taken).toBeGreaterThanOrEqual((policies * rulesOfEach) / rulesInStep);
+  expect(taken).toBeLessThanOrEqual((policies * rulesOfEach) / rulesInStep + 8);
+});
