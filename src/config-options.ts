@@ -1,4 +1,5 @@
 import { join } from 'node:path';
+import { checkKeyName } from './audit/note.ts';
 import { policyModes } from './authz/policy-mode.ts';
 import { defaultJwtTtlSeconds, jwtTtlBounds } from './ca/jwt.ts';
 import { jwtKeyTypes } from './ca/jwt-slot.ts';
@@ -173,6 +174,14 @@ export const optionTable: { readonly [K in keyof Config]: OptionSpec<Config[K]> 
     ordinarily: 'strict',
     help: 'strict, or istio: calls are judged as Istio does, and what no ALLOW policy is about is allowed',
     parse: oneOf(policyModes),
+  },
+  auditOrigin: {
+    ordinarily: '',
+    help: 'what the audit log is called in its checkpoints, fixed by the first start; <trust domain>/audit when empty',
+    parse: optional((text) => {
+      checkKeyName(text);
+      return text;
+    }),
   },
   leafTtlSeconds: {
     ordinarily: `${defaultTtlSeconds}`,

@@ -61,6 +61,8 @@ export type Config = {
   readonly authzenNamespace: string | null;
   /** How policies are read when a proxy asks, here and at every agent. */
   readonly policyMode: PolicyMode;
+  /** What the audit log is called: the name of the key of its checkpoints. Null: `<trust domain>/audit`. */
+  readonly auditOrigin: string | null;
   /** Lifetime of a leaf whose entry names none. */
   readonly leafTtlSeconds: number;
   /** The longest and usual lifetime of a token, 20 to 86,400 seconds. */

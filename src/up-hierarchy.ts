@@ -14,6 +14,7 @@ import { isIpLike, TrustDomain } from './spiffe/id.ts';
 import { ensurePrivateDirectory, readListFile } from './store/key-files.ts';
 import { openStore, type Store } from './store/store.ts';
 import { type AuthorityParts, type Failpoint, type KeptAuthority, openAuthority } from './up-authority.ts';
+import { signAuditLog } from './up-audit-key.ts';
 import { createFileCustody } from './up-keys.ts';
 import { readSealingSecret } from './up-secret.ts';
 
@@ -134,15 +135,12 @@ async function withAuthority(
     const trustDomain = await settleTrustDomain(config, store);
     const keyDir = join(config.dataDir, 'keys');
     ensurePrivateDirectory(keyDir);
+    const sealing = { keyDir, trustDomain, secret: readSealingSecret(config, keyDir), randomBytes };
+    await signAuditLog({ ...sealing, store, auditOrigin: config.auditOrigin });
     const parts: AuthorityParts = {
       store,
       trustDomain,
-      custody: createFileCustody({
-        keyDir,
-        trustDomain,
-        secret: readSealingSecret(config, keyDir),
-        randomBytes,
-      }),
+      custody: createFileCustody(sealing),
       profile: authorityProfile(config),
       clock,
       randomBytes,

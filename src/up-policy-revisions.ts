@@ -1,5 +1,3 @@
-import { generateKeyPair } from 'node:crypto';
-import { promisify } from 'node:util';
 import type { Clock } from './clock.ts';
 import { MeshError, publicError, quote } from './errors.ts';
 import type { Administration } from './identity/administration.ts';
@@ -10,6 +8,7 @@ import { openPolicySigner, policyKeyId } from './identity/policy-signature.ts';
 import type { Log } from './log.ts';
 import type { KeptRevision } from './store/protocol.ts';
 import type { Store } from './store/store.ts';
+import { generateEd25519 } from './up-key-pair.ts';
 import { type KeyParts, openStoredKey, sealNewKeys } from './up-keys.ts';
 
 /**
@@ -22,7 +21,7 @@ export async function openPolicyKey(
 ): Promise<PolicySigner> {
   const { store } = parts;
   const keyId = await store.readMeta('policy_key');
-  const pkcs8 = keyId === null ? await generate() : await openStoredKey(parts, keyId);
+  const pkcs8 = keyId === null ? await generateEd25519() : await openStoredKey(parts, keyId);
   try {
     const signer = openPolicySigner(pkcs8);
     const ownId = policyKeyId(signer.publicKey);
@@ -153,12 +152,6 @@ export function oldRevisions(kept: readonly KeptRevision[], now: Date | null): n
   const aged = Math.min(alive === -1 ? 0 : alive, kept.length - minKept);
   const dropped = Math.max(aged, kept.length - maxKept);
   return kept[dropped - 1]?.number ?? null;
-}
-
-async function generate(): Promise<Uint8Array> {
-  const { privateKey } = await promisify(generateKeyPair)('ed25519');
-  const { buffer, byteOffset, length } = privateKey.export({ format: 'der', type: 'pkcs8' });
-  return new Uint8Array(buffer, byteOffset, length);
 }
 
 const sayEveryMs = 60_000;

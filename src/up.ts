@@ -44,6 +44,7 @@ import { openRotation } from './up-rotation.ts';
 import { custodyOf, readSealingSecret } from './up-secret.ts';
 import { type Nodes, openNodes } from './up-nodes.ts';
 import { traceIssuance, traceSteps } from './tracing.ts';
+import { signAuditLog } from './up-audit-key.ts';
 import { openWorkloadDoor } from './up-workload.ts';
 import { openTrustDoor, type TrustDoor } from './up-trust.ts';
 import { version } from './version.ts';
@@ -118,6 +119,7 @@ async function open(
   const keyDir = join(config.dataDir, 'keys');
   ensurePrivateDirectory(keyDir);
   const sealing = { keyDir, trustDomain, secret: readSealingSecret(config, keyDir), randomBytes };
+  await signAuditLog({ ...sealing, store, auditOrigin: config.auditOrigin });
   const custody = createFileCustody(sealing);
   let reissue: Keeper['reissue'] = () => undefined;
   let isOver: Nodes['isOver'] = () => false;

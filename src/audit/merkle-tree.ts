@@ -108,6 +108,19 @@ export function splitOf(count: number): number {
   return half;
 }
 
+/** The root over 2^n hashes of one level. */
+export function perfectRoot(hashes: readonly Uint8Array[]): Uint8Array {
+  let level = hashes;
+  while (level.length > 1) {
+    const below = level;
+    level = below.flatMap((left, at) => {
+      const right = below[at + 1];
+      return at % 2 === 1 || right === undefined ? [] : [nodeHash(left, right)];
+    });
+  }
+  return level[0] ?? emptyRoot;
+}
+
 /** A perfect subtree: 2^height leaves, from index * 2^height on. */
 type Subtree = { readonly height: number; readonly index: number };
 
@@ -124,15 +137,7 @@ function subtreesOf(begin: number, end: number): readonly Subtree[] {
 
 function subtreeHash(read: ReadHashes, { height, index }: Subtree): Uint8Array {
   const count = 2 ** (height % tileHeight);
-  let hashes = read(Math.floor(height / tileHeight), index * count, count);
-  while (hashes.length > 1) {
-    const level = hashes;
-    hashes = level.flatMap((left, at) => {
-      const right = level[at + 1];
-      return at % 2 === 1 || right === undefined ? [] : [nodeHash(left, right)];
-    });
-  }
-  return hashes[0] ?? emptyRoot;
+  return perfectRoot(read(Math.floor(height / tileHeight), index * count, count));
 }
 
 function rootOfEdge(hashes: readonly Uint8Array[]): Uint8Array {

@@ -1,4 +1,9 @@
+import { signCheckpoint } from '../audit/checkpoint.ts';
 import { leafHash } from '../audit/leaf.ts';
+import type { TreeEdge } from '../audit/merkle-tree.ts';
+import type { NoteSigner } from '../audit/note.ts';
+import { readCheckpoint, storeCheckpoint } from './audit-checkpoint.ts';
+import { openTree } from './audit-tree.ts';
 import type { Database } from './database.ts';
 import type { LeafRecord } from './protocol.ts';
 
@@ -11,17 +16,22 @@ const spanBits = 13;
 export type AuditAppender = {
   /** Appends leaves inside the caller's transaction. @returns the index of the first; the size when there are none */
   readonly append: (leaves: readonly LeafRecord[]) => number;
-  /** The size as it was when the caller's savepoint began: forgets what was appended since. */
-  readonly rewind: (size: number) => void;
-  readonly size: () => number;
+  /** Signs the log as it is, inside the caller's transaction, unless that has been done. */
+  readonly seal: (signer: NoteSigner) => void;
+  /** What to go back to when the caller's savepoint or transaction is rolled back. */
+  readonly mark: () => AppenderMark;
+  readonly rewind: (mark: AppenderMark) => void;
 };
 
-/** Prepares to append. INVARIANT: one appender to a database, held by the writer thread. */
+export type AppenderMark = { readonly edge: TreeEdge; readonly sealed: number | undefined };
+
+/**
+ * Prepares to append, to the log and its tree. INVARIANT: one appender to a database, held by the writer thread.
+ * @throws MeshError `audit_log_damaged`
+ */
 export function createAppender(db: Database): AuditAppender {
-  const insertLeaf = db.prepare(
-    `INSERT INTO audit_leaves (idx, leaf, hash, type, time_ms, source, destination, verdict, serial)
-     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-  );
+  const insertOne = prepareInsert(db, 1);
+  const insertMany = prepareInsert(db, leavesOfInsert);
   const insertPersonal = db.prepare(
     'INSERT INTO audit_personal (idx, field, salt, value) VALUES (?, ?, ?, ?)',
   );
@@ -38,14 +48,30 @@ export function createAppender(db: Database): AuditAppender {
     `INSERT INTO audit_blocks (block, min_ms, max_ms) VALUES (?, ?, ?)
      ON CONFLICT (block) DO UPDATE SET min_ms = min(min_ms, excluded.min_ms), max_ms = max(max_ms, excluded.max_ms)`,
   );
-  let size = readAuditSize(db);
+  const tree = openTree(db, readAuditSize(db));
+  let sealed = readCheckpoint(db)?.size;
+
+  function insertLeaves(first: number, leaves: readonly LeafRecord[]): void {
+    let values: (string | number | Uint8Array | null)[] = [];
+    for (const [at, { leaf, columns }] of leaves.entries()) {
+      const hash = leafHash(leaf);
+      tree.append(hash);
+      const { type, timeMs, source, destination, verdict, serial } = columns;
+      values.push(first + at, leaf, hash, type, timeMs, source, destination, verdict, serial);
+      if (values.length < leavesOfInsert * columnsOfLeaf) continue;
+      insertMany.run(values);
+      values = [];
+    }
+    for (let at = 0; at < values.length; at += columnsOfLeaf)
+      insertOne.run(values.slice(at, at + columnsOfLeaf));
+  }
 
   function append(leaves: readonly LeafRecord[]): number {
-    const first = size;
-    for (const [at, { leaf, personal, columns, certificate, token }] of leaves.entries()) {
+    const first = tree.size();
+    insertLeaves(first, leaves);
+    for (const [at, { personal, columns, certificate, token }] of leaves.entries()) {
       const idx = first + at;
-      const { type, timeMs, source, destination, verdict, serial, decisionId } = columns;
-      insertLeaf.run(idx, leaf, leafHash(leaf), type, timeMs, source, destination, verdict, serial);
+      const { decisionId } = columns;
       if (decisionId !== null) insertDecision.run(Math.floor(idx / 2 ** spanBits), decisionId, idx);
       for (const { field, salt, value } of personal) {
         insertPersonal.run(idx, field, Buffer.from(salt, 'hex'), value);
@@ -57,16 +83,23 @@ export function createAppender(db: Database): AuditAppender {
       if (token !== null) extendKey.run(token.keyId, token.expiresAtMs);
     }
     for (const [block, span] of blockSpans(first, leaves)) widenBlock.run(block, span.minMs, span.maxMs);
-    size = first + leaves.length;
     return first;
   }
 
   return {
     append,
-    rewind: (to) => {
-      size = to;
+    seal: (signer) => {
+      const size = tree.size();
+      if (size === sealed) return;
+      const root = tree.root();
+      storeCheckpoint(db, { size, root, note: signCheckpoint({ size, root }, signer) });
+      sealed = size;
     },
-    size: () => size,
+    mark: () => ({ edge: tree.edge(), sealed }),
+    rewind: (mark) => {
+      tree.rewind(mark.edge);
+      ({ sealed } = mark);
+    },
   };
 }
 
@@ -74,6 +107,19 @@ export function createAppender(db: Database): AuditAppender {
 export function readAuditSize(db: Database): number {
   return Number(db.prepare('SELECT coalesce(max(idx) + 1, 0) FROM audit_leaves').pluck().get());
 }
+
+function prepareInsert(db: Database, leaves: number) {
+  const row = `(${Array(columnsOfLeaf).fill('?').join(', ')})`;
+  return db.prepare(
+    `INSERT INTO audit_leaves (idx, leaf, hash, type, time_ms, source, destination, verdict, serial)
+     VALUES ${Array(leaves).fill(row).join(', ')}`,
+  );
+}
+
+const columnsOfLeaf = 9;
+// What the triggers need to undo a statement is walked through at its end, all of the request so far: with a statement
+// for each leaf that grows with the square of the leaves.
+const leavesOfInsert = 64;
 
 type Span = { minMs: number; maxMs: number };
 

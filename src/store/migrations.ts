@@ -11,6 +11,7 @@ import { access } from './migrations/0009-access.ts';
 import { tokenKeys } from './migrations/0010-token-keys.ts';
 import { policyRevisions } from './migrations/0011-policy-revisions.ts';
 import { decisionIds } from './migrations/0012-decision-ids.ts';
+import { auditTree } from './migrations/0013-audit-tree.ts';
 
 /**
  * Each takes the schema one version further. INVARIANT: one that was released is never changed; what it did wrong the
@@ -29,6 +30,7 @@ const migrations: readonly string[] = [
   tokenKeys,
   policyRevisions,
   decisionIds,
+  auditTree,
 ];
 
 /** The version of the schema this program writes; `PRAGMA user_version` of the file. */

@@ -1,6 +1,9 @@
+import type { KeyObject } from 'node:crypto';
 import type { AuditColumns, CertificateColumns, TokenColumns } from '../audit/columns.ts';
 import type { PersonalValue } from '../audit/canonical.ts';
+import type { ConsistencyProof, EntryProof } from '../audit/proof.ts';
 import type { AuditPage, AuditQuery } from '../audit/query.ts';
+import type { TileName } from '../audit/tile-path.ts';
 import type { JwtSlot } from '../ca/jwt-slot.ts';
 import type { StoredAuthority } from '../ca/stored.ts';
 import { type ErrorCode, MeshError } from '../errors.ts';
@@ -169,6 +172,10 @@ export type Questions = {
   auditPage: { ask: AuditQuery; answer: AuditPage };
   auditSize: { ask: null; answer: number };
   decisions: { ask: { readonly id: string; readonly limit: number }; answer: DecisionRows };
+  auditCheckpoint: { ask: null; answer: string | null };
+  auditTile: { ask: TileName; answer: Uint8Array | null };
+  auditProof: { ask: number; answer: EntryProof | null };
+  auditConsistency: { ask: number; answer: ConsistencyProof | null };
 };
 /** Which certificates are meant, and at what time. */
 export type NamedQuestion = {
@@ -189,6 +196,7 @@ export type Question = {
 export type WorkerCall =
   | { readonly call: number; readonly kind: 'write'; readonly batch: WriteBatch }
   | { readonly call: number; readonly kind: 'read'; readonly question: Question }
+  | { readonly call: number; readonly kind: 'sign'; readonly name: string; readonly key: KeyObject }
   | { readonly call: number; readonly kind: 'resume' }
   | { readonly call: number; readonly kind: 'close' };
 

@@ -1,3 +1,4 @@
+import type { KeyObject } from 'node:crypto';
 import { auditColumns, certificateColumns, tokenColumns } from '../audit/columns.ts';
 import { encodeEvent } from '../audit/canonical.ts';
 import type { AuditEvent, RecordEvents } from '../audit/event.ts';
@@ -16,6 +17,7 @@ import type { NamedCertificates } from '../identity/revoked.ts';
 import type { Migration } from './backup.ts';
 import type { DecisionRows } from './decision-table.ts';
 import { type DirectoryLock, lockDataDirectory } from './lock.ts';
+import { type LogReads, logReads } from './log-reads.ts';
 import { banRowOf, entryRowOf, meshOf } from './mesh-rows.ts';
 import type {
   KeptRevision,
@@ -40,7 +42,9 @@ export type MetaKey =
   | 'authority_request'
   | 'jwt_bundle_sequence'
   | 'crl_number'
-  | 'policy_key';
+  | 'policy_key'
+  | 'audit_key'
+  | 'audit_verifier_key';
 
 /** Whether the store can write. It may again when the disk has room, and after no other failure. */
 export type StoreHealth = { readonly ok: true } | { readonly ok: false; readonly cause: string };
@@ -50,7 +54,7 @@ export type StoreHealth = { readonly ok: true } | { readonly ok: false; readonly
  * durable, in one transaction; when it rejects with `store_unavailable` neither is known to be. Any call may throw
  * MeshError `store_unavailable`.
  */
-export type Store = {
+export type Store = LogReads & {
   readonly recordEvents: RecordEvents;
   readonly loadMesh: LoadMesh;
   readonly commitMesh: CommitMesh;
@@ -115,6 +119,14 @@ export type Store = {
   readonly findDecisions: (id: string, limit: number) => Promise<DecisionRows>;
   /** The number of leaves in the log. */
   readonly auditSize: () => Promise<number>;
+  /**
+   * From now on every commit that extends the log signs it, in one transaction. Signs it as it is, first.
+   * @param name of the key, and origin of the log
+   * @param key Ed25519; its bytes stay in this process
+   * @returns the key that verifies, as text
+   * @throws MeshError `audit_log_damaged` when the checkpoint there is was signed with another
+   */
+  readonly signLog: (name: string, key: KeyObject) => Promise<string>;
   readonly createToken: (token: AdminToken, events: readonly AuditEvent[]) => Promise<void>;
   /** @throws MeshError `token_not_found`; then the events are not recorded either */
   readonly revokeToken: (id: string, events: readonly AuditEvent[]) => Promise<void>;
@@ -166,7 +178,7 @@ export type StoreOptions = {
 /**
  * Opens the store of a data directory, and holds the directory until `close`.
  * @throws MeshError `store_locked`, `store_newer`, `store_corrupt`, `store_backup_failed`, `file_permissions`,
- *   `platform_unsupported`, `store_unavailable`
+ *   `platform_unsupported`, `store_unavailable`, `audit_log_damaged`
  */
 export async function openStore(options: StoreOptions): Promise<Store> {
   const lock = lockDataDirectory(options.dataDir);
@@ -317,6 +329,8 @@ async function openLocked(
     queryAudit: (query) => ask('auditPage', query),
     findDecisions: (id, limit) => ask('decisions', { id, limit }),
     auditSize: () => ask('auditSize', null),
+    signLog: async (name, key) => (await writer.call({ kind: 'sign', name, key })) as string,
+    ...logReads(ask),
     createToken: async (token, events) => {
       await write({ kind: 'token_created', token }, events);
     },

@@ -1,3 +1,4 @@
+import type { KeyObject } from 'node:crypto';
 import { Worker } from 'node:worker_threads';
 import { MeshError } from '../errors.ts';
 import {
@@ -24,6 +25,7 @@ export type StoreThread = {
 export type ThreadRequest =
   | { readonly kind: 'write'; readonly batch: WriteBatch }
   | { readonly kind: 'read'; readonly question: Question }
+  | { readonly kind: 'sign'; readonly name: string; readonly key: KeyObject }
   | { readonly kind: 'resume' };
 
 /**

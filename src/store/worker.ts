@@ -1,6 +1,9 @@
 import { parentPort, workerData } from 'node:worker_threads';
+import { createNoteSigner, type NoteSigner } from '../audit/note.ts';
 import { MeshError } from '../errors.ts';
+import { checkSigned, readCheckpoint } from './audit-checkpoint.ts';
 import { readAuditSize } from './audit-log.ts';
+import { proveStoredConsistency, proveStoredEntry, readTile } from './audit-proofs.ts';
 import { readAuditPage } from './audit-query.ts';
 import type { Migration } from './backup.ts';
 import {
@@ -49,6 +52,7 @@ serve(workerData as WorkerStart);
 function serve(start: WorkerStart): void {
   let db: Database | undefined;
   let write: BatchWriter | undefined;
+  let signer: NoteSigner | undefined;
   let wasRefusedRoom = false;
 
   function open(): Migration | null {
@@ -60,7 +64,7 @@ function serve(start: WorkerStart): void {
     db = openForWriting(start.dataDir, new Date(start.nowMs), (made) => {
       migration = made;
     });
-    write = createBatchWriter(db);
+    write = createBatchWriter(db, () => signer);
     return migration;
   }
 
@@ -71,6 +75,13 @@ function serve(start: WorkerStart): void {
         return commit(message.batch);
       case 'read':
         return read(db, message.question);
+      case 'sign': {
+        const notary = createNoteSigner(message.name, message.key);
+        checkSigned(db, notary.verifierKey);
+        signer = notary;
+        commit({ requests: [], nowMs: start.nowMs });
+        return notary.verifierKey;
+      }
       case 'resume':
         return resume(db);
       case 'close':
@@ -108,13 +119,13 @@ function serve(start: WorkerStart): void {
       if (storageError(error) !== undefined && !isOutOfRoom(error) && !isBusy(error)) wasRefusedRoom = false;
       return 'not_yet';
     }
-    write = createBatchWriter(open);
+    write = createBatchWriter(open, () => signer);
     return 'resumed';
   }
 
   answer(0, open);
   parentPort?.on('message', (message: WorkerCall) => {
-    answer(message.call, () => handle(message), message.kind === 'write');
+    answer(message.call, () => handle(message), message.kind === 'write' || message.kind === 'sign');
     if (message.kind === 'close') parentPort?.close();
   });
 }
@@ -188,6 +199,14 @@ function read(db: Database, question: Question): unknown {
       return readAuditPage(db, question.ask);
     case 'auditSize':
       return readAuditSize(db);
+    case 'auditCheckpoint':
+      return readCheckpoint(db)?.note ?? null;
+    case 'auditTile':
+      return readTile(db, question.ask);
+    case 'auditProof':
+      return proveStoredEntry(db, question.ask);
+    case 'auditConsistency':
+      return proveStoredConsistency(db, question.ask);
     default:
       return question satisfies never;
   }

@@ -1,3 +1,4 @@
+import type { NoteSigner } from '../audit/note.ts';
 import { createAppender } from './audit-log.ts';
 import { type Database, inTransaction, sqliteCode } from './database.ts';
 import { storeJwtKeys } from './jwt-key-table.ts';
@@ -30,8 +31,13 @@ export type BatchWriter = (batch: WriteBatch) => readonly WriteAnswer[];
 /**
  * Makes the one writer of a database. An error it throws (and does not answer with) means that nothing of the batch is
  * known to be stored and that the handle must not be written through again.
+ * @param signer signs each batch that extends the log, in its transaction; undefined until somebody gives one
+ * @throws MeshError `audit_log_damaged`
  */
-export function createBatchWriter(db: Database): BatchWriter {
+export function createBatchWriter(
+  db: Database,
+  signer: () => NoteSigner | undefined = () => undefined,
+): BatchWriter {
   const appender = createAppender(db);
   const savepoint = db.prepare('SAVEPOINT request');
   const release = db.prepare('RELEASE request');
@@ -39,7 +45,7 @@ export function createBatchWriter(db: Database): BatchWriter {
   let batches = 0;
 
   function answer(request: WriteRequest): WriteAnswer {
-    const size = appender.size();
+    const mark = appender.mark();
     savepoint.run();
     try {
       applyChange(db, request.change);
@@ -50,16 +56,27 @@ export function createBatchWriter(db: Database): BatchWriter {
       if (!isRefusal(error)) throw error;
       rollback.run();
       release.run();
-      appender.rewind(size);
+      appender.rewind(mark);
       return { failure: describeFailure(error) };
     }
   }
 
-  return (batch) =>
-    inTransaction(db, () => {
-      if (batches++ % batchesBetweenSweeps === 0) removeExpired(db, batch.nowMs - keepExpiredMs);
-      return batch.requests.map(answer);
-    });
+  return (batch) => {
+    const mark = appender.mark();
+    try {
+      return inTransaction(db, () => {
+        if (batches++ % batchesBetweenSweeps === 0) removeExpired(db, batch.nowMs - keepExpiredMs);
+        const answers = batch.requests.map(answer);
+        // INVARIANT: whoever is told that an entry is kept can prove it at once.
+        const notary = signer();
+        if (notary !== undefined) appender.seal(notary);
+        return answers;
+      });
+    } catch (error) {
+      appender.rewind(mark);
+      throw error;
+    }
+  };
 }
 
 function applyChange(db: Database, change: StoreChange): void {

@@ -1,0 +1,24 @@
+import type { ConsistencyProof, EntryProof } from '../audit/proof.ts';
+import type { TileName } from '../audit/tile-path.ts';
+import type { QuestionKind, Questions } from './protocol.ts';
+
+/** What others verify the log with. All of it is under the latest checkpoint. */
+export type LogReads = {
+  /** As it was signed; null until somebody signs. */
+  readonly auditCheckpoint: () => Promise<string | null>;
+  /** Null for one that the checkpoint does not cover. */
+  readonly auditTile: (tile: TileName) => Promise<Uint8Array | null>;
+  readonly proveEntry: (index: number) => Promise<EntryProof | null>;
+  readonly proveConsistency: (from: number) => Promise<ConsistencyProof | null>;
+};
+
+export function logReads(
+  ask: <K extends QuestionKind>(kind: K, about: Questions[K]['ask']) => Promise<Questions[K]['answer']>,
+): LogReads {
+  return {
+    auditCheckpoint: () => ask('auditCheckpoint', null),
+    auditTile: (tile) => ask('auditTile', tile),
+    proveEntry: (index) => ask('auditProof', index),
+    proveConsistency: (from) => ask('auditConsistency', from),
+  };
+}

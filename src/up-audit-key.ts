@@ -1,0 +1,69 @@
+import { createPrivateKey, createPublicKey, type KeyObject } from 'node:crypto';
+import { createNoteSigner } from './audit/note.ts';
+import { MeshError, quote } from './errors.ts';
+import { policyKeyId } from './identity/policy-signature.ts';
+import type { Store } from './store/store.ts';
+import { generateEd25519 } from './up-key-pair.ts';
+import { type KeyParts, openStoredKey, sealNewKeys } from './up-keys.ts';
+
+/**
+ * Opens the key that signs the checkpoints of the audit log, or makes it at the first start, and has the log signed with it
+ * from now on. INVARIANT: before anything is recorded.
+ * @param parts.auditOrigin what the log is called; null for `<trust domain>/audit`. The first start fixes it.
+ * @throws MeshError `config_invalid` when the log is called something else; `key_passphrase_wrong`,
+ *   `key_envelope_invalid`, `file_missing`, `file_permissions`, `authority_invalid`, `audit_log_damaged`
+ */
+export async function signAuditLog(
+  parts: KeyParts & {
+    readonly store: Pick<Store, 'readMeta' | 'commitMeta' | 'signLog'>;
+    readonly auditOrigin: string | null;
+  },
+): Promise<void> {
+  const { store, trustDomain } = parts;
+  const key = await openAuditKey(parts);
+  const known = await store.readMeta('audit_verifier_key');
+  const origin = known?.slice(0, known.indexOf('+')) ?? `${trustDomain.name}/audit`;
+  if (known !== null && parts.auditOrigin !== null && parts.auditOrigin !== origin) {
+    throw new MeshError('config_invalid', `auditOrigin: the audit log is called ${quote(origin)}`, {
+      fix: `leave auditOrigin out, or set it to ${origin}: whoever follows the log knows it by that name`,
+    });
+  }
+  const name = known === null ? (parts.auditOrigin ?? origin) : origin;
+  const { verifierKey } = createNoteSigner(name, key);
+  if (known !== null && verifierKey !== known) throw anotherKey(name);
+  // The name first, then what it signs: a crash in between leaves a log that is signed with its key at the next start.
+  if (known === null) await store.commitMeta('audit_verifier_key', verifierKey, []);
+  await store.signLog(name, key);
+}
+
+async function openAuditKey(
+  parts: KeyParts & { readonly store: Pick<Store, 'readMeta' | 'commitMeta'> },
+): Promise<KeyObject> {
+  const { store } = parts;
+  const keyId = await store.readMeta('audit_key');
+  const pkcs8 = keyId === null ? await generateEd25519() : await openStoredKey(parts, keyId);
+  try {
+    // INVARIANT: the same memory, not a copy, which nobody would wipe.
+    const bytes = Buffer.from(pkcs8.buffer, pkcs8.byteOffset, pkcs8.length);
+    const key = createPrivateKey({ key: bytes, format: 'der', type: 'pkcs8' });
+    const ownId = policyKeyId(
+      createPublicKey(key).export({ format: 'der', type: 'spki' }).toString('base64'),
+    );
+    if (keyId === null) {
+      // Key first, then the row that names it: a crash in between leaves a key that nobody uses.
+      await sealNewKeys(parts, [{ keyId: ownId, privateKey: pkcs8 }]);
+      await store.commitMeta('audit_key', ownId, []);
+    } else if (ownId !== keyId) {
+      throw anotherKey(keyId);
+    }
+    return key;
+  } finally {
+    pkcs8.fill(0);
+  }
+}
+
+function anotherKey(name: string): MeshError {
+  return new MeshError('authority_invalid', `the sealed key of the audit log ${quote(name)} is another one`, {
+    fix: 'restore it from a backup',
+  });
+}
