@@ -90,6 +90,11 @@ function portsOf(parts: AdminDoorParts): Omit<AdminPorts, 'access'> {
     trace: traceRequest,
     queryAudit: store.queryAudit,
     ...decisionPorts({ ...parts, rootNamespace: parts.config.rootNamespace }),
+    auditCheckpoint: store.auditCheckpoint,
+    auditKey: () => store.readMeta('audit_verifier_key'),
+    auditTile: store.auditTile,
+    proveEntry: store.proveEntry,
+    proveConsistency: store.proveConsistency,
     namedCertificates: store.namedCertificates,
     revisions: {
       page: store.policyRevisions,

@@ -27,6 +27,7 @@ import { addGrantRoutes } from './grant-routes.ts';
 import { answerUnread, everyAnswer, serverLimits } from './hardening.ts';
 import { maxBodyBytes, parseJsonBody } from './json-body.ts';
 import { addJwtRoutes } from './jwt-routes.ts';
+import { addLogRoutes, type LogPorts } from './log-routes.ts';
 import { checkMediaType } from './media-type.ts';
 import { addNodeAliasRoutes } from './node-alias-routes.ts';
 import { addNodeRoutes, type NodePorts } from './node-routes.ts';
@@ -44,6 +45,7 @@ import { addTokenRoutes, type TokenPorts } from './token-routes.ts';
 /** All that the admin API needs of the rest of the house. */
 export type AdminPorts = Omit<EntryPorts, 'isAdministrator'> &
   AuditPorts &
+  LogPorts &
   AuthzPorts &
   DecisionPorts &
   AuthzenPorts &
@@ -184,6 +186,7 @@ export async function createAdminApp(ports: AdminPorts, door: Door): Promise<Fas
   };
   addAuditRoutes(app, ports, noteRead);
   addDecisionRoutes(app, ports, noteRead);
+  addLogRoutes(app, ports, noteRead);
   addCaRoutes(app, ports);
   addJwtRoutes(app, ports);
   addTokenRoutes(app, ports, (request) => sourceAddress(request, door));

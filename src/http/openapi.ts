@@ -7,6 +7,7 @@ import { banDocs } from './openapi-bans.ts';
 import { decisionDocs } from './openapi-decisions.ts';
 import { entryDocs } from './openapi-entries.ts';
 import { keyDocs } from './openapi-keys.ts';
+import { logDocs } from './openapi-log.ts';
 import { nodeDocs } from './openapi-nodes.ts';
 import { revisionDocs } from './openapi-revisions.ts';
 import { problemSchema, type RouteAnswer, type RouteDoc, type RouteDocs } from './openapi-route.ts';
@@ -25,6 +26,7 @@ export const routeDocs: Readonly<Record<RouteName, RouteDoc>> = {
   ...authzenDocs.routes,
   ...banDocs.routes,
   ...keyDocs.routes,
+  ...logDocs.routes,
   ...nodeDocs.routes,
   ...accessDocs.routes,
   ...revisionDocs.routes,
@@ -87,6 +89,7 @@ const rooms: readonly RouteDocs[] = [
   authzenDocs,
   banDocs,
   keyDocs,
+  logDocs,
   nodeDocs,
   accessDocs,
   revisionDocs,
@@ -130,7 +133,7 @@ function pathsOf(refOf: (schema: z.ZodType) => JsonObject): JsonObject {
   const paths = new Map<string, Map<string, JsonObject>>();
   for (const [name, doc] of Object.entries(routeDocs)) {
     const [method = '', pattern = ''] = name.split(' ');
-    const path = pattern.replace(/:([a-z]+)/gi, '{$1}');
+    const path = pattern.replace('*', ':path').replace(/:([a-z]+)/gi, '{$1}');
     const operations = paths.get(path) ?? new Map<string, JsonObject>();
     operations.set(method.toLowerCase(), operationOf(name as RouteName, doc, refOf));
     paths.set(path, operations);
@@ -169,7 +172,7 @@ function operationId(name: RouteName): string {
 }
 
 function pathParameters(name: RouteName): readonly JsonObject[] {
-  return [...name.matchAll(/:([a-z]+)/gi)].map(([, parameter = '']) => ({
+  return [...name.replace('*', ':path').matchAll(/:([a-z]+)/gi)].map(([, parameter = '']) => ({
     name: parameter,
     in: 'path',
     required: true,

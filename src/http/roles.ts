@@ -58,6 +58,12 @@ const routes = {
   'POST /v1/bans': 'bans:write',
   'DELETE /v1/bans/:kind/:value': 'bans:write',
   'GET /v1/audit': 'audit:read',
+  // Bundles of entries hold all of the log: the route itself demands audit:decisions for them.
+  'GET /v1/audit/log/checkpoint': 'audit:read',
+  'GET /v1/audit/log/key': 'audit:read',
+  'GET /v1/audit/log/tile/*': 'audit:read',
+  'GET /v1/audit/proof/:index': 'audit:read',
+  'GET /v1/audit/consistency': 'audit:read',
   'GET /v1/nodes': 'nodes:read',
   'GET /v1/nodes/:name': 'nodes:read',
   'POST /v1/nodes/:name/evict': 'nodes:write',

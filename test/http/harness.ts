@@ -35,6 +35,7 @@ import { openNodeRegistry } from '../../src/node/node-registry.ts';
 import { openStore, type Store } from '../../src/store/store.ts';
 import { decisionPorts } from '../../src/up-decisions.ts';
 import { openJwt } from '../../src/up-jwt.ts';
+import { logSigner } from '../audit/log-files.ts';
 import { makePolicySigner } from '../harness/policy-signer.ts';
 import {
   type ClientCertificate,
@@ -143,6 +144,7 @@ export async function startHarness(
   const dir = await mkdtemp(join(tmpdir(), 'countersign-http-'));
   const clock = handClock(new Date('2027-01-01T00:00:00Z'));
   const store = await openStore({ dataDir: join(dir, 'data'), clock, randomBytes });
+  await store.signLog(logSigner.name, logSigner.privateKey);
   const settings = { trustDomain, rootNamespace: 'istio-system', ttlSeconds: 3_600 };
   const holder = createMeshHolder(compileStoredMesh(await store.loadMesh(), settings));
   const authority = await createTestAuthority();
@@ -186,6 +188,11 @@ export async function startHarness(
       rootNamespace: 'istio-system',
       breathe: () => undefined,
     }),
+    auditCheckpoint: store.auditCheckpoint,
+    auditKey: () => Promise.resolve(logSigner.verifierKey),
+    auditTile: store.auditTile,
+    proveEntry: store.proveEntry,
+    proveConsistency: store.proveConsistency,
     namedCertificates: store.namedCertificates,
     revisions: { page: store.policyRevisions, policiesOf: store.policiesOf, policyOf: store.policyOf },
     findToken: store.findToken,

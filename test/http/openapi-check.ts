@@ -116,7 +116,12 @@ export function operationsOf(document: JsonObject): readonly Operation[] {
       name: `${method.toUpperCase()} ${path}`,
       method: method.toUpperCase(),
       path,
-      pattern: new RegExp(`^${path.replaceAll('.', '\\.').replace(/\{[a-z]+\}/gi, '[^/]+')}$`),
+      pattern: new RegExp(
+        `^${path
+          .replaceAll('.', '\\.')
+          .replace('{path}', '.+')
+          .replace(/\{[a-z]+\}/gi, '[^/]+')}$`,
+      ),
       responses: operation['responses'] as Record<string, JsonObject>,
     })),
   );

@@ -157,6 +157,9 @@ test('every operation of a real server succeeds once, with an answer that is as 
   await call('DELETE', `/v1/tokens/${String(made['id'])}`);
   await call('GET', '/v1/audit?limit=1000');
   expect(await call('GET', '/v1/authz/decisions/d-1')).toMatchObject({ more: false });
+  for (const path of ['log/checkpoint', 'log/key', 'log/tile/0/000.p/1', 'proof/0', 'consistency?from=1']) {
+    await call('GET', `/v1/audit/${path}`);
+  }
   await call('DELETE', '/v1/policies/shop/web');
   await call('DELETE', '/v1/entries/web');
 
