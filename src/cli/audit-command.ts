@@ -1,6 +1,7 @@
 import { Command, Option } from 'commander';
 import { auditEventTypes } from '../audit/question.ts';
 import { repeated } from './arguments.ts';
+import { auditProofCommands } from './audit-proof-commands.ts';
 import { type AuditItem, summarise } from './audit-summary.ts';
 import { examples } from './help.ts';
 import { parseRows } from './paging.ts';
@@ -25,10 +26,10 @@ type AuditAnswer = {
   readonly size: number;
 };
 
-/** `countersign audit list`. */
+/** `countersign audit list|verify|export|prove|key`. */
 export function auditCommand(session: Session): Command {
   const group = new Command('audit')
-    .description('ask the audit log what was issued, decided and changed')
+    .description('ask the audit log what was issued, decided and changed, and prove it')
     .addHelpText('after', examples(...listExamples));
   group
     .command('list')
@@ -64,6 +65,7 @@ export function auditCommand(session: Session): Command {
         return formatTable(['INDEX', 'TIME', 'TYPE', 'WHAT'], items.map(summarise));
       });
     });
+  for (const command of auditProofCommands(session)) group.addCommand(command);
   return group;
 }
 

@@ -1,4 +1,5 @@
-import type { ClientRequest, IncomingMessage } from 'node:http';
+import { Agent, type ClientRequest, type IncomingMessage } from 'node:http';
+import { Agent as TlsAgent } from 'node:https';
 import { type ErrorCode, errorKinds, MeshError, type Place, quote } from '../errors.ts';
 import type { GlobalOptions } from './global-options.ts';
 import { type ClientSurroundings, findTarget } from './target.ts';
@@ -9,6 +10,8 @@ export type AdminClient = {
   readonly address: string;
   readonly get: <T>(path: string, query?: Query) => Promise<T>;
   readonly getText: (path: string) => Promise<string>;
+  /** For many in a row: they share a few connections. */
+  readonly getBytes: (path: string) => Promise<Uint8Array>;
   readonly post: <T>(path: string, body: unknown) => Promise<T>;
   readonly patch: <T>(path: string, body: unknown) => Promise<T>;
   readonly delete: <T>(path: string) => Promise<T>;
@@ -23,7 +26,9 @@ export type Query = Readonly<Record<string, string | readonly string[] | undefin
  */
 export function openAdminClient(options: GlobalOptions, around: ClientSurroundings): AdminClient {
   const { address, base, headers: own, connect } = findTarget(options, around);
-  const call = async (method: string, path: string, body?: unknown): Promise<string> => {
+  const isTls = base.socketPath === undefined;
+  let shared: Agent | undefined;
+  const call = async (method: string, path: string, body?: unknown, agent?: Agent): Promise<Buffer> => {
     const text = body === undefined ? undefined : JSON.stringify(body);
     const headers = {
       ...own,
@@ -33,29 +38,43 @@ export function openAdminClient(options: GlobalOptions, around: ClientSurroundin
         : { 'content-type': 'application/json', 'content-length': `${Buffer.byteLength(text)}` }),
     };
     const answer = await exchange(
-      (done) => connect({ ...base, method, path, headers, timeout: answerMs }, done),
+      (done) =>
+        connect(
+          { ...base, method, path, headers, timeout: answerMs, ...(agent === undefined ? {} : { agent }) },
+          done,
+        ),
       text,
     ).catch((cause: unknown) => {
-      throw unreachable(cause, address, base.socketPath === undefined);
+      throw unreachable(cause, address, isTls);
     });
-    if (answer.status >= 200 && answer.status < 300) return answer.text;
+    if (answer.status >= 200 && answer.status < 300) return answer.body;
     throw refusalOf(answer);
   };
   const json = async <T>(method: string, path: string, body?: unknown): Promise<T> => {
-    const text = await call(method, path, body);
+    const text = (await call(method, path, body)).toString('utf8');
     return (text === '' ? undefined : parseAnswer(text)) as T;
   };
   return {
     address,
     get: (path, query = {}) => json('GET', withQuery(path, query)),
-    getText: (path) => call('GET', path),
+    getText: async (path) => (await call('GET', path)).toString('utf8'),
+    getBytes: async (path) => {
+      shared ??= new (isTls ? TlsAgent : Agent)({ keepAlive: true, maxSockets: sharedConnections });
+      try {
+        return await call('GET', path, undefined, shared);
+      } catch (error) {
+        // The server may have closed a connection that we were about to use again.
+        if (!(error instanceof MeshError) || error.code !== 'server_unreachable') throw error;
+        return call('GET', path);
+      }
+    },
     post: (path, body) => json('POST', path, body),
     patch: (path, body) => json('PATCH', path, body),
     delete: (path) => json('DELETE', path),
   };
 }
 
-type Answer = { readonly status: number; readonly text: string };
+type Answer = { readonly status: number; readonly body: Buffer };
 type Send = (done: (response: IncomingMessage) => void) => ClientRequest;
 
 function exchange(send: Send, body: string | undefined): Promise<Answer> {
@@ -69,9 +88,7 @@ function exchange(send: Send, body: string | undefined): Promise<Answer> {
         else chunks.push(chunk);
       });
       response.on('error', reject);
-      response.on('end', () =>
-        resolve({ status: response.statusCode ?? 0, text: Buffer.concat(chunks).toString('utf8') }),
-      );
+      response.on('end', () => resolve({ status: response.statusCode ?? 0, body: Buffer.concat(chunks) }));
     });
     request.on('error', reject);
     request.on('timeout', () => request.destroy(new Error('the server did not answer in time')));
@@ -111,8 +128,8 @@ function certificateFix(code: string | undefined): string {
     : 'check the address and that the server has adminAddress set';
 }
 
-function refusalOf({ status, text }: Answer): MeshError {
-  const problem = parseAnswer(text) as Partial<Record<string, unknown>> | null;
+function refusalOf({ status, body }: Answer): MeshError {
+  const problem = parseAnswer(body.toString('utf8')) as Partial<Record<string, unknown>> | null;
   const code = problem?.['code'];
   const detail = typeof problem?.['detail'] === 'string' ? problem['detail'] : `status ${status}`;
   const errorId =
@@ -153,5 +170,6 @@ function withQuery(path: string, query: Query): string {
 }
 
 const answerMs = 30_000;
+const sharedConnections = 4;
 // A page of the log holds at most 1,000 records of 64 KiB.
 const maxAnswerBytes = 134_217_728;

@@ -5,7 +5,7 @@ import { printable } from './text.ts';
 /** Exit codes of every command; docs/cli.md and each --help list them. */
 export const exitCodes = {
   ok: 0,
-  /** The answer is no: authz check says deny. */
+  /** The answer is no: authz check says deny, audit verify finds a change. */
   negative: 1,
   /** The input is wrong, or the server refused it. */
   refused: 2,
@@ -99,4 +99,10 @@ const ownExitCodes: ReadonlyMap<ErrorCode, ExitCode> = new Map<ErrorCode, ExitCo
   ['usage', exitCodes.usage],
   ['file_permissions', exitCodes.permission],
   ['platform_unsupported', exitCodes.unavailable],
+  // The answer to `audit verify`.
+  ['audit_signature_invalid', exitCodes.negative],
+  ['audit_proof_invalid', exitCodes.negative],
+  ['audit_log_invalid', exitCodes.negative],
+  ['audit_log_shorter', exitCodes.negative],
+  ['audit_log_forked', exitCodes.negative],
 ]);

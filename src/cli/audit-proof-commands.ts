@@ -1,0 +1,218 @@
+import { readFileSync } from 'node:fs';
+import { Command, InvalidArgumentError } from 'commander';
+import { type Checkpoint, openCheckpoint } from '../audit/checkpoint.ts';
+import { leafHash } from '../audit/leaf.ts';
+import { type NoteKey, parseVerifierKey } from '../audit/note.ts';
+import { parseTlogProof, verifyTlogProof } from '../audit/tlog-proof.ts';
+import { type ReadTile, verifyLog } from '../audit/verify-log.ts';
+import { MeshError, quote } from '../errors.ts';
+import type { EntryProofView } from '../http/log-routes.ts';
+import { directoryLog, openExport, readVerifierKey, saveCheckpoint, serverLog } from './audit-source.ts';
+import type { AdminClient } from './client.ts';
+import { globalOptions } from './global-options.ts';
+import { examples } from './help.ts';
+import { writeNewFile } from './new-file.ts';
+import { readText } from './read-text.ts';
+import { clientOf, print, type Session } from './session.ts';
+import { count, formatPairs, printable, printableJson } from './text.ts';
+
+/** `countersign audit verify|export|prove|key`. */
+export function auditProofCommands(session: Session): readonly Command[] {
+  return [verifyCommand(session), exportCommand(session), proveCommand(session), keyCommand(session)];
+}
+
+type VerifyOptions = {
+  readonly key?: string;
+  readonly since?: string;
+  readonly save?: string;
+  readonly proof?: string;
+  readonly leaf?: string;
+};
+
+function verifyCommand(session: Session): Command {
+  return new Command('verify')
+    .description('prove that the log is what its checkpoint says; exits 1 and names the entry when it is not')
+    .argument('[directory]', 'an export; the log of the server when left out')
+    .option('--key <key>', 'the verifier key that you trust, or a file with it: audit key prints it')
+    .option('--since <file>', 'an older checkpoint: nothing of what it covers may have been changed or lost')
+    .option('--save <file>', 'keep the checkpoint, once it is proven, for the next --since')
+    .option('--proof <file>', 'verify the proof of one entry instead, which audit prove wrote')
+    .option('--leaf <file>', 'the exact bytes of that entry, when the proof does not hold it')
+    .addHelpText(
+      'after',
+      examples(
+        'audit verify --key log.key',
+        'audit verify --key log.key --save checkpoint.monday',
+        'audit verify --key log.key --since checkpoint.monday',
+        'audit verify ./export --key log.key',
+        'audit verify --proof 300.tlog-proof --key log.key',
+      ),
+    )
+    .action(async (directory: string | undefined, options: VerifyOptions, command: Command) => {
+      if (options.proof !== undefined) return verifyProof(session, command, directory, options);
+      if (options.leaf !== undefined) throw usage('--leaf goes with --proof');
+      const client = directory === undefined ? clientOf(session, command) : undefined;
+      const log = client === undefined ? directoryLog(directory ?? '') : serverLog(client);
+      const key = await trustedKey(session, options.key, client);
+      const note = await log.checkpoint();
+      const checkpoint = openCheckpoint(note, key);
+      const since =
+        options.since === undefined ? null : openCheckpoint(readText(options.since, options.since), key);
+      await verifyLog(checkpoint, log.read, since);
+      if (options.save !== undefined) saveCheckpoint(options.save, note);
+      report(session, command, key, checkpoint, since);
+    });
+}
+
+function exportCommand(session: Session): Command {
+  return new Command('export')
+    .description(
+      'copy the log into a directory that others can verify, and prove it on the way; again adds what is new',
+    )
+    .argument('<directory>', 'it gets checkpoint and tile/, as c2sp.org/tlog-tiles has them')
+    .option('--key <key>', 'the verifier key that you trust, or a file with it')
+    .addHelpText(
+      'after',
+      examples('audit export ./export --key log.key', 'audit verify ./export --key log.key'),
+    )
+    .action(async (directory: string, { key: given }: VerifyOptions, command: Command) => {
+      const client = clientOf(session, command);
+      const log = serverLog(client);
+      const key = await trustedKey(session, given, client);
+      const made = openExport(directory, log);
+      const earlier = await made.before();
+      const since = earlier === null ? null : openCheckpoint(earlier, key);
+      const note = await log.checkpoint();
+      const checkpoint = openCheckpoint(note, key);
+      const read: ReadTile = made.read;
+      await verifyLog(checkpoint, read, since);
+      made.finish(note);
+      report(session, command, key, checkpoint, since, directory);
+    });
+}
+
+function proveCommand(session: Session): Command {
+  return new Command('prove')
+    .description('print the proof that an entry is in the log, for whoever has its key and nothing else')
+    .argument('<index>', 'of the entry: audit list shows it', parseIndex)
+    .option('--out <file>', 'write it into a new file')
+    .addHelpText('after', examples('audit prove 300 --out 300.tlog-proof', 'audit prove 300 -o json'))
+    .action(async (index: number, { out }: { readonly out?: string }, command: Command) => {
+      const client = clientOf(session, command);
+      const path = `/v1/audit/proof/${index}`;
+      if (globalOptions(command).output === 'json' && out === undefined) {
+        session.write(`${printableJson(await client.get<EntryProofView>(path))}\n`);
+        return;
+      }
+      const proof = await client.getText(`${path}?format=tlog-proof`);
+      if (out === undefined) session.write(proof);
+      else writeNewFile(out, proof);
+    });
+}
+
+function keyCommand(session: Session): Command {
+  return new Command('key')
+    .description(
+      'print the key that verifies the checkpoints of the log; keep it where the server cannot change it',
+    )
+    .addHelpText('after', examples('audit key > log.key'))
+    .action(async (_options: unknown, command: Command) => {
+      const text = (await clientOf(session, command).getText('/v1/audit/log/key')).trimEnd();
+      const { name, keyId } = parseVerifierKey(text);
+      print(session, command, { verifierKey: text, origin: name, keyId }, () => `${text}\n`);
+    });
+}
+
+function verifyProof(
+  session: Session,
+  command: Command,
+  directory: string | undefined,
+  { proof: file = '', key: given, leaf: leafFile, since, save }: VerifyOptions,
+): void {
+  if (directory !== undefined || since !== undefined || save !== undefined)
+    throw usage('--proof is verified by itself');
+  if (given === undefined) throw usage('a proof is verified with --key');
+  const key = readVerifierKey(given);
+  const proof = parseTlogProof(readText(file, file));
+  const leaf = leafFile === undefined ? proof.extra : readLeaf(leafFile);
+  if (leaf === null) throw usage(`${quote(file)} does not hold the entry: give it with --leaf`);
+  const { origin, size, root } = verifyTlogProof(proof, leafHash(leaf), key);
+  const entry = new TextDecoder().decode(leaf);
+  const shown = { origin, index: proof.index, size, root: Buffer.from(root).toString('base64'), entry };
+  print(session, command, { verified: true, ...shown }, () =>
+    formatPairs([
+      ['log', origin],
+      ['entry', `${proof.index} of ${size}: proven`],
+      ['root', shown.root],
+      ['holds', entry],
+    ]),
+  );
+}
+
+/** The key that is given, or else, with a warning, the one that the server itself states. */
+async function trustedKey(
+  session: Session,
+  given: string | undefined,
+  client: AdminClient | undefined,
+): Promise<NoteKey> {
+  if (given !== undefined) return readVerifierKey(given);
+  if (client === undefined) {
+    throw new MeshError('usage', 'an export is verified with --key', {
+      fix: 'give the key that countersign audit key printed while you trusted the server, or a file with it',
+    });
+  }
+  session.say(
+    'warning: the key comes from the server itself; keep the output of audit key and give it with --key\n',
+  );
+  return parseVerifierKey((await client.getText('/v1/audit/log/key')).trimEnd());
+}
+
+function report(
+  session: Session,
+  command: Command,
+  key: NoteKey,
+  { origin, size, root }: Checkpoint,
+  since: Checkpoint | null,
+  directory?: string,
+): void {
+  const text = Buffer.from(root).toString('base64');
+  const value = {
+    verified: true,
+    origin,
+    size,
+    root: text,
+    keyId: key.keyId,
+    since: since?.size ?? null,
+    ...(directory === undefined ? {} : { directory }),
+  };
+  print(session, command, value, () =>
+    formatPairs([
+      ['log', origin],
+      ['checkpoint', `${count(size, 'entry', 'entries')}, signed by ${key.name}+${key.keyId}`],
+      ['root', text],
+      ['entries', 'all hashed anew: as the checkpoint says'],
+      ...(since === null
+        ? []
+        : [['since', `the ${count(since.size, 'entry', 'entries')} of then are unchanged`] as const]),
+      ...(directory === undefined ? [] : [['written to', printable(directory)] as const]),
+    ]),
+  );
+}
+
+function readLeaf(file: string): Uint8Array {
+  try {
+    return readFileSync(file);
+  } catch (cause) {
+    throw new MeshError('file_missing', `${quote(file)} cannot be read`, { fix: 'check the path', cause });
+  }
+}
+
+function parseIndex(text: string): number {
+  const index = Number(text);
+  if (/^(0|[1-9][0-9]{0,15})$/.test(text) && Number.isSafeInteger(index)) return index;
+  throw new InvalidArgumentError('It is not the index of an entry.');
+}
+
+function usage(message: string): MeshError {
+  return new MeshError('usage', message, { fix: 'see countersign audit verify --help' });
+}

@@ -1,0 +1,142 @@
+import { mkdirSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs';
+import { basename, dirname, join } from 'node:path';
+import { tileWidth } from '../audit/merkle-tree.ts';
+import { type NoteKey, parseVerifierKey } from '../audit/note.ts';
+import { formatTilePath } from '../audit/tile-path.ts';
+import type { ReadTile } from '../audit/verify-log.ts';
+import { MeshError, quote } from '../errors.ts';
+import { diskError } from '../store/disk-error.ts';
+import { makeDirectory } from '../store/key-files.ts';
+import type { AdminClient } from './client.ts';
+import { readText } from './read-text.ts';
+
+/** A log somewhere: its latest checkpoint as it was signed, and its tiles. */
+export type LogSource = {
+  /** For people. */
+  readonly name: string;
+  readonly checkpoint: () => Promise<string>;
+  readonly read: ReadTile;
+};
+
+/** The log of a server. */
+export function serverLog(client: AdminClient): LogSource {
+  return {
+    name: client.address,
+    checkpoint: async () => decodeText(await client.getBytes('/v1/audit/log/checkpoint'), 'the checkpoint'),
+    read: async (tile) => {
+      try {
+        return await client.getBytes(`/v1/audit/log/${formatTilePath(tile)}`);
+      } catch (error) {
+        if (error instanceof MeshError && error.code === 'audit_tile_not_found') return undefined;
+        throw error;
+      }
+    },
+  };
+}
+
+/** An exported log: a directory with `checkpoint` and `tile/`. */
+export function directoryLog(directory: string): LogSource {
+  return {
+    name: directory,
+    checkpoint: async () => readText(join(directory, checkpointName), join(directory, checkpointName)),
+    read: async (tile) => readTileFile(join(directory, formatTilePath(tile))),
+  };
+}
+
+/** An export that is being made: what is there already is read, what is missing comes from elsewhere and is kept. */
+export function openExport(directory: string, from: LogSource) {
+  writing(directory, () => makeDirectory(directory, 0o700));
+  const own = directoryLog(directory);
+  return {
+    /** The checkpoint of the export that was made here before; null for none. */
+    before: async (): Promise<string | null> =>
+      statSync(join(directory, checkpointName), { throwIfNoEntry: false }) === undefined
+        ? null
+        : own.checkpoint(),
+    read: (async (tile) => {
+      const kept = await own.read(tile);
+      const bytes = kept ?? (await from.read(tile));
+      if (kept === undefined && bytes !== undefined) {
+        writeWhole(directory, formatTilePath(tile), bytes);
+      }
+      return bytes;
+    }) satisfies ReadTile,
+    /** Last: a directory with a checkpoint is whole. */
+    finish: (checkpoint: string): void => writeWhole(directory, checkpointName, Buffer.from(checkpoint)),
+  };
+}
+
+/** Keeps a checkpoint in the place of an older one. */
+export function saveCheckpoint(file: string, checkpoint: string): void {
+  writeWhole(dirname(file), basename(file), Buffer.from(checkpoint));
+}
+
+/**
+ * A verifier key, as it is or in a file.
+ * @throws MeshError `audit_note_invalid`, and what reading a file throws
+ */
+export function readVerifierKey(text: string): NoteKey {
+  return parseVerifierKey(
+    /^[^+]+\+[0-9a-f]{8}\+/.test(text) ? text : readText(text, text).replace(/\r?\n$/, ''),
+  );
+}
+
+/** @throws MeshError `audit_note_invalid` */
+function decodeText(bytes: Uint8Array, what: string): string {
+  try {
+    return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
+  } catch (cause) {
+    throw new MeshError('audit_note_invalid', `${what} is not UTF-8 text`, { cause });
+  }
+}
+
+function readTileFile(path: string): Uint8Array | undefined {
+  try {
+    if (statSync(path).size > maxTileBytes) {
+      throw new MeshError('input_too_large', `${quote(path)} is larger than a tile can be`, {
+        fix: 'export the log anew',
+      });
+    }
+    return readFileSync(path);
+  } catch (error) {
+    if (error instanceof MeshError) throw error;
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'ENOENT' || code === 'ENOTDIR') return undefined;
+    throw new MeshError('file_permissions', `${quote(path)} cannot be read (${code})`, {
+      fix: 'check its owner and mode',
+      cause: error,
+    });
+  }
+}
+
+/** After a crash the file is whole, or not there. */
+function writeWhole(directory: string, name: string, bytes: Uint8Array): void {
+  const path = join(directory, name);
+  writing(path, () => {
+    mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
+    writeFileSync(`${path}.new`, bytes, { mode: 0o600 });
+    renameSync(`${path}.new`, path);
+  });
+}
+
+function writing(path: string, work: () => void): void {
+  try {
+    work();
+  } catch (cause) {
+    if (cause instanceof MeshError) throw cause;
+    throw (
+      diskError(cause, path) ??
+      new MeshError(
+        'file_permissions',
+        `${quote(path)} cannot be written (${(cause as NodeJS.ErrnoException).code})`,
+        {
+          fix: 'name a directory of your own',
+          cause,
+        },
+      )
+    );
+  }
+}
+
+const checkpointName = 'checkpoint';
+const maxTileBytes = tileWidth * (2 + 65_535);
