@@ -5,9 +5,11 @@ import { writeSync } from 'node:fs';
 import { systemClock } from '../../src/clock.ts';
 import { openStore } from '../../src/store/store.ts';
 import { decision } from '../audit/events.ts';
+import { logSigner } from '../audit/log-files.ts';
 
 const [dataDir = '', run = '0', limit = '20000'] = process.argv.slice(2);
 const store = await openStore({ dataDir, clock: systemClock, randomBytes });
+await store.signLog(logSigner.name, logSigner.privateKey);
 writeSync(1, 'open\n');
 
 let next = 0;

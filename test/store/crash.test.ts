@@ -4,13 +4,17 @@ import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { expect, test } from 'vitest';
+import { type Checkpoint, openCheckpoint } from '../../src/audit/checkpoint.ts';
+import { verifyLog } from '../../src/audit/verify-log.ts';
+import { logKey } from '../audit/log-files.ts';
 import { checkedLog } from './log-check.ts';
 import { newDirectory, openTestStore } from './directories.ts';
 
 const committer = fileURLToPath(new URL('./committer.ts', import.meta.url));
 
-test('after SIGKILL every acknowledged event is there, and the log has no gap', async () => {
+test('after SIGKILL every acknowledged event is there, the log has no gap, and is the one that was signed', async () => {
   const dataDir = newDirectory();
+  let signed: Checkpoint | null = null;
   const acknowledged = new Map<number, string>();
   for (let run = 0; run < 5; run++) {
     const child = spawn(process.execPath, [committer, dataDir, String(run)], {
@@ -33,6 +37,11 @@ test('after SIGKILL every acknowledged event is there, and the log has no gap', 
     for (const [index, decisionId] of acknowledged) {
       expect(JSON.parse(rows[index]?.leaf ?? '{}').decisionId).toBe(decisionId);
     }
+    // The process that was killed signed it; nobody has since.
+    const head = openCheckpoint((await store.auditCheckpoint()) ?? '', logKey);
+    expect(head.size).toBe(rows.length);
+    await verifyLog(head, async (tile) => (await store.auditTile(tile)) ?? undefined, signed);
+    signed = head;
     await store.close();
   }
 }, 120_000);
