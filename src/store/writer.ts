@@ -63,10 +63,14 @@ export function createBatchWriter(
 
   return (batch) => {
     const mark = appender.mark();
+    const [only, ...others] = batch.requests;
+    // A transaction of one request is its savepoint: a second one would copy every page that is changed.
+    const alone = others.length === 0 ? only : undefined;
+    let refusal: WriteAnswer | undefined;
     try {
       return inTransaction(db, () => {
         if (batches++ % batchesBetweenSweeps === 0) removeExpired(db, batch.nowMs - keepExpiredMs);
-        const answers = batch.requests.map(answer);
+        const answers = alone === undefined ? batch.requests.map(answer) : [answerAlone(alone)];
         // INVARIANT: whoever is told that an entry is kept can prove it at once.
         const notary = signer();
         if (notary !== undefined) appender.seal(notary);
@@ -74,7 +78,18 @@ export function createBatchWriter(
       });
     } catch (error) {
       appender.rewind(mark);
+      if (refusal !== undefined && !db.inTransaction) return [refusal];
       throw error;
+    }
+
+    function answerAlone(request: WriteRequest): WriteAnswer {
+      try {
+        applyChange(db, request.change);
+        return { firstIndex: appender.append(request.leaves) };
+      } catch (error) {
+        if (isRefusal(error)) refusal = { failure: describeFailure(error) };
+        throw error;
+      }
     }
   };
 }
