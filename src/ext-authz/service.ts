@@ -1,4 +1,4 @@
-import type { handleUnaryCall, ServerUnaryCall, ServiceDefinition } from '@grpc/grpc-js';
+import type { handleUnaryCall, sendUnaryData, ServerUnaryCall, ServiceDefinition } from '@grpc/grpc-js';
 import type { DecisionEvent } from '../audit/event.ts';
 import { denyDecision } from '../authz/decide.ts';
 import type { Decision } from '../authz/decision.ts';
@@ -75,27 +75,43 @@ export function createExtAuthzService(options: ExtAuthzOptions): ExtAuthzService
   const patternOf = createPathPatterns();
   let closed = false;
   let waiting = 0;
+  let gathered: Gathered[] = [];
 
   return {
     definition,
     implementation: {
       check: (call, callback) => {
-        // INVARIANT: nothing is thrown or rejected. Were it, an error is an outage, and Envoy fails closed.
-        const failed = (): void => callback(null, encodeOutage());
-        let bytes: Buffer | Promise<Buffer>;
-        try {
-          bytes = answer(call);
-        } catch {
-          return failed();
-        }
-        if (Buffer.isBuffer(bytes)) return callback(null, bytes);
-        bytes.then((late) => callback(null, late), failed);
+        if (gathered.length === 0) setImmediate(serveGathered);
+        gathered.push({ call, callback });
       },
     },
     close: () => {
       closed = true;
     },
   };
+
+  /**
+   * The checks of a turn of the event loop, one after the other: between two of them that came alone lies all that a
+   * connection does with a call, after which neither code nor policies are in the processor's caches any more.
+   */
+  function serveGathered(): void {
+    const now = gathered;
+    gathered = [];
+    for (const { call, callback } of now) serve(call, callback);
+  }
+
+  function serve(call: ServerUnaryCall<Buffer, Buffer>, callback: sendUnaryData<Buffer>): void {
+    // INVARIANT: nothing is thrown or rejected. Were it, an error is an outage, and Envoy fails closed.
+    const failed = (): void => callback(null, encodeOutage());
+    let bytes: Buffer | Promise<Buffer>;
+    try {
+      bytes = answer(call);
+    } catch {
+      return failed();
+    }
+    if (Buffer.isBuffer(bytes)) return callback(null, bytes);
+    bytes.then((late) => callback(null, late), failed);
+  }
 
   /** At once, but for a connection whose process has yet to be attested. */
   function answer(call: ServerUnaryCall<Buffer, Buffer>): Buffer | Promise<Buffer> {
@@ -237,6 +253,8 @@ export function createExtAuthzService(options: ExtAuthzOptions): ExtAuthzService
     return denyDecision(reason, why, revision);
   }
 }
+
+type Gathered = { readonly call: ServerUnaryCall<Buffer, Buffer>; readonly callback: sendUnaryData<Buffer> };
 
 type DenyReason = Parameters<typeof denyDecision>[0];
 

@@ -106,3 +106,12 @@ test.each<[string, unknown]>([
     expect(judge(meshOf(readPolicies(text.join('---\n'))), one).reason).toBe('allow_rule');
   }
 });
+
+test.each(['a*', '*z', 'abcz'])('of a list with other things only the texts are compared: %s', (value) => {
+  const list = [7, null, { a: 1 }, 'abcz'];
+  const one = about({ metadata: new Map([['envoy.filters.f', new Map([['k', list]])]]) });
+  const text = policyText(
+    `rules: [{ when: [{ key: 'experimental.envoy.filters.f[k]', values: ['[${value}]'] }] }]`,
+  );
+  expect(judge(meshOf(readPolicies(text)), one).reason).toBe('allow_rule');
+});

@@ -6,6 +6,7 @@ import type { AuthzRequest, NearestRule } from '../../src/authz/decision.ts';
 import { Facts } from '../../src/authz/facts.ts';
 import { compilePredicate } from '../../src/authz/match.ts';
 import { type Entry, type Policy, type Predicate, type Rule, sides } from '../../src/authz/policy.ts';
+import { describeNearest, readNearest } from '../../src/authz/nearest.ts';
 import { compileSnapshot } from '../../src/authz/snapshot.ts';
 import { describeMiss } from '../../src/authz/words.ts';
 import { formatPlace } from '../../src/errors.ts';
@@ -153,4 +154,22 @@ test('without an ALLOW rule nothing is nearest', () => {
   const policies = readPolicies(policyText('action: DENY\nrules: [{ to: [{ operation: { hosts: [x] } }] }]'));
   const snapshot = compileSnapshot(meshOf(policies, [{ id: ledger, labels: {} }]));
   expect(decide(snapshot, call(), noon)).toMatchObject({ reason: 'no_allow_rule', nearest: null });
+});
+
+test.each<[string, string, { rule: string; missed: string } | null]>([
+  [
+    'as it was said',
+    'pay/a-b.c rule[12], where hosts is x',
+    { rule: 'pay/a-b.c rule[12]', missed: 'hosts is x' },
+  ],
+  ['with lines in it', 'p/a rule[0], where hosts is x\ny', { rule: 'p/a rule[0]', missed: 'hosts is x\ny' }],
+  ['with nothing missed', 'p/a rule[0], where ', { rule: 'p/a rule[0]', missed: '' }],
+  ['cut in the name of the rule', 'pay/a-b.c rule[1', null],
+  ['cut before what was missed', 'pay/a rule[0]', null],
+  ['of no policy', 'pay rule[0], where hosts is x', null],
+  ['of another namespace in its words', 'a b pay/a rule[0], where hosts is x', null],
+])('what a denial says of the nearest rule is read again: %s', (_, said, expected) => {
+  expect(readNearest(`no ALLOW rule matched; the nearest is ${said}`)).toEqual(expected);
+  expect(readNearest(`an ALLOW rule matched; the nearest is ${said}`)).toBeNull();
+  if (expected !== null) expect(describeNearest(expected).endsWith(said)).toBe(true);
 });
