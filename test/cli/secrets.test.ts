@@ -9,7 +9,12 @@ const secret = /token|secret|pass|private|(^|-)key($|-)/i;
 // They say where a secret is, or what kind of one to make.
 const place = /(file|fd|credential|id|type)$/i;
 const namesOfFiles = new Set(['--trust-tls-key', 'trustTlsKey', '--machine-key', '--client-key']);
-const namesOfKeys = new Set(['ca root sign --key <id>']);
+// A name, or the key that verifies, which everybody may know.
+const namesOfKeys = new Set([
+  'ca root sign --key <id>',
+  'audit verify --key <key>',
+  'audit export --key <key>',
+]);
 const session = { write: () => undefined, say: () => undefined, environment: {} } as unknown as Session;
 
 test('no option takes a secret: only a file that holds it', () => {
