@@ -145,7 +145,7 @@ export function describeNearest({ rule, missed }: Pick<NearestRule, 'rule' | 'mi
 export function readNearest(why: string): Pick<NearestRule, 'rule' | 'missed'> | null {
   if (!why.startsWith(nearestBegins)) return null;
   const [, rule, missed] =
-    /^([a-z0-9.-]+\/[a-z0-9.-]+ rule\[\d+\]), where (.*)$/s.exec(why.slice(nearestBegins.length)) ?? [];
+    /^([a-z0-9.-]+\/[a-z0-9.-]+ rule\[\d+\]), where (.*)/s.exec(why.slice(nearestBegins.length)) ?? [];
   return rule === undefined || missed === undefined ? null : { rule, missed };
 }
 
