@@ -15,12 +15,12 @@ import { type KeyParts, openStoredKey, sealNewKeys } from './up-keys.ts';
  */
 export async function signAuditLog(
   parts: KeyParts & {
-    readonly store: Pick<Store, 'readMeta' | 'commitMeta' | 'signLog'>;
+    readonly store: Pick<Store, 'readMeta' | 'signLog'>;
     readonly auditOrigin: string | null;
   },
 ): Promise<void> {
   const { store, trustDomain } = parts;
-  const key = await openAuditKey(parts);
+  const { key, keyId } = await openAuditKey(parts);
   const known = await store.readMeta('audit_verifier_key');
   const origin = known?.slice(0, known.indexOf('+')) ?? `${trustDomain.name}/audit`;
   if (known !== null && parts.auditOrigin !== null && parts.auditOrigin !== origin) {
@@ -31,14 +31,12 @@ export async function signAuditLog(
   const name = known === null ? (parts.auditOrigin ?? origin) : origin;
   const { verifierKey } = createNoteSigner(name, key);
   if (known !== null && verifierKey !== known) throw anotherKey(name);
-  // The name first, then what it signs: a crash in between leaves a log that is signed with its key at the next start.
-  if (known === null) await store.commitMeta('audit_verifier_key', verifierKey, []);
-  await store.signLog(name, key);
+  await store.signLog(name, key, known === null ? keyId : null);
 }
 
 async function openAuditKey(
-  parts: KeyParts & { readonly store: Pick<Store, 'readMeta' | 'commitMeta'> },
-): Promise<KeyObject> {
+  parts: KeyParts & { readonly store: Pick<Store, 'readMeta'> },
+): Promise<{ readonly key: KeyObject; readonly keyId: string }> {
   const { store } = parts;
   const keyId = await store.readMeta('audit_key');
   const pkcs8 = keyId === null ? await generateEd25519() : await openStoredKey(parts, keyId);
@@ -50,13 +48,12 @@ async function openAuditKey(
       createPublicKey(key).export({ format: 'der', type: 'spki' }).toString('base64'),
     );
     if (keyId === null) {
-      // Key first, then the row that names it: a crash in between leaves a key that nobody uses.
+      // Key first, then the rows that name it: a crash in between leaves a key that nobody uses.
       await sealNewKeys(parts, [{ keyId: ownId, privateKey: pkcs8 }]);
-      await store.commitMeta('audit_key', ownId, []);
     } else if (ownId !== keyId) {
       throw anotherKey(keyId);
     }
-    return key;
+    return { key, keyId: ownId };
   } finally {
     pkcs8.fill(0);
   }

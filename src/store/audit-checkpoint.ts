@@ -2,6 +2,7 @@ import { openCheckpoint } from '../audit/checkpoint.ts';
 import { parseVerifierKey } from '../audit/note.ts';
 import { MeshError } from '../errors.ts';
 import type { Database } from './database.ts';
+import { readMeta } from './state-tables.ts';
 
 /** The latest checkpoint of the log. */
 export type StoredCheckpoint = {
@@ -28,26 +29,34 @@ export function storeCheckpoint(db: Database, { size, root, note }: StoredCheckp
 }
 
 /**
- * That the checkpoint there is was signed with a key, and says what stands beside it.
+ * That the checkpoint there is was signed with a key, says what stands beside it, and covers a log that has a key.
+ * @param leaves how many there are
  * @throws MeshError `audit_log_damaged`
  */
-export function checkSigned(db: Database, verifierKey: string): void {
+export function checkSigned(db: Database, verifierKey: string, leaves: number): void {
   const stored = readCheckpoint(db);
+  // INVARIANT: what the key has not signed already it never signs at a start. The row that names the key is committed with
+  // the first checkpoint, and no entry without one. Else whoever has the file and not the key could rewrite it, take the
+  // checkpoint away or put an older one back, and have us sign.
+  if (readMeta(db, 'audit_key') !== null && stored?.size !== leaves) {
+    throw damaged(`the key of this log has signed ${stored?.size ?? 'none'} of its ${leaves} entries`);
+  }
   if (stored === null) return;
   try {
     const { size, root } = openCheckpoint(stored.note, parseVerifierKey(verifierKey));
     if (size === stored.size && Buffer.compare(root, stored.root) === 0) return;
   } catch (error) {
-    if (error instanceof MeshError) throw damaged(error);
+    if (error instanceof MeshError) throw damaged(otherKey, error);
     throw error;
   }
-  throw damaged(undefined);
+  throw damaged(otherKey);
 }
 
-function damaged(cause: unknown): MeshError {
-  return new MeshError(
-    'audit_log_damaged',
-    'the audit log is damaged: its checkpoint was not signed with the key of this log',
-    { fix: 'restore the data directory from a backup; keep the damaged one for the auditor', cause },
-  );
+function damaged(what: string, cause?: unknown): MeshError {
+  return new MeshError('audit_log_damaged', `the audit log is damaged: ${what}`, {
+    fix: 'restore the data directory from a backup; keep the damaged one for the auditor',
+    cause,
+  });
 }
+
+const otherKey = 'its checkpoint was not signed with the key of this log';

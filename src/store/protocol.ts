@@ -193,10 +193,17 @@ export type Question = {
   [K in QuestionKind]: { readonly kind: K; readonly ask: Questions[K]['ask'] };
 }[QuestionKind];
 
+/** Who signs the log: see `Store.signLog`. */
+export type LogSigning = {
+  readonly name: string;
+  readonly key: KeyObject;
+  readonly newKeyId: string | null;
+};
+
 export type WorkerCall =
   | { readonly call: number; readonly kind: 'write'; readonly batch: WriteBatch }
   | { readonly call: number; readonly kind: 'read'; readonly question: Question }
-  | { readonly call: number; readonly kind: 'sign'; readonly name: string; readonly key: KeyObject }
+  | ({ readonly call: number; readonly kind: 'sign' } & LogSigning)
   | { readonly call: number; readonly kind: 'resume' }
   | { readonly call: number; readonly kind: 'close' };
 

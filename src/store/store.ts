@@ -123,10 +123,11 @@ export type Store = LogReads & {
    * From now on every commit that extends the log signs it, in one transaction. Signs it as it is, first.
    * @param name of the key, and origin of the log
    * @param key Ed25519; its bytes stay in this process
+   * @param newKeyId `audit_key` of a log that has none: it and `audit_verifier_key` are committed with the checkpoint
    * @returns the key that verifies, as text
-   * @throws MeshError `audit_log_damaged` when the checkpoint there is was signed with another
+   * @throws MeshError `audit_log_damaged` when another key signed it, or the one it has did not sign all of it
    */
-  readonly signLog: (name: string, key: KeyObject) => Promise<string>;
+  readonly signLog: (name: string, key: KeyObject, newKeyId?: string | null) => Promise<string>;
   readonly createToken: (token: AdminToken, events: readonly AuditEvent[]) => Promise<void>;
   /** @throws MeshError `token_not_found`; then the events are not recorded either */
   readonly revokeToken: (id: string, events: readonly AuditEvent[]) => Promise<void>;
@@ -329,7 +330,8 @@ async function openLocked(
     queryAudit: (query) => ask('auditPage', query),
     findDecisions: (id, limit) => ask('decisions', { id, limit }),
     auditSize: () => ask('auditSize', null),
-    signLog: async (name, key) => (await writer.call({ kind: 'sign', name, key })) as string,
+    signLog: async (name, key, newKeyId = null) =>
+      (await writer.call({ kind: 'sign', name, key, newKeyId })) as string,
     ...logReads(ask),
     createToken: async (token, events) => {
       await write({ kind: 'token_created', token }, events);

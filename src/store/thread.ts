@@ -1,7 +1,7 @@
-import type { KeyObject } from 'node:crypto';
 import { Worker } from 'node:worker_threads';
 import { MeshError } from '../errors.ts';
 import {
+  type LogSigning,
   type Question,
   type WorkerReply,
   type WorkerStart,
@@ -25,7 +25,7 @@ export type StoreThread = {
 export type ThreadRequest =
   | { readonly kind: 'write'; readonly batch: WriteBatch }
   | { readonly kind: 'read'; readonly question: Question }
-  | { readonly kind: 'sign'; readonly name: string; readonly key: KeyObject }
+  | ({ readonly kind: 'sign' } & LogSigning)
   | { readonly kind: 'resume' };
 
 /**

@@ -24,12 +24,14 @@ import { readJoinToken, readJoinTokens, readNodes } from './node-tables.ts';
 import {
   describeFailure,
   type Question,
+  restoreFailure,
   type Resumption,
   type WorkerCall,
   type WorkerReply,
   type WorkerStart,
   type WriteAnswer,
   type WriteBatch,
+  type WriteRequest,
 } from './protocol.ts';
 import {
   readKeptRevisions,
@@ -77,9 +79,11 @@ function serve(start: WorkerStart): void {
         return read(db, message.question);
       case 'sign': {
         const notary = createNoteSigner(message.name, message.key);
-        checkSigned(db, notary.verifierKey);
+        checkSigned(db, notary.verifierKey, readAuditSize(db));
         signer = notary;
-        commit({ requests: [], nowMs: start.nowMs });
+        const requests = keyRows(message.newKeyId, notary.verifierKey);
+        for (const kept of commit({ requests, nowMs: start.nowMs }))
+          if ('failure' in kept) throw restoreFailure(kept.failure);
         return notary.verifierKey;
       }
       case 'resume':
@@ -141,6 +145,16 @@ function answer(call: number, work: () => unknown, isWrite = false): void {
     reply = { call, kind: 'failed', failure: describeFailure(storage ?? error), fatal };
   }
   parentPort?.postMessage(reply, []);
+}
+
+/** What names the key of the log, for {@link checkSigned}: in the transaction of the first checkpoint. */
+function keyRows(newKeyId: string | null, verifierKey: string): readonly WriteRequest[] {
+  if (newKeyId === null) return [];
+  const rows = [
+    ['audit_key', newKeyId],
+    ['audit_verifier_key', verifierKey],
+  ] as const;
+  return rows.map(([key, value]) => ({ change: { kind: 'meta', key, value }, leaves: [] }));
 }
 
 function read(db: Database, question: Question): unknown {

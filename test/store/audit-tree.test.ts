@@ -94,7 +94,12 @@ describe('the checkpoint', () => {
       await first.auditTile({ level: 0, index: 0, width: 256 }),
     ]).toEqual([null, null]);
     await first.close();
-    const store = await openSigned(dataDir);
+    const store = await openTestStore(dataDir);
+    await store.signLog(logSigner.name, logSigner.privateKey, 'a-key');
+    expect([await store.readMeta('audit_key'), await store.readMeta('audit_verifier_key')]).toEqual([
+      'a-key',
+      logSigner.verifierKey,
+    ]);
     const before = await headOf(store);
     expect(before.size).toBe(700);
     await store.close();
@@ -108,11 +113,31 @@ describe('the checkpoint', () => {
     const named = makeNoteSigner('example.org/other');
     const keyed = makeNoteSigner(logSigner.name, 9);
     for (const { verifierKey } of [named, keyed]) {
-      expect(() => changed(template, (db) => checkSigned(db, verifierKey))).toThrow(
+      expect(() => changed(template, (db) => checkSigned(db, verifierKey, 600))).toThrow(
         expect.objectContaining({ code: 'audit_log_damaged' }),
       );
     }
-    changed(template, (db) => checkSigned(db, logSigner.verifierKey));
+    changed(template, (db) => checkSigned(db, logSigner.verifierKey, 600));
+  });
+
+  // Whoever has the file and not the key: the start would sign what they have written.
+  test.each([
+    ['is taken away', 'DELETE FROM audit_checkpoint', /signed none of its 600 entries/],
+    ['is one of fewer entries', 'UPDATE audit_checkpoint SET size = 300', /signed 300 of its 600 entries/],
+  ])('of a log that has a key is not made anew when it %s', (_, sql, message) => {
+    const named = "INSERT INTO meta (key, value) VALUES ('audit_key', 'a-key')";
+    changed(template, (db) => {
+      forge(db, named);
+      checkSigned(db, logSigner.verifierKey, 600);
+      forge(db, sql);
+      expect(() => checkSigned(db, logSigner.verifierKey, 600)).toThrow(
+        expect.objectContaining({
+          code: 'audit_log_damaged',
+          message: expect.stringMatching(message) as string,
+        }),
+      );
+      forge(db, 'DELETE FROM audit_checkpoint');
+    });
   });
 });
 
