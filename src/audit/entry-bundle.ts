@@ -1,3 +1,5 @@
+import { tileWidth } from './merkle-tree.ts';
+
 /**
  * Entries as one bundle: the length of each as two bytes, high byte first, before its bytes.
  * @param entries at most 65,535 bytes each
@@ -14,7 +16,10 @@ export function encodeBundle(entries: readonly Uint8Array[]): Uint8Array {
   return bundle;
 }
 
-/** The entries of a bundle, and what is left at its end that is no whole entry: 0 bytes of a bundle that is whole. */
+/**
+ * The entries of a bundle, 256 at most, and what is left at its end that is none: 0 bytes of a bundle that is whole. Of
+ * zeros alone one could hold millions.
+ */
 export function decodeBundle(bundle: Uint8Array): {
   readonly entries: readonly Uint8Array[];
   readonly rest: number;
@@ -22,7 +27,7 @@ export function decodeBundle(bundle: Uint8Array): {
   const view = new DataView(bundle.buffer, bundle.byteOffset, bundle.length);
   const entries: Uint8Array[] = [];
   let at = 0;
-  while (at + lengthBytes <= bundle.length) {
+  while (entries.length < tileWidth && at + lengthBytes <= bundle.length) {
     const end = at + lengthBytes + view.getUint16(at);
     if (end > bundle.length) break;
     entries.push(bundle.subarray(at + lengthBytes, end));

@@ -178,6 +178,7 @@ test('bundles hold entries of any length', () => {
       });
     }),
   );
+  expect(decodeBundle(Buffer.alloc(1_000_000))).toMatchObject({ entries: { length: 256 }, rest: 999_488 });
   const long = Buffer.alloc(65_535, 7);
   expect(decodeBundle(encodeBundle([long]))).toEqual({ entries: [long], rest: 0 });
 });
