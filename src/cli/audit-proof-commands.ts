@@ -14,7 +14,7 @@ import { examples } from './help.ts';
 import { writeNewFile } from './new-file.ts';
 import { readText } from './read-text.ts';
 import { clientOf, print, type Session } from './session.ts';
-import { count, formatPairs, printable, printableJson } from './text.ts';
+import { count, formatPairs, printable, printableJson, printableLines } from './text.ts';
 
 /** `countersign audit verify|export|prove|key`. */
 export function auditProofCommands(session: Session): readonly Command[] {
@@ -104,7 +104,17 @@ function proveCommand(session: Session): Command {
         session.write(`${printableJson(await client.get<EntryProofView>(path))}\n`);
         return;
       }
-      const proof = await client.getText(`${path}?format=tlog-proof`);
+      const proof = plain(await client.getText(`${path}?format=tlog-proof`));
+      const { index: proven } = parseTlogProof(proof);
+      if (proven !== index) {
+        throw new MeshError(
+          'audit_proof_invalid',
+          `the server gave the proof of entry ${proven}, not ${index}`,
+          {
+            fix: 'is there something between you and the server?',
+          },
+        );
+      }
       if (out === undefined) session.write(proof);
       else writeNewFile(out, proof);
     });
@@ -117,10 +127,18 @@ function keyCommand(session: Session): Command {
     )
     .addHelpText('after', examples('audit key > log.key'))
     .action(async (_options: unknown, command: Command) => {
-      const text = (await clientOf(session, command).getText('/v1/audit/log/key')).trimEnd();
+      const text = plain((await clientOf(session, command).getText('/v1/audit/log/key')).trimEnd());
       const { name, keyId } = parseVerifierKey(text);
       print(session, command, { verifierKey: text, origin: name, keyId }, () => `${text}\n`);
     });
+}
+
+/** What is printed as the server gave it, byte for byte, must not drive the terminal. */
+function plain(text: string): string {
+  if (printableLines(text) === text) return text;
+  throw new MeshError('audit_note_invalid', 'the server answered with control characters', {
+    fix: 'is there something between you and the server?',
+  });
 }
 
 function verifyProof(

@@ -22,10 +22,12 @@ export type LogSource = {
 export function serverLog(client: AdminClient): LogSource {
   return {
     name: client.address,
-    checkpoint: async () => decodeText(await client.getBytes('/v1/audit/log/checkpoint'), 'the checkpoint'),
+    checkpoint: async () =>
+      decodeText(await client.getBytes('/v1/audit/log/checkpoint', maxTextBytes), 'the checkpoint'),
     read: async (tile) => {
       try {
-        return await client.getBytes(`/v1/audit/log/${formatTilePath(tile)}`);
+        const maxBytes = tile.level === 'entries' ? maxTileBytes : maxTextBytes;
+        return await client.getBytes(`/v1/audit/log/${formatTilePath(tile)}`, maxBytes);
       } catch (error) {
         if (error instanceof MeshError && error.code === 'audit_tile_not_found') return undefined;
         throw error;
@@ -92,7 +94,13 @@ function decodeText(bytes: Uint8Array, what: string): string {
 
 function readTileFile(path: string): Uint8Array | undefined {
   try {
-    if (statSync(path).size > maxTileBytes) {
+    const stats = statSync(path);
+    if (!stats.isFile()) {
+      throw new MeshError('file_permissions', `${quote(path)} is no regular file`, {
+        fix: 'export the log anew',
+      });
+    }
+    if (stats.size > maxTileBytes) {
       throw new MeshError('input_too_large', `${quote(path)} is larger than a tile can be`, {
         fix: 'export the log anew',
       });
@@ -140,3 +148,5 @@ function writing(path: string, work: () => void): void {
 
 const checkpointName = 'checkpoint';
 const maxTileBytes = tileWidth * (2 + 65_535);
+// A note, a tile of hashes, or why there is none.
+const maxTextBytes = 65_536;

@@ -10,8 +10,8 @@ export type AdminClient = {
   readonly address: string;
   readonly get: <T>(path: string, query?: Query) => Promise<T>;
   readonly getText: (path: string) => Promise<string>;
-  /** For many in a row: they share a few connections. */
-  readonly getBytes: (path: string) => Promise<Uint8Array>;
+  /** For many in a row: they share a few connections. An answer of more than `maxBytes` is none. */
+  readonly getBytes: (path: string, maxBytes: number) => Promise<Uint8Array>;
   readonly post: <T>(path: string, body: unknown) => Promise<T>;
   readonly patch: <T>(path: string, body: unknown) => Promise<T>;
   readonly delete: <T>(path: string) => Promise<T>;
@@ -28,7 +28,12 @@ export function openAdminClient(options: GlobalOptions, around: ClientSurroundin
   const { address, base, headers: own, connect } = findTarget(options, around);
   const isTls = base.socketPath === undefined;
   let shared: Agent | undefined;
-  const call = async (method: string, path: string, body?: unknown, agent?: Agent): Promise<Buffer> => {
+  const call = async (
+    method: string,
+    path: string,
+    body?: unknown,
+    { agent, maxBytes = maxAnswerBytes }: { readonly agent?: Agent; readonly maxBytes?: number } = {},
+  ): Promise<Buffer> => {
     const text = body === undefined ? undefined : JSON.stringify(body);
     const headers = {
       ...own,
@@ -44,6 +49,7 @@ export function openAdminClient(options: GlobalOptions, around: ClientSurroundin
           done,
         ),
       text,
+      maxBytes,
     ).catch((cause: unknown) => {
       throw unreachable(cause, address, isTls);
     });
@@ -58,14 +64,14 @@ export function openAdminClient(options: GlobalOptions, around: ClientSurroundin
     address,
     get: (path, query = {}) => json('GET', withQuery(path, query)),
     getText: async (path) => (await call('GET', path)).toString('utf8'),
-    getBytes: async (path) => {
+    getBytes: async (path, maxBytes) => {
       shared ??= new (isTls ? TlsAgent : Agent)({ keepAlive: true, maxSockets: sharedConnections });
       try {
-        return await call('GET', path, undefined, shared);
+        return await call('GET', path, undefined, { agent: shared, maxBytes });
       } catch (error) {
         // The server may have closed a connection that we were about to use again.
         if (!(error instanceof MeshError) || error.code !== 'server_unreachable') throw error;
-        return call('GET', path);
+        return call('GET', path, undefined, { maxBytes });
       }
     },
     post: (path, body) => json('POST', path, body),
@@ -77,14 +83,14 @@ export function openAdminClient(options: GlobalOptions, around: ClientSurroundin
 type Answer = { readonly status: number; readonly body: Buffer };
 type Send = (done: (response: IncomingMessage) => void) => ClientRequest;
 
-function exchange(send: Send, body: string | undefined): Promise<Answer> {
+function exchange(send: Send, body: string | undefined, maxBytes: number): Promise<Answer> {
   return new Promise((resolve, reject) => {
     const request = send((response) => {
       const chunks: Buffer[] = [];
       let bytes = 0;
       response.on('data', (chunk: Buffer) => {
         bytes += chunk.length;
-        if (bytes > maxAnswerBytes) response.destroy(new Error('the answer is too long'));
+        if (bytes > maxBytes) response.destroy(new Error('the answer is too long'));
         else chunks.push(chunk);
       });
       response.on('error', reject);

@@ -120,6 +120,15 @@ describe('an export in which somebody has changed', () => {
       1,
       /entry 256 is missing: there is no tile\/entries\/001/,
     ],
+    [
+      'the kind of a file',
+      (dir) => {
+        rmSync(join(dir, bundle));
+        mkdirSync(join(dir, bundle));
+      },
+      77,
+      /is no regular file/,
+    ],
     ['two files', swap, 1, /entry 0 is not/],
     ['a hash', (dir) => flip(join(dir, 'tile/0/001')), 1, /entry 256 is not/],
     ['a hash above', (dir) => flip(join(dir, 'tile/1/000.p/3')), 1, /the entries 0 to 255 are not/],

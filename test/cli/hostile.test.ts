@@ -3,6 +3,7 @@ import { createServer as createHttpServer, type Server } from 'node:http';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { makeNoteSigner } from '../audit/log-files.ts';
 import { startChild } from '../harness/child.ts';
 import { eventually } from '../harness/eventually.ts';
 import { createScope } from '../harness/scope.ts';
@@ -27,6 +28,8 @@ beforeAll(async () => {
 });
 afterAll(() => scope.close());
 
+const logKey = makeNoteSigner('\u202eabc').verifierKey;
+const proof = (index: number, note = '') => `c2sp.org/tlog-proof@v1\nindex ${index}\n\n${note}`;
 const page = (item: object) => JSON.stringify({ items: [item], next: null, size: 1, revision: 1 });
 const entry = {
   id: evil,
@@ -135,6 +138,10 @@ test.each([
   [['policy', 'show', 'a/b'], 200, JSON.stringify({ source: evil })],
   [['audit', 'list'], 200, page({ index: 0, leafHash: evil, personal: { path: evil }, event })],
   [['audit', 'list'], 200, page({ index: 0, leafHash: '', personal: {}, event: { type: { kind: evil } } })],
+  [['audit', 'prove', '3'], 200, proof(3, evil)],
+  [['audit', 'prove', '3', '-o', 'json'], 200, JSON.stringify({ index: evil, checkpoint: evil })],
+  [['audit', 'key'], 200, logKey],
+  [['audit', 'verify', '--key', logKey], 200, evil],
   [['trust-bundle'], 200, evil],
   [['entry', 'show', 'x'], 404, JSON.stringify({ code: 'entry_not_found', detail: evil, fix: evil })],
   [
@@ -154,6 +161,16 @@ test.each([
   expect(out + err).not.toMatch(/[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u202e]/);
   expect(err).not.toMatch(/\n +at /);
   if (status !== 200) expect([2, 70]).toContain(code);
+});
+
+test.each([
+  ['the proof of another entry', ['audit', 'prove', '3'], proof(4), 1, 'audit_proof_invalid'],
+  ['a proof that drives a terminal', ['audit', 'prove', '3'], proof(3, evil), 2, 'audit_note_invalid'],
+  ['a checkpoint of any length', ['audit', 'verify', '--key', logKey], 'x'.repeat(70_000), 69, 'too long'],
+])('%s is refused', async (_, args, body, code, why) => {
+  answer = { status: 200, body };
+  const refused = await run([...args, '--socket', socket]);
+  expect([refused.code, refused.out, refused.err]).toEqual([code, '', expect.stringContaining(why)]);
 });
 
 test('a reader that goes away is no failure', async () => {
