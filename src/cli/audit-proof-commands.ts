@@ -1,4 +1,5 @@
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
+import { resolve } from 'node:path';
 import { Command, InvalidArgumentError } from 'commander';
 import { type Checkpoint, openCheckpoint } from '../audit/checkpoint.ts';
 import { leafHash } from '../audit/leaf.ts';
@@ -51,6 +52,7 @@ function verifyCommand(session: Session): Command {
     .action(async (directory: string | undefined, options: VerifyOptions, command: Command) => {
       if (options.proof !== undefined) return verifyProof(session, command, directory, options);
       if (options.leaf !== undefined) throw usage('--leaf goes with --proof');
+      refuseToForget(options);
       const client = directory === undefined ? clientOf(session, command) : undefined;
       const log = client === undefined ? directoryLog(directory ?? '') : serverLog(client);
       const key = await trustedKey(session, options.key, client);
@@ -85,7 +87,11 @@ function exportCommand(session: Session): Command {
       const note = await log.checkpoint();
       const checkpoint = openCheckpoint(note, key);
       const read: ReadTile = made.read;
-      await verifyLog(checkpoint, read, since);
+      await verifyLog(checkpoint, read, since).catch((error: unknown) => {
+        // What is wrong is not kept: it would stand in the way of an export of the right log.
+        if (error instanceof MeshError && error.code.startsWith('audit_log_')) made.undo();
+        throw error;
+      });
       made.finish(note);
       report(session, command, key, checkpoint, since, directory);
     });
@@ -131,6 +137,15 @@ function keyCommand(session: Session): Command {
       const { name, keyId } = parseVerifierKey(text);
       print(session, command, { verifierKey: text, origin: name, keyId }, () => `${text}\n`);
     });
+}
+
+/** INVARIANT: a checkpoint that was kept makes way only for one of a log that is proven to go on from it. */
+function refuseToForget({ since, save }: VerifyOptions): void {
+  if (save === undefined || !existsSync(save)) return;
+  if (since !== undefined && resolve(since) === resolve(save)) return;
+  throw new MeshError('file_exists', `${quote(save)} exists, and the log is not held against it`, {
+    fix: 'give it as --since too, or keep the new checkpoint under another name',
+  });
 }
 
 /** What is printed as the server gave it, byte for byte, must not drive the terminal. */

@@ -1,4 +1,4 @@
-import { mkdirSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { tileWidth } from '../audit/merkle-tree.ts';
 import { type NoteKey, parseVerifierKey } from '../audit/note.ts';
@@ -49,6 +49,8 @@ export function directoryLog(directory: string): LogSource {
 export function openExport(directory: string, from: LogSource) {
   writing(directory, () => makeDirectory(directory, 0o700));
   const own = directoryLog(directory);
+  const added: string[] = [];
+  let isUndone = false;
   return {
     /** The checkpoint of the export that was made here before; null for none. */
     before: async (): Promise<string | null> =>
@@ -58,19 +60,27 @@ export function openExport(directory: string, from: LogSource) {
     read: (async (tile) => {
       const kept = await own.read(tile);
       const bytes = kept ?? (await from.read(tile));
-      if (kept === undefined && bytes !== undefined) {
-        writeWhole(directory, formatTilePath(tile), bytes);
+      if (kept === undefined && bytes !== undefined && !isUndone) {
+        const path = formatTilePath(tile);
+        writeWhole(directory, path, bytes);
+        added.push(path);
       }
       return bytes;
     }) satisfies ReadTile,
+    /** Takes away what was added, and adds no more of what was asked ahead. */
+    undo: (): void => {
+      isUndone = true;
+      for (const path of added) rmSync(join(directory, path), { force: true });
+    },
     /** Last: a directory with a checkpoint is whole. */
-    finish: (checkpoint: string): void => writeWhole(directory, checkpointName, Buffer.from(checkpoint)),
+    finish: (checkpoint: string): void =>
+      writeWhole(directory, checkpointName, Buffer.from(checkpoint), { flush: true }),
   };
 }
 
 /** Keeps a checkpoint in the place of an older one. */
 export function saveCheckpoint(file: string, checkpoint: string): void {
-  writeWhole(dirname(file), basename(file), Buffer.from(checkpoint));
+  writeWhole(dirname(file), basename(file), Buffer.from(checkpoint), { flush: true });
 }
 
 /**
@@ -117,13 +127,16 @@ function readTileFile(path: string): Uint8Array | undefined {
   }
 }
 
-/** After a crash the file is whole, or not there. */
-function writeWhole(directory: string, name: string, bytes: Uint8Array): void {
+/** However the process ends, the file is whole, or as it was; with `flush` after a power cut too. */
+function writeWhole(directory: string, name: string, bytes: Uint8Array, { flush = false } = {}): void {
   const path = join(directory, name);
+  const next = `${path}.new`;
   writing(path, () => {
     mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
-    writeFileSync(`${path}.new`, bytes, { mode: 0o600 });
-    renameSync(`${path}.new`, path);
+    rmSync(next, { force: true });
+    // Exclusive: in a directory of many users nobody's link is followed.
+    writeFileSync(next, bytes, { mode: 0o600, flag: 'wx', flush });
+    renameSync(next, path);
   });
 }
 

@@ -1,6 +1,7 @@
 import {
   cpSync,
   mkdirSync,
+  readdirSync,
   readFileSync,
   renameSync,
   rmSync,
@@ -99,7 +100,22 @@ test('an export is a directory that verifies without the server, grows, and goes
   // It would be kept as the next state of this export.
   cpSync(at('export'), at('mixed'), { recursive: true });
   cpSync(at('fork/checkpoint'), at('mixed/checkpoint'));
-  expect((await cli('export', 'mixed', '--key', 'log.key')).code).toBe(1);
+  await record(300);
+  const before = readdirSync(at('mixed'), { recursive: true, withFileTypes: true }).filter((one) =>
+    one.isFile(),
+  );
+  const mixed = await cli('export', 'mixed', '--key', 'log.key');
+  expect([mixed.code, mixed.err]).toEqual([1, expect.stringContaining('error[audit_log_forked]')]);
+  const after = readdirSync(at('mixed'), { recursive: true, withFileTypes: true }).filter((one) =>
+    one.isFile(),
+  );
+  expect(after.map(({ name }) => name).sort()).toEqual(before.map(({ name }) => name).sort());
+  // A checkpoint that was kept makes way for nothing that it was not held against.
+  for (const held of [[], ['--since', 'export/checkpoint']]) {
+    const lost = await cli('verify', '--key', 'log.key', ...held, '--save', 'old');
+    expect([lost.code, lost.err]).toEqual([2, expect.stringContaining('error[file_exists]')]);
+  }
+  expect((await cli('verify', '--key', 'log.key', '--since', 'old', '--save', './old')).code).toBe(0);
 });
 
 describe('an export in which somebody has changed', () => {
