@@ -66,6 +66,13 @@ export function traceCalls(
   return { ...service, implementation };
 }
 
+/** Work that is done later, and told to the span of now. */
+export function inSpanOfNow(work: () => void): () => void {
+  if (!isLive()) return work;
+  const now = context.active();
+  return () => context.with(now, work);
+}
+
 /** Tells the span of the check, if there is one, what was decided. */
 export function traceDecision(event: TracedDecision, verdict: string, decisionId: string): void {
   if (!isLive()) return;

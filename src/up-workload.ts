@@ -36,7 +36,7 @@ import type { Instruments } from './up-metrics.ts';
 import type { OwnCertificate } from './up-own-certificate.ts';
 import type { Rotation } from './up-rotation.ts';
 import { openSdsTcpDoor } from './up-sds-tcp.ts';
-import { checkedTraceparent, traceCalls, traceDecision, tracePushes } from './tracing.ts';
+import { checkedTraceparent, inSpanOfNow, traceCalls, traceDecision, tracePushes } from './tracing.ts';
 import { createWorkloadApi } from './workload-api/service.ts';
 
 /** The socket that proxies and workloads of this machine connect to. */
@@ -134,6 +134,7 @@ export async function openWorkloadDoor(parts: WorkloadDoorParts): Promise<Worklo
           },
     clock,
     newDecisionId: createDecisionIds(randomBytes),
+    inContext: inSpanOfNow,
     observer: instruments.checks,
   });
   const refusals = createRefusals((event) => recordQuietly([event]), clock, undefined, 'issue');

@@ -69,6 +69,17 @@ test.each([
   expect(span.parentId === undefined ? undefined : span.traceId).toBe(parent);
 });
 
+test('checks that are decided in one turn each tell of themselves', async () => {
+  await check('', '');
+  spans.ended.length = 0;
+  await Promise.all(Array.from({ length: 20 }, () => check('', '')));
+  const told = spans.ended
+    .filter(({ name }) => name === 'envoy.service.auth.v3.Authorization/Check')
+    .map(({ attributes }) => attributes['countersign.decision_id']);
+  expect(told).toEqual(Array.from({ length: 20 }, () => expect.any(String)));
+  expect(new Set(told).size).toBe(20);
+});
+
 test('a request of the admin API is named by its route, never by its URL', async () => {
   spans.ended.length = 0;
   await admin('GET', '/v1/entries/secret-name', undefined, { traceparent });

@@ -50,6 +50,8 @@ export type ExtAuthzOptions = {
   readonly observer: CheckObserver;
   /** Text of a denial; see {@link DenyBody}. */
   readonly denyBody?: DenyBody;
+  /** Keeps for a check what it is traced by: it is decided in one go with the others of its turn. Default: nothing is kept. */
+  readonly inContext?: (serve: () => void) => () => void;
   /** Checks that may wait for an attestation at one time; more are answered with an error. */
   readonly maxWaiting?: number;
 };
@@ -69,20 +71,21 @@ export type ExtAuthzService = {
  * which waits for the attestation of its process.
  */
 export function createExtAuthzService(options: ExtAuthzOptions): ExtAuthzService {
-  const { snapshot, clock, observer, maxWaiting = 1_000 } = options;
+  const { snapshot, clock, observer, maxWaiting = 1_000, inContext = (serve) => serve } = options;
   const readCertificate = createPeerCertificateReader();
   const callers = createCallers({ attest: options.attest, clock });
   const patternOf = createPathPatterns();
   let closed = false;
   let waiting = 0;
-  let gathered: Gathered[] = [];
+  let gathered: (() => void)[] = [];
 
   return {
     definition,
     implementation: {
       check: (call, callback) => {
+        const arrived = performance.now();
         if (gathered.length === 0) setImmediate(serveGathered);
-        gathered.push({ call, callback });
+        gathered.push(inContext(() => serve(call, callback, arrived)));
       },
     },
     close: () => {
@@ -97,15 +100,26 @@ export function createExtAuthzService(options: ExtAuthzOptions): ExtAuthzService
   function serveGathered(): void {
     const now = gathered;
     gathered = [];
-    for (const { call, callback } of now) serve(call, callback);
+    for (const serveOne of now) {
+      try {
+        serveOne();
+      } catch (error) {
+        // INVARIANT: an answer that cannot be sent takes nobody else's along.
+        observer.failed(error);
+      }
+    }
   }
 
-  function serve(call: ServerUnaryCall<Buffer, Buffer>, callback: sendUnaryData<Buffer>): void {
+  function serve(
+    call: ServerUnaryCall<Buffer, Buffer>,
+    callback: sendUnaryData<Buffer>,
+    arrived: number,
+  ): void {
     // INVARIANT: nothing is thrown or rejected. Were it, an error is an outage, and Envoy fails closed.
     const failed = (): void => callback(null, encodeOutage());
     let bytes: Buffer | Promise<Buffer>;
     try {
-      bytes = answer(call);
+      bytes = answer(call, arrived);
     } catch {
       return failed();
     }
@@ -114,20 +128,19 @@ export function createExtAuthzService(options: ExtAuthzOptions): ExtAuthzService
   }
 
   /** At once, but for a connection whose process has yet to be attested. */
-  function answer(call: ServerUnaryCall<Buffer, Buffer>): Buffer | Promise<Buffer> {
-    const started = performance.now();
+  function answer(call: ServerUnaryCall<Buffer, Buffer>, arrived: number): Buffer | Promise<Buffer> {
     if (closed) return outage('shutting_down');
     if (waiting >= maxWaiting) return outage('overloaded');
     const check = readCheck(call.request, readCertificate);
     const judged = judge(call, check);
     return judged instanceof Promise
-      ? judged.then((late) => finish(check, late, started))
-      : finish(check, judged, started);
+      ? judged.then((late) => finish(check, late, arrived))
+      : finish(check, judged, arrived);
   }
 
-  function finish(check: Check, judged: Judged, started: number): Buffer {
+  function finish(check: Check, judged: Judged, arrived: number): Buffer {
     const { bytes, decision } = settle(check, judged);
-    observer.decided(decision, (performance.now() - started) / 1_000);
+    observer.decided(decision, (performance.now() - arrived) / 1_000);
     return bytes;
   }
 
@@ -253,8 +266,6 @@ export function createExtAuthzService(options: ExtAuthzOptions): ExtAuthzService
     return denyDecision(reason, why, revision);
   }
 }
-
-type Gathered = { readonly call: ServerUnaryCall<Buffer, Buffer>; readonly callback: sendUnaryData<Buffer> };
 
 type DenyReason = Parameters<typeof denyDecision>[0];
 

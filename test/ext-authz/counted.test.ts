@@ -79,6 +79,37 @@ describe('where allowed calls are counted', () => {
   });
 });
 
+describe('of the checks of one turn', () => {
+  test('one whose answer cannot be sent takes no other along', async () => {
+    const errors: unknown[] = [];
+    const { check, send } = start([readOrders], {
+      observer: { decided: () => undefined, outage: () => undefined, failed: (error) => errors.push(error) },
+    });
+    expect(await check({ path: '/orders/1' })).toBe('allow');
+    send({ path: '/orders/1' }, () => {
+      throw new Error('gone');
+    });
+    expect(await check({ path: '/orders/1' })).toBe('allow');
+    expect(errors).toEqual([new Error('gone')]);
+  });
+
+  test('each has taken the time since it came', async () => {
+    const took: number[] = [];
+    const { check } = start([readOrders], {
+      observer: {
+        decided: (_, seconds) => took.push(seconds),
+        outage: () => undefined,
+        failed: () => undefined,
+      },
+    });
+    const checked = check({ path: '/orders/1' });
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 20);
+    await checked;
+    expect(took).toEqual([expect.any(Number)]);
+    expect(took[0]).toBeGreaterThan(0.015);
+  });
+});
+
 function start(
   specs: readonly string[],
   options: Partial<ExtAuthzOptions> = {},
@@ -114,10 +145,11 @@ spec: {${spec}}
     observer: { decided: () => undefined, outage: () => undefined, failed: () => undefined },
     ...options,
   });
+  const send = (input: CheckInput, answered: (bytes: Buffer) => void): void => {
+    const call = { request: checkBytes(input), getPeer: () => peer.connectionId };
+    implementation.check(call as never, (_, bytes) => answered(bytes ?? Buffer.alloc(0)));
+  };
   const check = (input: CheckInput): Promise<EnvoyReading> =>
-    new Promise((resolve) => {
-      const call = { request: checkBytes(input), getPeer: () => peer.connectionId };
-      implementation.check(call as never, (_, bytes) => resolve(readAsEnvoy(bytes ?? Buffer.alloc(0))));
-    });
-  return { check, counted, records };
+    new Promise((resolve) => send(input, (bytes) => resolve(readAsEnvoy(bytes))));
+  return { check, send, counted, records };
 }
