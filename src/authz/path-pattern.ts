@@ -36,12 +36,13 @@ function findRule(snapshot: Snapshot, ruleName: string): Rule | undefined {
 
 function patternOf(rule: Rule | undefined): PatternOf {
   const texts: { readonly text: string; readonly fits: (path: string) => boolean }[] = [];
-  const exact = new Set<string>();
+  // INVARIANT: the rule's own texts are told. A path may be a slice of 64 KiB with its query, which would be kept with it.
+  const exact = new Map<string, string>();
   for (const { predicates } of rule?.to ?? []) {
     for (const predicate of predicates) {
       if (predicate.attribute !== 'request.path' || predicate.negated || predicate.kind !== 'text') continue;
       for (const match of predicate.matches) {
-        if (match.kind === 'exact') exact.add(match.text);
+        if (match.kind === 'exact') exact.set(match.text, match.text);
         else texts.push({ text: written(match), fits: compileTexts([match]) });
       }
     }
@@ -50,7 +51,8 @@ function patternOf(rule: Rule | undefined): PatternOf {
   // A rule may list thousands: beyond some, looking for the one would cost more than the decision.
   const tried = texts.slice(0, maxTried);
   return (path) => {
-    if (exact.has(path)) return path;
+    const same = exact.get(path);
+    if (same !== undefined) return same;
     for (const { text, fits } of tried) if (fits(path)) return text;
     return anyPath;
   };

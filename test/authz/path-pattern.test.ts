@@ -1,3 +1,5 @@
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { describe, expect, test } from 'vitest';
 import { parsePolicy } from '../../src/authz/parse.ts';
 import { createPathPatterns } from '../../src/authz/path-pattern.ts';
@@ -37,6 +39,25 @@ describe('the path by which a rule lets a call pass', () => {
     ) as [Snapshot, Snapshot];
     const ask = (snapshot: Snapshot): string => patterns(snapshot, 'pay/p rule[0]', '/a');
     expect([ask(one), ask(other), ask(one)]).toEqual(['/a', '/*', '/a']);
+  });
+
+  test('keeps nothing of the path: that may be a slice of a long text', () => {
+    setFlagsFromString('--expose-gc');
+    const collect = runInNewContext('gc') as () => void;
+    const snapshot = snapshotOf('[{to: [{operation: {paths: [/orders/of/today]}}]}]');
+    const pattern = createPathPatterns();
+    const kept: string[] = [];
+    collect();
+    const before = process.memoryUsage().heapUsed;
+    for (let i = 0; i < 200; i++) {
+      const path = Buffer.from(`/orders/of/today?${'q'.repeat(50_000)}`)
+        .toString()
+        .split('?', 1)[0];
+      kept.push(pattern(snapshot, 'pay/p rule[0]', path ?? ''));
+    }
+    collect();
+    expect(process.memoryUsage().heapUsed - before).toBeLessThan(200 * 25_000);
+    expect(new Set(kept)).toEqual(new Set(['/orders/of/today']));
   });
 
   test('costs no more than some comparisons, however long the list is', () => {
