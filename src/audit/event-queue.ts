@@ -164,8 +164,7 @@ export function createEventQueue<E extends AuditEvent>(options: EventQueueOption
 
   function lose(events: readonly E[], cause: string): void {
     for (const event of events) {
-      const { time } = event;
-      const one = { count: countOf(event), from: time, to: time, cause };
+      const one = { count: countOf(event), from: beginningOf(event), to: event.time, cause };
       tally = tally === undefined ? one : merge(tally, one);
       lostInAll += one.count;
     }
@@ -190,6 +189,11 @@ export function createEventQueue<E extends AuditEvent>(options: EventQueueOption
 function mayPass(error: unknown, failures: number): boolean {
   if (!(error instanceof MeshError) || error.kind === 'internal') return failures < triesOfUnknown;
   return error.kind !== 'invalid' && error.kind !== 'too_large';
+}
+
+/** One that stands for several happenings began with the first of them. */
+function beginningOf(event: AuditEvent): Date {
+  return 'from' in event ? event.from : event.time;
 }
 
 function causeOf(error: unknown): string {

@@ -16,7 +16,8 @@ export type CallCounter = {
 
 /**
  * Counts calls that agree in everything but their time, and tells of each kind once a window has passed since the first of
- * all. Callers choose methods, and so how many kinds there are: too many are told at once.
+ * all. Callers choose methods, and so how many kinds there are: too many of one caller by one rule are told at once, and so
+ * are all when they are too many together.
  * @param options `windowMs` 1 to 300,000
  */
 export function createCallCounter(options: {
@@ -47,7 +48,10 @@ export function createCallCounter(options: {
   }
 
   function hold(call: AllowedCall, timeMs: number): void {
-    if (held >= maxKinds || (kinds.get(call.source)?.get(call.rule)?.length ?? 0) >= maxAlike) flush();
+    if (held >= maxKinds) flush();
+    const crowd = kinds.get(call.source)?.get(call.rule) ?? [];
+    // INVARIANT: who makes up methods cuts short the windows of nobody else.
+    if (crowd.length >= maxAlike) tellOf(crowd.splice(0));
     if (held === 0) void open();
     held += 1;
     const ofSource = kinds.get(call.source) ?? new Map<string, Kind[]>();
@@ -64,11 +68,18 @@ export function createCallCounter(options: {
   }
 
   function flush(): void {
-    window.abort('told');
     const told = kinds;
-    [kinds, held] = [new Map(), 0];
-    for (const ofSource of told.values())
-      for (const alike of ofSource.values()) for (const kind of alike) tell(eventOf(kind));
+    kinds = new Map();
+    for (const ofSource of told.values()) for (const alike of ofSource.values()) tellOf(alike);
+  }
+
+  function tellOf(alike: readonly Kind[]): void {
+    held -= alike.length;
+    if (held === 0) {
+      window.abort('told');
+      kinds = new Map();
+    }
+    for (const kind of alike) tell(eventOf(kind));
   }
 }
 

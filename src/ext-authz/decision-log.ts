@@ -33,14 +33,20 @@ export function createDecisionLog(options: DecisionLogOptions): DecisionLog {
     clock,
     tell: queue.push,
   });
+  let isClosed = false;
   return {
     push: queue.push,
-    count: calls.add,
+    count: (call) => {
+      calls.add(call);
+      // What is decided after the end is lost like any other decision, and waits for no window.
+      if (isClosed) calls.flush();
+    },
     depth: () => {
       const depth = queue.depth();
       return { ...depth, queued: depth.queued + calls.held() };
     },
     close: () => {
+      isClosed = true;
       calls.flush();
       return queue.close();
     },

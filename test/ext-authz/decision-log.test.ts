@@ -70,19 +70,21 @@ describe('the queue of decisions', () => {
       },
     });
     const { type: _, from: _from, to: _to, count: _count, ...call } = allowedCalls();
-    for (let i = 0; i < 1_000; i++) log.count?.(call);
+    for (let i = 0; i < 1_000; i++) log.count?.({ ...call, time: at(i) });
     expect(log.depth()).toEqual({ queued: 1, lost: 0, lostInAll: 0 });
     log.push(event(0));
     expect(log.depth()).toEqual({ queued: 2, lost: 0, lostInAll: 0 });
     await log.close();
     expect(losses(batches)).toMatchObject([
-      { count: 1_000, what: 'decision', cause: 'audit_event_too_large' },
+      { count: 1_000, what: 'decision', from: at(0), to: at(999), cause: 'audit_event_too_large' },
     ]);
     isFull = false;
     const again = start({ allowedCallsWindowSeconds: 300 });
     for (let i = 0; i < 7; i++) again.log.count?.(call);
     await again.log.close();
     expect(again.batches).toMatchObject([[{ type: 'allowed_calls', count: 7 }]]);
+    again.log.count?.(call);
+    expect(again.log.depth()).toEqual({ queued: 0, lost: 1, lostInAll: 1 });
   });
 
   test('a full queue counts its losses and says so once the log works', async () => {
