@@ -1,4 +1,4 @@
-import type { LoggedDecision } from '../audit/logged-decision.ts';
+import { isCut, type LoggedDecision } from '../audit/logged-decision.ts';
 import { cutExcerpt, type Excerpt } from '../authz/explain.ts';
 import { Facts } from '../authz/facts.ts';
 import { readNearest } from '../authz/nearest.ts';
@@ -99,19 +99,21 @@ export function ruleOfRecord(
   const missed =
     nearest === null || facts === undefined ? undefined : findMissed(rule, nearest.missed, facts);
   const { place, length } = missed ?? { place: rule.place, length: 1 };
-  const used = missed === undefined || facts === undefined ? '' : describeUsed(missed, facts);
+  // INVARIANT: only what the record says whole: of what it does not hold other words could stand here.
+  const isSaid = missed !== undefined && facts !== undefined && !isCut(nearest?.missed ?? '');
+  const used = isSaid ? describeUsed(missed, facts) : '';
   return { kind, rule: name, at: cutExcerpt(policy, place, length), used };
 }
 
 /** The predicate of which the record says these words. */
 function findMissed(rule: Rule, words: string, facts: Facts): Predicate | undefined {
-  const isCut = words.endsWith('…');
-  const begins = isCut ? words.slice(0, -1) : words;
+  const begins = isCut(words) ? words.replace(/…(?:\[\+[0-9]+\])?$/, '') : words;
   const all = sides.flatMap((side) => rule[side].flatMap(({ predicates }) => predicates));
-  return all.find((predicate) => {
+  const found = all.filter((predicate) => {
     const said = describeMiss(predicate, facts);
-    return isCut ? said.startsWith(begins) : said === words;
+    return isCut(words) ? said.startsWith(begins) : said === words;
   });
+  return isCut(words) && found.length > 1 ? undefined : found[0];
 }
 
 function factsOf(

@@ -211,6 +211,16 @@ test.each<[string, Partial<DecisionEvent>, object]>([
     { notHeld: expect.arrayContaining(['the path']) },
   ],
   [
+    'a nearest rule of which the words were cut',
+    { why: 'no ALLOW rule matched; the nearest is pay/ledger rule[0], where methods is one of GET, …' },
+    { past: { rule: { kind: 'nearest', at: { text: expect.stringContaining('methods') }, used: '' } } },
+  ],
+  [
+    'a nearest rule of which the words were cut to what several say',
+    { why: 'no ALLOW rule matched; the nearest is pay/ledger rule[0], where …' },
+    { past: { rule: { kind: 'nearest', at: { length: 1 }, used: '' } } },
+  ],
+  [
     'a TCP connection',
     { protocol: 'tcp', method: '', host: '' },
     { now: { verdict: 'deny', reason: 'no_allow_rule' } },
