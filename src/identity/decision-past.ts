@@ -10,6 +10,7 @@ import { compileSnapshot, type Snapshot } from '../authz/snapshot.ts';
 import { describeMiss, describeUsed } from '../authz/words.ts';
 import { MeshError } from '../errors.ts';
 import { kubernetesNames, type SpiffeId } from '../spiffe/id.ts';
+import type { Breathe } from './breath.ts';
 import { type CurrentMesh, type MeshSettings, readStoredPolicy } from './current-mesh.ts';
 import type { PolicyDocument } from './mesh.ts';
 import { policySetMode, type PolicyRevisionRecord } from './policy-revision.ts';
@@ -39,9 +40,10 @@ export type Past = {
 /** Looks back. What is read once is kept for as long as this is: for one question. */
 export function lookBack(
   archive: PolicyArchive,
-  { mesh }: CurrentMesh,
+  { mesh, policies: live }: Pick<CurrentMesh, 'mesh' | 'policies'>,
   { trustDomain, rootNamespace }: Pick<MeshSettings, 'trustDomain' | 'rootNamespace'>,
   destination: SpiffeId,
+  breathe: Breathe,
 ): Past {
   const entries = [...mesh.entries.values()].filter(({ spiffeId }) => spiffeId.text === destination.text);
   const workloads = entries.map(({ spiffeId, labels }) => ({ id: spiffeId, labels }));
@@ -52,13 +54,25 @@ export function lookBack(
   const namespaces = [...new Set([rootNamespace, ...(own === undefined ? labelled : [own])])];
   const parsed = new Map<string, Policy>();
   const read = (document: PolicyDocument): Policy => {
+    const now = mesh.policies.get(document.key);
+    const isSame =
+      now?.sha256 === document.sha256 && now.file === document.file && now.line === document.line;
+    const known = isSame ? live.get(document.key) : undefined;
+    if (known !== undefined) return known;
     const name = JSON.stringify([document.key, document.sha256, document.file, document.line]);
     const policy = parsed.get(name) ?? readStoredPolicy(document);
     parsed.set(name, policy);
     return policy;
   };
-  const policiesAt = async (number: number): Promise<readonly Policy[]> =>
-    (await archive.policiesIn(number, namespaces)).map(read);
+  const policiesAt = async (number: number): Promise<readonly Policy[]> => {
+    const policies: Policy[] = [];
+    for (const document of await archive.policiesIn(number, namespaces)) {
+      policies.push(read(document));
+      // There may be thousands, and each takes as long to read as dozens of calls to judge.
+      await breathe();
+    }
+    return policies;
+  };
   return {
     namespaces,
     policiesAt,

@@ -76,7 +76,7 @@ export function createDecisionStories(parts: {
     const now = clock.now();
     const found = await revisionOf(record, current);
     const guess = callOfRecord(record, null);
-    const past = guess && lookBack(archive, current, settings, guess.call.destination);
+    const past = guess && lookBack(archive, current, settings, guess.call.destination, breathe);
     const then = found.revision;
     const mode = then === null || past === undefined ? null : await past.modeOf(then);
     const known = callOfRecord(record, mode);

@@ -9,6 +9,7 @@ import { judgeCall } from '../../src/authz/judge.ts';
 import type { PolicyMode } from '../../src/authz/policy-mode.ts';
 import { type Administration, createAdministration } from '../../src/identity/administration.ts';
 import { compileStoredMesh, createMeshHolder, type MeshHolder } from '../../src/identity/current-mesh.ts';
+import { lookBack } from '../../src/identity/decision-past.ts';
 import type { DecisionStory } from '../../src/identity/decision-story.ts';
 import { SpiffeId, TrustDomain } from '../../src/spiffe/id.ts';
 import { openStore, type Store } from '../../src/store/store.ts';
@@ -129,6 +130,23 @@ test('a switch of the mode is named like any edit, and strict mode keeps another
     verdict: 'unknown',
     dependsOn: expect.arrayContaining(['request.path']),
   });
+});
+
+test('policies of then are read with pauses, and those that still stand are not read again', async () => {
+  await startIn('strict');
+  await put('first', allow(['GET']));
+  await put('second', allow(['PUT']));
+  let pauses = 0;
+  const settings = { trustDomain, rootNamespace: 'istio-system' };
+  const archive = { ...store, revision: store.policyRevision };
+  const past = lookBack(archive, holder.current(), settings, orders, () => {
+    pauses += 1;
+    return undefined;
+  });
+  const live = holder.current().policies.get('shop/p');
+  expect((await past.policiesAt(1))[0]).not.toBe(live);
+  expect((await past.policiesAt(2))[0]).toBe(live);
+  expect(pauses).toBe(2);
 });
 
 test('of a revision that is kept no longer its number is told, and nothing that it takes its texts for', async () => {
