@@ -85,7 +85,8 @@ export function createExtAuthzService(options: ExtAuthzOptions): ExtAuthzService
       check: (call, callback) => {
         const arrived = performance.now();
         if (gathered.length === 0) setImmediate(serveGathered);
-        gathered.push(inContext(() => serve(call, callback, arrived)));
+        const arrival = { request: call.request, peer: peerNow(call), arrived };
+        gathered.push(inContext(() => serve(arrival, callback)));
       },
     },
     close: () => {
@@ -110,16 +111,22 @@ export function createExtAuthzService(options: ExtAuthzOptions): ExtAuthzService
     }
   }
 
-  function serve(
-    call: ServerUnaryCall<Buffer, Buffer>,
-    callback: sendUnaryData<Buffer>,
-    arrived: number,
-  ): void {
+  /** INVARIANT: asked when the check comes: whoever ends its connection in the same turn would be nobody at its end. */
+  function peerNow(call: ServerUnaryCall<Buffer, Buffer>): UnixPeer | undefined {
+    try {
+      return peerOf(call);
+    } catch (error) {
+      observer.failed(error);
+      return undefined;
+    }
+  }
+
+  function serve(arrival: Arrival, callback: sendUnaryData<Buffer>): void {
     // INVARIANT: nothing is thrown or rejected. Were it, an error is an outage, and Envoy fails closed.
     const failed = (): void => callback(null, encodeOutage());
     let bytes: Buffer | Promise<Buffer>;
     try {
-      bytes = answer(call, arrived);
+      bytes = answer(arrival);
     } catch {
       return failed();
     }
@@ -128,11 +135,11 @@ export function createExtAuthzService(options: ExtAuthzOptions): ExtAuthzService
   }
 
   /** At once, but for a connection whose process has yet to be attested. */
-  function answer(call: ServerUnaryCall<Buffer, Buffer>, arrived: number): Buffer | Promise<Buffer> {
+  function answer({ request, peer, arrived }: Arrival): Buffer | Promise<Buffer> {
     if (closed) return outage('shutting_down');
     if (waiting >= maxWaiting) return outage('overloaded');
-    const check = readCheck(call.request, readCertificate);
-    const judged = judge(call, check);
+    const check = readCheck(request, readCertificate);
+    const judged = judge(peer, check);
     return judged instanceof Promise
       ? judged.then((late) => finish(check, late, arrived))
       : finish(check, judged, arrived);
@@ -150,13 +157,8 @@ export function createExtAuthzService(options: ExtAuthzOptions): ExtAuthzService
   }
 
   /** Decides; it neither throws nor rejects. */
-  function judge(call: ServerUnaryCall<Buffer, Buffer>, check: Check): Judged | Promise<Judged> {
-    let peer: UnixPeer | undefined;
-    try {
-      peer = peerOf(call);
-    } catch (error) {
-      return judgeFailure(check, undefined, error);
-    }
+  function judge(peer: UnixPeer | undefined, check: Check): Judged | Promise<Judged> {
+    if (peer === undefined) return { ...unjudged(check, peer), decision: unjudgeable() };
     let attestation: Attestation | Promise<Attestation>;
     try {
       attestation = callers.attested(peer);
@@ -194,9 +196,13 @@ export function createExtAuthzService(options: ExtAuthzOptions): ExtAuthzService
     return { ...unjudged(check, peer), decision: deny('caller_unknown', 'the proxy could not be attested') };
   }
 
-  function judgeFailure(check: Check, peer: UnixPeer | undefined, error: unknown): Judged {
+  function judgeFailure(check: Check, peer: UnixPeer, error: unknown): Judged {
     observer.failed(error);
-    return { ...unjudged(check, peer), decision: deny('engine_failed', 'the call could not be judged') };
+    return { ...unjudged(check, peer), decision: unjudgeable() };
+  }
+
+  function unjudgeable(): Decision {
+    return deny('engine_failed', 'the call could not be judged');
   }
 
   function judgeAttested(peer: UnixPeer, attestation: Attestation, check: Check): Judged {
@@ -266,6 +272,14 @@ export function createExtAuthzService(options: ExtAuthzOptions): ExtAuthzService
     return denyDecision(reason, why, revision);
   }
 }
+
+/** A check as it came. */
+type Arrival = {
+  readonly request: Buffer;
+  readonly peer: UnixPeer | undefined;
+  /** As `performance.now` tells it. */
+  readonly arrived: number;
+};
 
 type DenyReason = Parameters<typeof denyDecision>[0];
 

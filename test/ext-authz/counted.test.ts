@@ -93,6 +93,17 @@ describe('of the checks of one turn', () => {
     expect(errors).toEqual([new Error('gone')]);
   });
 
+  test('one whose connection ends in that turn is still that of its process', async () => {
+    const { counted, send } = start([readOrders]);
+    let connection = peer.connectionId;
+    const answered = new Promise<Buffer>((resolve) => {
+      send({ path: '/orders/1' }, resolve, () => connection);
+    });
+    connection = 'unknown';
+    expect(readAsEnvoy(await answered)).toBe('allow');
+    expect(counted).toMatchObject([[{ caller: { pid: peer.pid } }, 'd-1']]);
+  });
+
   test('each has taken the time since it came', async () => {
     const took: number[] = [];
     const { check } = start([readOrders], {
@@ -145,8 +156,12 @@ spec: {${spec}}
     observer: { decided: () => undefined, outage: () => undefined, failed: () => undefined },
     ...options,
   });
-  const send = (input: CheckInput, answered: (bytes: Buffer) => void): void => {
-    const call = { request: checkBytes(input), getPeer: () => peer.connectionId };
+  const send = (
+    input: CheckInput,
+    answered: (bytes: Buffer) => void,
+    readPeer = () => peer.connectionId,
+  ): void => {
+    const call = { request: checkBytes(input), getPeer: readPeer };
     implementation.check(call as never, (_, bytes) => answered(bytes ?? Buffer.alloc(0)));
   };
   const check = (input: CheckInput): Promise<EnvoyReading> =>
