@@ -6,8 +6,8 @@ import type { Database } from './database.ts';
 export type DecisionRows = { readonly rows: readonly AuditRow[]; readonly more: boolean };
 
 /**
- * The records of decisions with an ID, in the order of the log. The first comes first: an ID cannot be known before it is
- * made, so of several records those that took it from another came later.
+ * The records of decisions with an ID, in the order of the log. An ID cannot be known before it is made, so one that took it
+ * from another comes later, unless the node of the other was cut off meanwhile.
  */
 export function readDecisions(
   db: Database,
