@@ -28,7 +28,10 @@ export class KnownTexts {
     if (known !== undefined && isAt(known.bytes, bytes, at, end)) return known.text;
     const text = this.#read(bytes.toString('utf8', at, end));
     if (this.#known.size >= this.#capacity) this.#known.clear();
-    this.#known.set(mark, { bytes: Buffer.from(bytes.subarray(at, end)), text });
+    // Not out of Buffer's pool, of which each would keep eight kilobytes.
+    const own = Buffer.allocUnsafeSlow(end - at);
+    bytes.copy(own, 0, at, end);
+    this.#known.set(mark, { bytes: own, text });
     return text;
   }
 }
