@@ -4,10 +4,20 @@ import type { Attribute } from './document.ts';
 import type { CompiledEntries, CompiledRule } from './match.ts';
 import { type Entry, type Predicate, sides } from './policy.ts';
 
-/** What a predicate wanted and the call had: `methods is GET, the call used POST`. */
+/**
+ * What a predicate wanted and the call had: `methods is GET, the call used POST`. Decisions carry it into the log, where it
+ * can never be erased: so it does not tell a path, which may name a person.
+ */
 export function describeMiss(predicate: Predicate, facts: Facts): string {
   if (predicate.kind === 'time') return describeTime(predicate, facts);
-  return `${describeWanted(predicate)}, ${describeUsed(predicate, facts)}`;
+  const isPath = predicate.attribute === 'request.path' && facts.path !== undefined;
+  const used = isPath ? describePath(predicate) : describeUsed(predicate, facts);
+  return `${describeWanted(predicate)}, ${used}`;
+}
+
+function describePath({ negated, values }: Predicate): string {
+  if (!negated) return 'the call used another path';
+  return values.length > 1 ? 'the call used one of them' : 'the call used it';
 }
 
 /** `methods is GET`, `until 2026-01-31T12:00:00Z`, `paths is one of /a, /b`, `notPorts is 80`. At most five values. */

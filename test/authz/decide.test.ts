@@ -100,7 +100,19 @@ describe('why', () => {
       'paths',
       'to: [{ operation: { paths: ["/a", "/b", "/c", "/d", "/e", "/f", "/g"] } }]',
       {},
-      'paths is one of /a, /b, /c, /d, /e and 2 more, the call used /charge',
+      'paths is one of /a, /b, /c, /d, /e and 2 more, the call used another path',
+    ],
+    [
+      'notPaths',
+      'to: [{ operation: { notPaths: ["/charge"] } }]',
+      {},
+      'notPaths is /charge, the call used it',
+    ],
+    [
+      'several notPaths',
+      'to: [{ operation: { notPaths: ["/a", "/ch*"] } }]',
+      {},
+      'notPaths is one of /a, /ch*, the call used one of them',
     ],
     ['hosts', 'to: [{ operation: { hosts: [a] } }]', {}, 'hosts is a, the call used ledger.pay:8080'],
     [
@@ -120,12 +132,17 @@ describe('why', () => {
     expect(decideFor(`rules:\n  - ${rule}`, overrides).nearest?.missed).toBe(missed);
   });
 
-  test('a long path does not flood the sentence', () => {
-    const { why } = decideFor('rules: [{ to: [{ operation: { paths: ["/a"] } }] }]', {
-      path: `/${'x'.repeat(8_000)}`,
-    });
-    expect(why.length).toBeLessThan(400);
-  });
+  // The words go into the log, of which nothing can be erased.
+  test.each(['paths: ["/a"]', 'paths: ["/a"], notPaths: ["/users/*"]', 'notPaths: ["/users/*"]'])(
+    'the path of a call is in no word of its denial: %s',
+    (operation) => {
+      const decision = decideFor(`rules: [{ to: [{ operation: { ${operation} } }] }]`, {
+        path: '/users/alice',
+      });
+      expect(decision.reason).toBe('no_allow_rule');
+      expect(JSON.stringify(decision)).not.toContain('alice');
+    },
+  );
 
   test('a DENY that holds for want of an attribute says so', () => {
     expect(
