@@ -66,7 +66,7 @@ export type ExtAuthzService = {
 };
 
 /**
- * The authorization service of a proxy. Each check yields exactly one decision and one record of it, unless the service
+ * The authorization service of a proxy. Each check yields exactly one decision, recorded or counted once, unless the service
  * is closed or overloaded; nothing on the way waits for a disk or a network, but for the first check of a connection,
  * which waits for the attestation of its process.
  */
