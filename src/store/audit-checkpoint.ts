@@ -52,7 +52,8 @@ export function checkSigned(db: Database, verifierKey: string, leaves: number): 
   throw damaged(otherKey);
 }
 
-function damaged(what: string, cause?: unknown): MeshError {
+/** The stored log does not agree with its tree, its checkpoint or its key. */
+export function damaged(what: string, cause?: unknown): MeshError {
   return new MeshError('audit_log_damaged', `the audit log is damaged: ${what}`, {
     fix: 'restore the data directory from a backup; keep the damaged one for the auditor',
     cause,

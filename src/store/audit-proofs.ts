@@ -3,8 +3,8 @@ import { proveConsistency, proveInclusion } from '../audit/merkle-proof.ts';
 import { readRoot, tileWidth, widthOfTile } from '../audit/merkle-tree.ts';
 import type { ConsistencyProof, EntryProof } from '../audit/proof.ts';
 import type { TileName } from '../audit/tile-path.ts';
-import { readCheckpoint } from './audit-checkpoint.ts';
-import { damaged, hashReader } from './audit-tree.ts';
+import { damaged, readCheckpoint } from './audit-checkpoint.ts';
+import { hashReader } from './audit-tree.ts';
 import type { Database } from './database.ts';
 
 /** A tile or a bundle under the latest checkpoint; null for one that it does not cover. */

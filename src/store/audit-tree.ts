@@ -9,8 +9,7 @@ import {
   readRoot,
   tileWidth,
 } from '../audit/merkle-tree.ts';
-import { MeshError } from '../errors.ts';
-import { readCheckpoint } from './audit-checkpoint.ts';
+import { damaged, readCheckpoint } from './audit-checkpoint.ts';
 import { type Database, inTransaction } from './database.ts';
 
 /**
@@ -121,13 +120,6 @@ function nodesOf(db: Database, level: number): number {
 function entriesUnder(level: number, first: number, last: number): string {
   const width = tileWidth ** level;
   return `entries ${first * width} to ${(last + 1) * width - 1}`;
-}
-
-/** The stored log does not agree with its tree or its checkpoint. */
-export function damaged(what: string): MeshError {
-  return new MeshError('audit_log_damaged', `the audit log is damaged: ${what}`, {
-    fix: 'restore the data directory from a backup; keep the damaged one for the auditor',
-  });
 }
 
 const leavesOfStep = 16_384;
