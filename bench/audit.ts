@@ -1,9 +1,13 @@
-import { measureLog } from './audit/log.ts';
-
-// What the audit log costs: appending to it and proving it. `npm run bench -- audit [log]`.
+// What the audit log costs, and what it survives. `npm run bench -- audit [log|kills]`.
 const [part = 'log'] = process.argv.slice(2);
-if (part !== 'log') {
-  console.error(`there is no part ${part}: log`);
-  process.exit(64);
+switch (part) {
+  case 'log':
+    await (await import('./audit/log.ts')).measureLog();
+    break;
+  case 'kills':
+    await (await import('./audit/kills.ts')).measureKills();
+    break;
+  default:
+    console.error(`there is no part ${part}: log, kills`);
+    process.exit(64);
 }
-await measureLog();
