@@ -21,6 +21,9 @@ export function readTile(db: Database, { level, index, width }: TileName): Uint8
     .all(first, first + width);
   if (entries.length !== width)
     throw damaged(`of the entries ${first} to ${first + width - 1} some are missing`);
+  // A damaged page is read as NULL, or as a text, without a word.
+  const broken = entries.findIndex((entry) => !((entry as unknown) instanceof Uint8Array));
+  if (broken >= 0) throw damaged(`entry ${first + broken} cannot be read`);
   return encodeBundle(entries);
 }
 
