@@ -1,7 +1,8 @@
 import { hash } from 'node:crypto';
 import { MeshError } from '../errors.ts';
 import { canonicalJson } from './canonical-json.ts';
-import type { AuditEvent, AuditEventType, Personal } from './event.ts';
+import type { AuditEvent, Personal } from './event.ts';
+import { personalFieldsOf } from './fields.ts';
 import { fitEvent } from './fit.ts';
 
 /** The most bytes of a leaf: tlog-tiles bundles prefix each with a 16-bit length (c2sp.org/tlog-tiles). */
@@ -39,7 +40,7 @@ export function encodeEvent(event: AuditEvent, randomBytes: (count: number) => U
     const value = members[name];
     if (value instanceof Date) members[name] = formatTime(value);
   }
-  const personal = personalFields[event.type].map((field) => {
+  const personal = personalFieldsOf(event.type).map((field) => {
     const committed = commit(field, members[field] as Personal, randomBytes(saltBytes));
     members[field] = { commitment: committed.commitment };
     return committed.opened;
@@ -93,25 +94,3 @@ function formatTime(time: Date): string {
 
 const encoder = new TextEncoder();
 const saltBytes = 32;
-
-// INVARIANT: in the order of their names, which is the order of their salts. A closed table, so that a `personal` key
-// inside administered data is never taken for one.
-const personalFields: Record<AuditEventType, readonly string[]> = {
-  issuance: [],
-  refusal: [],
-  entry_change: [],
-  policy_change: [],
-  policy_revision: [],
-  decision: ['path', 'sourceAddress'],
-  allowed_calls: [],
-  loss: [],
-  authority: [],
-  admin: ['sourceAddress'],
-  lifecycle: [],
-  ban: [],
-  jwt_issuance: [],
-  jwt_key: [],
-  node: ['sourceAddress'],
-  node_alias_change: [],
-  grant_change: [],
-};

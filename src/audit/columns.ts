@@ -74,6 +74,7 @@ export function auditColumns(event: AuditEvent): AuditColumns {
       };
     case 'refusal':
     case 'policy_change':
+    case 'policy_text':
     case 'policy_revision':
     case 'loss':
     case 'admin':

@@ -9,6 +9,7 @@ export type AuditEvent =
   | RefusalEvent
   | EntryChangeEvent
   | PolicyChangeEvent
+  | PolicyTextEvent
   | PolicyRevisionEvent
   | DecisionEvent
   | AllowedCallsEvent
@@ -50,6 +51,8 @@ export type Caller = {
   readonly gid: number;
   /** The node whose agent saw the process; absent for one of the machine of the authority itself. */
   readonly node?: string;
+  /** The serial of the certificate that this agent showed when it asked, lower-case hex: its `node` event says on what evidence. */
+  readonly nodeCertificate?: string;
   /**
    * The serial of the certificate that it has shown over the network, lower-case hex; nobody has seen its process then,
    * and pid, uid and gid are zero.
@@ -72,6 +75,8 @@ export type IssuanceEvent = {
   readonly issuerKeyId: string;
   readonly entryId: string;
   readonly entryRevision: number;
+  /** The number of the policy revision in force; absent before there was one. */
+  readonly policyRevision?: number;
   readonly selectors: readonly string[];
   readonly caller: Caller;
 };
@@ -112,10 +117,27 @@ export type PolicyChangeEvent = {
   /** SHA-256 of the document's bytes, lower-case hex; empty when there is none. */
   readonly beforeSha256: string;
   readonly afterSha256: string;
-  /** The new document, or empty when it was deleted or is over 32 KiB. */
+  /** The new document, or empty when it was deleted or takes more than 40,960 bytes of JSON. */
   readonly document: string;
+  /** In how many {@link PolicyTextEvent}s right before this event a longer document is; absent for all others. */
+  readonly documentParts?: number;
   /** Of a break-glass grant: its reason, ticket and end. Absent for all others. */
   readonly breakGlass?: string;
+};
+
+/** A part of a policy document that is too long for its {@link PolicyChangeEvent}, in one transaction with it. */
+export type PolicyTextEvent = {
+  readonly type: 'policy_text';
+  readonly time: Date;
+  /** `namespace/name`. */
+  readonly policy: string;
+  readonly revision: number;
+  /** SHA-256 of the bytes of all parts together, lower-case hex. */
+  readonly sha256: string;
+  /** From 1 to `parts`. */
+  readonly part: number;
+  readonly parts: number;
+  readonly text: string;
 };
 
 /**
@@ -297,6 +319,8 @@ export type JwtIssuanceEvent = {
   readonly signingInputSha256: string;
   readonly entryId: string;
   readonly entryRevision: number;
+  /** The number of the policy revision in force; absent before there was one. */
+  readonly policyRevision?: number;
   /** Empty when an operator asked. */
   readonly selectors: readonly string[];
   /** The process it was made for; or else `actor`, the operator who asked for it. */

@@ -18,6 +18,8 @@ export const fieldBytes: ReadonlyMap<string, number> = new Map([
   ['reason', 2_048],
   ['value', 2_048],
   ['breakGlass', 2_048],
+  // A part of a policy document is made to fit.
+  ['text', 40_960],
   ['method', 128],
   ['path', 8_192],
   ['pathPattern', 8_192],

@@ -33,6 +33,7 @@ export const auditEventTypes = [
   'refusal',
   'entry_change',
   'policy_change',
+  'policy_text',
   'policy_revision',
   'decision',
   'allowed_calls',

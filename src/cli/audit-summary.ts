@@ -60,6 +60,7 @@ const descriptions: ReadonlyMap<string, Describe> = new Map<string, Describe>([
     (field) => words(field('action'), field('entryId'), field('spiffeId'), 'by', field('actor')),
   ],
   ['policy_change', (field) => words(field('action'), field('policy'), 'by', field('actor'), glassOf(field))],
+  ['policy_text', (field) => words(field('policy'), 'part', field('part'), 'of', field('parts'))],
   [
     'policy_revision',
     (field) =>

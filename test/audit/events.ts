@@ -132,6 +132,16 @@ export const oneOfEach: readonly AuditEvent[] = [
     document: '',
   },
   {
+    type: 'policy_text',
+    time: noon,
+    policy: 'shop/orders',
+    revision: 3,
+    sha256: '12'.repeat(32),
+    part: 2,
+    parts: 3,
+    text: 'spec:\n  rules:\n',
+  },
+  {
     type: 'policy_revision',
     time: noon,
     action: 'activated',

@@ -197,6 +197,7 @@ describe('columns', () => {
     ['refusal', {}],
     ['entry_change', { source: web }],
     ['policy_change', {}],
+    ['policy_text', {}],
     ['policy_revision', {}],
     ['decision', { source: web, destination: ledger, verdict: 'deny', serial: '0a1b', decisionId: 'd-1' }],
     ['loss', {}],
