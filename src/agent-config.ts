@@ -1,5 +1,6 @@
 import { createPrivateKey } from 'node:crypto';
 import { existsSync } from 'node:fs';
+import { parseVerifierKey } from './audit/note.ts';
 import { type Config, type ConfigSources, loadConfig } from './config.ts';
 import { defaultDataDirectory } from './config-places.ts';
 import { address, type LogLevel } from './config-values.ts';
@@ -45,6 +46,10 @@ export type AgentConfig = {
     readonly kubelet: { readonly url: URL; readonly tokenFile: string; readonly caFile: string } | null;
     readonly docker: string | null;
   };
+  /** What the audit log of the server is verified with, name+keyId+base64; null for the key that it names first. */
+  readonly auditLogKey: string | null;
+  /** Whether a certificate is refused whose issuance is not proven to be in that log. */
+  readonly requireIssuanceProof: boolean;
   /** For how long allowed calls of one kind are counted together, 0 to 300; 0 for a record of each. */
   readonly allowedCallsWindowSeconds: number;
   readonly logLevel: LogLevel;
@@ -67,6 +72,9 @@ export const agentOptions = {
   adminSocket: 'Unix socket for status and metrics',
   adminUids: 'further uids that may use it, separated by commas',
   metricsAddress: 'loopback host:port where anybody on this machine may read health and metrics, or off',
+  auditLogKey:
+    'what countersign audit key prints, or a file with it; left out, the first that the server names',
+  requireIssuanceProof: 'true to refuse certificates that are not proven to be in the audit log',
   attestKubelet: 'URL of the kubelet of this node, or off',
   attestKubeletCaFile: 'PEM with the CAs of the kubelet',
   attestKubeletTokenFile: 'file with the token for the kubelet',
@@ -130,6 +138,8 @@ export function loadAgentConfig(
       kubelet: url === null ? null : { url, caFile, tokenFile: attestKubeletTokenFile },
       docker: common.attestDocker,
     },
+    auditLogKey: readLogKey(textOf('auditLogKey')),
+    requireIssuanceProof: readSwitch('requireIssuanceProof', textOf('requireIssuanceProof') ?? 'false'),
     allowedCallsWindowSeconds: common.allowedCallsWindowSeconds,
     logLevel: common.logLevel,
     shutdownGraceSeconds: common.shutdownGraceSeconds,
@@ -186,6 +196,18 @@ function readCertificates(file: string): readonly Uint8Array[] {
   return attempt(file, () =>
     decodePem(readListFile(file, maxPemBytes), 'CERTIFICATE', { maxBytes: maxPemBytes }),
   );
+}
+
+function readLogKey(text: string | null): string | null {
+  if (text === null) return null;
+  const key = /^[^+]+\+[0-9a-f]{8}\+/.test(text) ? text : readListFile(text, maxPemBytes).trim();
+  attempt('auditLogKey', () => parseVerifierKey(key));
+  return key;
+}
+
+function readSwitch(name: string, text: string): boolean {
+  if (text === 'true' || text === 'false') return text === 'true';
+  return refuse(name, `${quote(text)} is neither true nor false`);
 }
 
 function attempt<T>(what: string, read: () => T): T {

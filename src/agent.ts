@@ -28,6 +28,7 @@ import type { NodeView } from './identity/view.ts';
 import type { Log } from './log.ts';
 import { createCoverageReporter } from './node/coverage-reporter.ts';
 import { createAgentReporter } from './node/agent-report.ts';
+import { createBelievedLogKey, createProofDemand, provenOnly } from './node/proven-issuance.ts';
 import { createTrustKeeper } from './node/kept-trust.ts';
 import { openNodeLink } from './node/node-link.ts';
 import { createRemoteSigner } from './node/remote-signer.ts';
@@ -118,9 +119,13 @@ async function open(
   opened.push(stopWaiting);
   const agentView = createAgentView();
   let reissueOutgoing: (view: NodeView) => void = () => undefined;
+  const logKey = createBelievedLogKey(config.auditLogKey, kept?.auditLogKey ?? null, (told) =>
+    log.error({ told }, 'the server names another key of its audit log: it is not believed'),
+  );
   const accept = (view: NodeView): void => {
     const modeBefore = agentView.holder()?.current().snapshot.mode;
     agentView.take(view);
+    logKey.told(view.settings.auditLogKey ?? '');
     const mode = agentView.holder()?.current().snapshot.mode;
     if (mode !== undefined && mode !== modeBefore) sayPolicyMode(mode, log);
     // Bundles first: whoever is given another certificate has been told what it is verified with.
@@ -149,11 +154,13 @@ async function open(
   if (mesh === undefined) throw new MeshError('internal', 'the agent has no view');
   const proofs = startProofThread((cause) => log.warn({ cause }, 'the thread that verifies is gone'));
   opened.push(proofs.close);
+  const demandProof = createProofDemand(logKey.current, config.requireIssuanceProof);
   const signer = createRemoteSigner({
     client: link.client,
     generateKeyPair: generateP256,
     readCsr: proofs.readCsr,
     bundle: () => view().bundle,
+    demandProof,
   });
   const spares = createSpares(kept, clock);
   const issue = traceIssuance(signer.issue);
@@ -165,7 +172,8 @@ async function open(
       return issued;
     },
     generateKeyPair: signer.generateKeyPair,
-    recall: spares.take,
+    // What an earlier process was content with may not be enough for this one.
+    recall: (entry) => provenOnly(spares.take(entry), demandProof),
     onForgotten: spares.put,
     bans: () => mesh.current().bans,
     onChange: mesh.onChange,
@@ -186,7 +194,7 @@ async function open(
     const [identity, held] = [link.identity(), view()];
     // Those that nobody has asked for since the start are kept on: their workloads may just not be back yet.
     const svids = [...keeper.kept().filter(isForAttested), ...spares.keep(held.mesh.entries)];
-    cache.save({ identity, view: held, freshAt: link.freshAt(), svids });
+    cache.save({ identity, view: held, freshAt: link.freshAt(), svids, auditLogKey: logKey.current() });
     trust.saved(identity, held.bundle);
   };
   const { saveSoon, close: closeSaving } = cache.keepSaved(save, clock, (error) => {

@@ -138,6 +138,7 @@ export const errorKinds = {
   audit_note_invalid: 'invalid',
   audit_signature_invalid: 'invalid',
   audit_proof_invalid: 'invalid',
+  issuance_unproven: 'precondition',
   audit_log_invalid: 'invalid',
   audit_log_shorter: 'conflict',
   audit_log_forked: 'conflict',

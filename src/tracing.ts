@@ -10,7 +10,7 @@ import {
   SpanStatusCode,
   trace,
 } from '@opentelemetry/api';
-import type { DecisionEvent, RecordEvents } from './audit/event.ts';
+import type { DecisionEvent, RecordProven } from './audit/event.ts';
 import type { Authority } from './ca/authority.ts';
 import { publicError } from './errors.ts';
 import type { GrpcService } from './grpc/listener.ts';
@@ -117,7 +117,7 @@ export function traceIssuance(issue: IssueX509): IssueX509 {
 /** The steps of an issuance: what will be signed is prepared, recorded, signed. */
 export function traceSteps(parts: {
   readonly authority: () => Authority;
-  readonly record: RecordEvents;
+  readonly record: RecordProven;
 }): typeof parts {
   const traced = new WeakMap<Authority, Authority>();
   const wrap = (authority: Authority): Authority => ({
@@ -132,7 +132,7 @@ export function traceSteps(parts: {
       traced.set(authority, known);
       return known;
     },
-    record: (events) => inSpan('x509.record', {}, () => parts.record(events)),
+    record: (event) => inSpan('x509.record', {}, () => parts.record(event)),
   };
 }
 

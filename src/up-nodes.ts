@@ -155,7 +155,7 @@ async function openDoor(
     mintJwt: parts.jwt.mint,
     readCsr: parts.readCsr,
     bundle: authority.bundle,
-    view: viewPort(parts, registry),
+    view: await viewPort(parts, registry),
     cover: (notes) => {
       for (const { isConfirmed, client, name, content, at: time } of notes) {
         parts.note(isConfirmed, client, name, content, time);
@@ -209,10 +209,11 @@ function nodeIssuer(
     createIssuer({
       authority: crl.signer,
       mayStillSign: authority.mayStillSign,
-      record: store.recordEvents,
+      record: store.recordProven,
       clock,
       isCurrent: ({ id }) => registry.find(id.slice(nodeEntryPrefix.length))?.evictedAt === null,
       bans: () => holder.current().bans,
+      policyRevision: () => holder.current().mesh.policyRevision?.number,
     }),
   );
   return (node, publicKey) =>
@@ -237,10 +238,11 @@ function entryOf(trustDomain: TrustDomain, name: string): RegistrationEntry {
   };
 }
 
-function viewPort(
-  { holder, authority, crl, jwt, settings, config, clock }: NodesParts,
+async function viewPort(
+  { holder, authority, crl, jwt, settings, config, clock, store }: NodesParts,
   registry: NodeRegistry,
-): ViewPort {
+): Promise<ViewPort> {
+  const auditLogKey = await store.readMeta('audit_verifier_key');
   const makeView = createViewMaker();
   const namesInEntries = createNamesInEntries();
   const withNodes = createFleetCount(() => {
@@ -252,6 +254,7 @@ function viewPort(
     rootNamespace: settings.rootNamespace,
     ttlSeconds: settings.ttlSeconds,
     maxStalenessSeconds: config.maxStalenessSeconds,
+    ...(auditLogKey === null ? {} : { auditLogKey }),
   };
   return {
     current: (node) => {

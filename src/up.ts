@@ -189,12 +189,13 @@ async function open(
   await recordLifecycle(store, clock, 'started');
   opened.push(() => recordLifecycle(store, clock, 'stopped'));
   const issue = createIssuer({
-    ...traceSteps({ authority: crl.signer, record: store.recordEvents }),
+    ...traceSteps({ authority: crl.signer, record: store.recordProven }),
     mayStillSign: authority.mayStillSign,
     clock,
     isCurrent: (entry) =>
       ownEntryIds.has(entry.id) || holder.current().registry.entry(entry.id)?.revision === entry.revision,
     bans: () => holder.current().bans,
+    policyRevision: () => holder.current().mesh.policyRevision?.number,
   });
   const counted = traceIssuance(async (request) => {
     const issued = await issue(request);

@@ -137,12 +137,12 @@ function issue(
   const issuer = createIssuer({
     authority: current,
     mayStillSign,
-    record: async (events) => {
-      recorded.push(...events);
-      const indexes = await store.recordEvents(events);
+    record: async (event) => {
+      recorded.push(event);
+      const proof = await store.recordProven(event);
       meanwhile();
       await recordedOnce();
-      return indexes;
+      return proof;
     },
     clock,
     isCurrent: () => isRegistered,

@@ -53,7 +53,7 @@ export async function openStage(authority: Authority, proofs: ProofThread): Prom
   const issue = createIssuer({
     authority: () => authority,
     mayStillSign: () => true,
-    record: store.recordEvents,
+    record: store.recordProven,
     clock: systemClock,
     isCurrent: () => true,
     bans: () => indexBans([]),

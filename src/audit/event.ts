@@ -1,3 +1,5 @@
+import type { PolicyChangeEvent, PolicyRevisionEvent, PolicyTextEvent } from './policy-event.ts';
+
 /**
  * The closed union of what the log records, version 1. Later versions add fields or members; what is stored never
  * changes. `audit/canonical.ts` turns an event into the exact bytes of a leaf.
@@ -104,69 +106,6 @@ export type EntryChangeEvent = {
   readonly actor: Actor;
   readonly before: CanonicalJson;
   readonly after: CanonicalJson;
-};
-
-export type PolicyChangeEvent = {
-  readonly type: 'policy_change';
-  readonly time: Date;
-  readonly action: 'created' | 'updated' | 'deleted';
-  /** `namespace/name`. */
-  readonly policy: string;
-  readonly revision: number;
-  readonly actor: Actor;
-  /** SHA-256 of the document's bytes, lower-case hex; empty when there is none. */
-  readonly beforeSha256: string;
-  readonly afterSha256: string;
-  /** The new document, or empty when it was deleted or takes more than 40,960 bytes of JSON. */
-  readonly document: string;
-  /** In how many {@link PolicyTextEvent}s right before this event a longer document is; absent for all others. */
-  readonly documentParts?: number;
-  /** Of a break-glass grant: its reason, ticket and end. Absent for all others. */
-  readonly breakGlass?: string;
-};
-
-/** A part of a policy document that is too long for its {@link PolicyChangeEvent}, in one transaction with it. */
-export type PolicyTextEvent = {
-  readonly type: 'policy_text';
-  readonly time: Date;
-  /** `namespace/name`. */
-  readonly policy: string;
-  readonly revision: number;
-  /** SHA-256 of the bytes of all parts together, lower-case hex. */
-  readonly sha256: string;
-  /** From 1 to `parts`. */
-  readonly part: number;
-  readonly parts: number;
-  readonly text: string;
-};
-
-/**
- * A set of policies that was put in force, in one transaction with the {@link PolicyChangeEvent}s that led to it; or revisions
- * that are kept no longer.
- */
-export type PolicyRevisionEvent = {
-  readonly type: 'policy_revision';
-  readonly time: Date;
-  /**
-   * `edited`: documents were written or deleted. `activated`: an earlier set was put in force again. `adopted`: the
-   * policies that were there before revisions were kept. `renumbered`: the same policies under a higher number.
-   */
-  readonly action: 'edited' | 'activated' | 'adopted' | 'renumbered' | 'dropped';
-  /** Of the revision; of those dropped, the last. */
-  readonly number: number;
-  /** Of those dropped, the first; else the same. */
-  readonly first: number;
-  /** SHA-256 of the set, lower-case hex; empty for those dropped, as is the signature. */
-  readonly id: string;
-  /** The revision before it, and the one whose policies it brought back; 0 for none. */
-  readonly parent: number;
-  readonly restores: number;
-  /** Of the mesh. */
-  readonly revision: number;
-  readonly actor: Actor;
-  readonly message: string;
-  /** Ed25519, base64. */
-  readonly signature: string;
 };
 
 /** One answer of the policy engine to a proxy. */
@@ -395,3 +334,9 @@ export type NodeAliasChangeEvent = {
  * When it rejects, nothing of the batch is in the log.
  */
 export type RecordEvents = (events: readonly AuditEvent[]) => Promise<readonly number[]>;
+
+/**
+ * Makes an event durable and answers with the proof that it is in the log, a `.tlog-proof` that holds the entry, under the
+ * checkpoint that was committed with it; null while nobody signs the log.
+ */
+export type RecordProven = (event: AuditEvent) => Promise<string | null>;

@@ -43,22 +43,31 @@ export type GrowingTree = {
   readonly rewind: (edge: TreeEdge) => void;
 };
 
-/** Goes on from an edge: that of the tree so far, or {@link emptyEdge}. */
-export function growTree(edge: TreeEdge, keep: KeepHash): GrowingTree {
+/**
+ * Goes on from an edge: that of the tree so far, or {@link emptyEdge}.
+ * @param made told of each node as it is made, the leaves among them: `level` 0, each further one twice as coarse
+ */
+export function growTree(
+  edge: TreeEdge,
+  keep: KeepHash,
+  made?: (level: number, hash: Uint8Array) => void,
+): GrowingTree {
   let { size } = edge;
   let hashes = [...edge.hashes];
   return {
     size: () => size,
     append: (leaf) => {
-      let made = leaf;
+      let node = leaf;
       let index = size;
+      made?.(0, node);
       // INVARIANT: no shifts: they are of 32 bits, and a tree may be larger.
       for (let level = 1; index % 2 === 1; level++) {
-        made = nodeHash(hashes.pop() ?? made, made);
+        node = nodeHash(hashes.pop() ?? node, node);
         index = (index - 1) / 2;
-        if (level % tileHeight === 0) keep(level / tileHeight, index, made);
+        made?.(level, node);
+        if (level % tileHeight === 0) keep(level / tileHeight, index, node);
       }
-      hashes.push(made);
+      hashes.push(node);
       size++;
     },
     root: () => rootOfEdge(hashes),

@@ -8,6 +8,8 @@ import { parseTlogProof, verifyTlogProof } from '../audit/tlog-proof.ts';
 import { type ReadTile, verifyLog } from '../audit/verify-log.ts';
 import { MeshError, quote } from '../errors.ts';
 import type { EntryProofView } from '../http/log-routes.ts';
+import { type ProvenIssuance, verifyIssuanceProof } from '../identity/issuance-proof.ts';
+import { decodePem } from '../spiffe/pem.ts';
 import { directoryLog, openExport, readVerifierKey, saveCheckpoint, serverLog } from './audit-source.ts';
 import type { AdminClient } from './client.ts';
 import { globalOptions } from './global-options.ts';
@@ -28,6 +30,7 @@ type VerifyOptions = {
   readonly save?: string;
   readonly proof?: string;
   readonly leaf?: string;
+  readonly certificate?: string;
 };
 
 function verifyCommand(session: Session): Command {
@@ -39,6 +42,7 @@ function verifyCommand(session: Session): Command {
     .option('--save <file>', 'keep the checkpoint, once it is proven, for the next --since')
     .option('--proof <file>', 'verify the proof of one entry instead, which audit prove wrote')
     .option('--leaf <file>', 'the exact bytes of that entry, when the proof does not hold it')
+    .option('--certificate <file>', 'the certificate, PEM, whose issuance that entry has to be')
     .addHelpText(
       'after',
       examples(
@@ -47,11 +51,13 @@ function verifyCommand(session: Session): Command {
         'audit verify --key log.key --since checkpoint.monday',
         'audit verify ./export --key log.key',
         'audit verify --proof 300.tlog-proof --key log.key',
+        'audit verify --proof svid.tlog-proof --certificate svid.pem --key log.key',
       ),
     )
     .action(async (directory: string | undefined, options: VerifyOptions, command: Command) => {
       if (options.proof !== undefined) return verifyProof(session, command, directory, options);
       if (options.leaf !== undefined) throw usage('--leaf goes with --proof');
+      if (options.certificate !== undefined) throw usage('--certificate goes with --proof');
       refuseToForget(options);
       const client = directory === undefined ? clientOf(session, command) : undefined;
       const log = client === undefined ? directoryLog(directory ?? '') : serverLog(client);
@@ -160,13 +166,19 @@ function verifyProof(
   session: Session,
   command: Command,
   directory: string | undefined,
-  { proof: file = '', key: given, leaf: leafFile, since, save }: VerifyOptions,
+  { proof: file = '', key: given, leaf: leafFile, certificate, since, save }: VerifyOptions,
 ): void {
   if (directory !== undefined || since !== undefined || save !== undefined)
     throw usage('--proof is verified by itself');
   if (given === undefined) throw usage('a proof is verified with --key');
   const key = readVerifierKey(given);
-  const proof = parseTlogProof(readText(file, file));
+  const text = readText(file, file);
+  if (certificate !== undefined) {
+    const leaf = leafFile === undefined ? undefined : readLeaf(leafFile);
+    printIssuance(session, command, verifyIssuanceProof(text, readLeafCertificate(certificate), key, leaf));
+    return;
+  }
+  const proof = parseTlogProof(text);
   const leaf = leafFile === undefined ? proof.extra : readLeaf(leafFile);
   if (leaf === null) throw usage(`${quote(file)} does not hold the entry: give it with --leaf`);
   const { origin, size, root } = verifyTlogProof(proof, leafHash(leaf), key);
@@ -180,6 +192,30 @@ function verifyProof(
       ['holds', entry],
     ]),
   );
+}
+
+function printIssuance(session: Session, command: Command, proven: ProvenIssuance): void {
+  const { origin, index, size, entry } = proven;
+  const { serial, spiffeId } = JSON.parse(entry) as { readonly serial: string; readonly spiffeId: string };
+  const root = Buffer.from(proven.root).toString('base64');
+  const shown = { origin, index, size, root, certificate: { serial, spiffeId }, entry };
+  print(session, command, { verified: true, ...shown }, () =>
+    formatPairs([
+      ['log', origin],
+      ['certificate', `${spiffeId}, serial ${serial}: its issuance is in the log`],
+      ['entry', `${index} of ${size}: proven`],
+      ['root', root],
+      ['holds', printable(entry)],
+    ]),
+  );
+}
+
+/** The first certificate of a PEM file. */
+function readLeafCertificate(file: string): Uint8Array {
+  const [leaf = new Uint8Array(0)] = decodePem(readText(file, file), 'CERTIFICATE', {
+    maxBytes: maxPemBytes,
+  });
+  return leaf;
 }
 
 /** The key that is given, or else, with a warning, the one that the server itself states. */
@@ -249,3 +285,5 @@ function parseIndex(text: string): number {
 function usage(message: string): MeshError {
   return new MeshError('usage', message, { fix: 'see countersign audit verify --help' });
 }
+
+const maxPemBytes = 262_144;

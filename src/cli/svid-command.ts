@@ -38,7 +38,10 @@ export function svidCommand(session: Session): Command {
         '--workload-socket <path>',
         "the server's workload socket (left out: the configured one, or that of SPIFFE_ENDPOINT_SOCKET)",
       )
-      .option('--write <dir>', 'write svid.pem, key.pem (0600) and bundle.pem there, all at once');
+      .option(
+        '--write <dir>',
+        'write svid.pem, key.pem (0600), bundle.pem and svid.tlog-proof there, all at once',
+      );
   add('fetch', 'fetch the certificate once, verify it and show what it says; the key is never shown')
     .option('--timeout <duration>', 'how long to wait, such as 5s', parseLifetime, defaultTimeoutSeconds)
     .option('--jwt', 'fetch a JWT-SVID instead and print it: whoever reads it may use it')
@@ -74,7 +77,8 @@ async function fetchSvid(session: Session, options: SvidOptions, command: Comman
   // What breaks a rule is shown, and never laid where a service would load it.
   if (options.write !== undefined && report.ok) writeSvidFiles(options.write, svid);
   const written = options.write !== undefined && report.ok ? { directory: options.write } : {};
-  print(session, command, { ...report, ...written }, () => {
+  const proof = svid.proof === undefined ? {} : { issuanceProof: svid.proof };
+  print(session, command, { ...report, ...written, ...proof }, () => {
     const note = report.ok ? `written to ${printable(options.write ?? '')}` : 'nothing was written';
     return `${formatReport(report, new Date())}${options.write === undefined ? '' : `${note}\n`}`;
   });

@@ -11,7 +11,8 @@ export const fileContents = ['certificate', 'key', 'bundle', 'combined'] as cons
 export type FileContent = (typeof fileContents)[number];
 
 /**
- * Writes `svid.pem`, `key.pem` (0600) and `bundle.pem`, all at once: see {@link writeVersion}. What the files were
+ * Writes `svid.pem`, `key.pem` (0600), `bundle.pem`, and `svid.tlog-proof` when there is one, all at once: see
+ * {@link writeVersion}. What the files were
  * before is removed.
  * @param into is made, 0700, when it is missing; it must belong to this user, and nobody else may write it
  * @throws MeshError `file_permissions`, `directory_in_use`, `store_unavailable`, `svid_invalid` when key and certificate
@@ -28,7 +29,11 @@ export function writeSvidFiles(into: string, svid: FetchedSvid): void {
       uid: null,
       gid: null,
     }));
-    keepVersions(directory, [writeVersion(directory, files)]);
+    const proof =
+      svid.proof === undefined
+        ? []
+        : [{ name: 'svid.tlog-proof', text: svid.proof, mode: 0o644, uid: null, gid: null }];
+    keepVersions(directory, [writeVersion(directory, [...files, ...proof])]);
   } finally {
     directory.release();
   }

@@ -16,6 +16,8 @@ export type FetchedSvid = {
   readonly privateKeyPem: string;
   /** DER. */
   readonly authorities: readonly Uint8Array[];
+  /** That the issuance is in the audit log, a `.tlog-proof`; absent when the server gives none. */
+  readonly proof?: string;
 };
 
 /** What to ask for, and where. */
@@ -53,13 +55,21 @@ export async function* offerSvid(
 ): AsyncGenerator<OfferedSvid> {
   let held: Partial<FetchedSvid> = {};
   for await (const { secrets, confirm } of offerSecrets(socket, [name, defaultBundleName], signal)) {
-    held = { ...held, ...secrets };
-    const { certificates, privateKeyPem, authorities } = held;
+    // A certificate without a proof has none, whatever the one before it had.
+    const { proof: _, ...others } = held;
+    held = { ...(secrets.certificates === undefined ? held : others), ...secrets };
+    const { certificates, privateKeyPem, authorities, proof } = held;
     if (certificates === undefined || privateKeyPem === undefined || authorities === undefined) {
       void confirm();
       continue;
     }
-    yield { certificates, privateKeyPem, authorities, confirm };
+    yield {
+      certificates,
+      privateKeyPem,
+      authorities,
+      ...(proof === undefined ? {} : { proof }),
+      confirm,
+    };
   }
 }
 
@@ -121,7 +131,7 @@ function requestOf(resourceNames: string[]): DiscoveryRequest {
       id: `countersign-cli-${process.pid}`,
       cluster: '',
       // One PEM in place of Envoy's own validator.
-      metadata: { disable_spiffe_cert_validation: true },
+      metadata: { disable_spiffe_cert_validation: true, issuance_proof: true },
       locality: undefined,
       userAgentName: 'countersign',
       userAgentVersionType: undefined,
@@ -140,13 +150,15 @@ function readSecrets({ resources }: DiscoveryResponse, wanted: readonly string[]
     const { name, type } = Secret.decode(value);
     if (!wanted.includes(name)) continue;
     if (type?.$case === 'tlsCertificate') {
-      const { certificateChain, privateKey } = type.tlsCertificate;
+      const { certificateChain, privateKey, signedCertificateTimestamp } = type.tlsCertificate;
+      const [proof] = signedCertificateTimestamp;
       const [key, more] = decodePem(textOf(privateKey), 'PRIVATE KEY', limits);
       if (key === undefined || more !== undefined) throw unusable('several keys');
       found = {
         ...found,
         certificates: decodePem(textOf(certificateChain), 'CERTIFICATE', limits),
         privateKeyPem: encodePem('PRIVATE KEY', key),
+        ...(proof === undefined ? {} : { proof: Buffer.from(textOf(proof), 'latin1').toString('utf8') }),
       };
     } else if (type?.$case === 'validationContext') {
       found = { ...found, authorities: authoritiesOf(type.validationContext) };

@@ -18,6 +18,8 @@ export type X509Svid = {
   readonly notAfter: Date;
   readonly hint: string;
   readonly entryId: string;
+  /** That its record is in the audit log, a `.tlog-proof`; absent when it came without. */
+  readonly proof?: string;
   /** The serial of the certificate that it was given for over the network; absent when a process was attested. */
   readonly renewedFrom?: string;
 };

@@ -53,6 +53,8 @@ export type CallerEvidence = {
   readonly gid: number;
   /** The node it runs on, when that is not the machine of the authority itself. */
   readonly node?: string;
+  /** The serial of the certificate that the agent of that node showed, lower-case hex. */
+  readonly nodeCertificate?: string;
   /** The serial of the certificate it has shown, lower-case hex, where nobody has seen its process. */
   readonly certificate?: string;
 };

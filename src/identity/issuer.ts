@@ -1,4 +1,4 @@
-import type { RecordEvents } from '../audit/event.ts';
+import type { RecordProven } from '../audit/event.ts';
 import type { Authority } from '../ca/authority.ts';
 import type { PublicKey } from '../ca/public-key.ts';
 import type { Clock } from '../clock.ts';
@@ -26,6 +26,8 @@ export type IssuedX509 = {
   readonly issuerKeyId: string;
   readonly notBefore: Date;
   readonly notAfter: Date;
+  /** That its record is in the audit log, a `.tlog-proof`; absent when the log is not signed. */
+  readonly proof?: string;
 };
 
 /** Signs for an entry; owned by the keeper. In one process it is the local CA, on a node it is the node API. */
@@ -35,11 +37,13 @@ export type IssuerParts = {
   readonly authority: () => Authority;
   /** Whether what was prepared may still be signed: a CA may be tainted or retired meanwhile. */
   readonly mayStillSign: (authority: Authority) => boolean;
-  readonly record: RecordEvents;
+  readonly record: RecordProven;
   readonly clock: Clock;
   /** Whether the entry is still registered, unchanged. Whether it has expired is seen to here. */
   readonly isCurrent: (entry: RegistrationEntry) => boolean;
   readonly bans: () => BanList;
+  /** The number of the policy revision in force, for the record. */
+  readonly policyRevision?: () => number | undefined;
 };
 
 /**
@@ -54,6 +58,7 @@ export function createIssuer({
   clock,
   isCurrent,
   bans,
+  policyRevision = () => undefined,
 }: IssuerParts): IssueX509 {
   const demandInForce = (entry: RegistrationEntry): void => {
     if (isCurrent(entry) && isLive(entry, clock.now())) return;
@@ -86,24 +91,24 @@ export function createIssuer({
     );
     const { serial, spkiSha256 } = prepared;
     demandNoBan({ spkiSha256 });
-    await record([
-      {
-        type: 'issuance',
-        time: now,
-        profile: 'x509-svid',
-        spiffeId: entry.spiffeId.text,
-        serial,
-        notBefore: prepared.notBefore,
-        notAfter: prepared.notAfter,
-        tbsSha256: prepared.tbsSha256,
-        spkiSha256,
-        issuerKeyId: signer.issuerKeyId,
-        entryId: entry.id,
-        entryRevision: entry.revision,
-        selectors: attestation.selectors.map((selector) => selector.text),
-        caller: attestation.caller,
-      },
-    ]);
+    const inForce = policyRevision();
+    const proof = await record({
+      type: 'issuance',
+      time: now,
+      profile: 'x509-svid',
+      spiffeId: entry.spiffeId.text,
+      serial,
+      notBefore: prepared.notBefore,
+      notAfter: prepared.notAfter,
+      tbsSha256: prepared.tbsSha256,
+      spkiSha256,
+      issuerKeyId: signer.issuerKeyId,
+      entryId: entry.id,
+      entryRevision: entry.revision,
+      ...(inForce === undefined ? {} : { policyRevision: inForce }),
+      selectors: attestation.selectors.map((selector) => selector.text),
+      caller: attestation.caller,
+    });
     // The entry may have been deleted or banned while the record was written: then the record stands and nothing is
     // signed.
     demandInForce(entry);
@@ -117,6 +122,6 @@ export function createIssuer({
     const issued = await signer.sign(prepared);
     // Thrown away unseen when the ban fell while it was signed.
     demandNoBan({ id: entry.spiffeId, serial, spkiSha256 });
-    return { ...issued, issuerKeyId: signer.issuerKeyId };
+    return { ...issued, issuerKeyId: signer.issuerKeyId, ...(proof === null ? {} : { proof }) };
   };
 }

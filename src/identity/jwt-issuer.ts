@@ -35,6 +35,8 @@ export type JwtIssuerParts = {
   readonly issuer: string | null;
   /** The longest lifetime of a token. */
   readonly ttlSeconds: number;
+  /** The number of the policy revision in force, for the record. */
+  readonly policyRevision?: () => number | undefined;
   /** A new `jti`. */
   readonly newJwtId: () => string;
 };
@@ -77,6 +79,7 @@ export function createJwtIssuer(parts: JwtIssuerParts): IssueJwt {
       },
       now,
     );
+    const policyRevision = parts.policyRevision?.();
     const { audiences, jwtId, issuedAt, expiresAt, signingInputSha256 } = prepared;
     await record([
       {
@@ -91,6 +94,7 @@ export function createJwtIssuer(parts: JwtIssuerParts): IssueJwt {
         signingInputSha256,
         entryId: entry.id,
         entryRevision: entry.revision,
+        ...(policyRevision === undefined ? {} : { policyRevision }),
         ...evidenceOf(request),
       },
     ]);

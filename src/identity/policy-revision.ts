@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { canonicalJson } from '../audit/canonical-json.ts';
-import type { Actor, PolicyRevisionEvent } from '../audit/event.ts';
+import type { Actor } from '../audit/event.ts';
+import type { PolicyRevisionEvent } from '../audit/policy-event.ts';
 import { type PolicyMode, policyModes } from '../authz/policy-mode.ts';
 import { MeshError } from '../errors.ts';
 import type { TrustDomain } from '../spiffe/id.ts';

@@ -14,6 +14,8 @@ export type ViewSettings = {
   readonly ttlSeconds: number;
   /** After so long without a word from the server, policy counts as unknown. */
   readonly maxStalenessSeconds: number;
+  /** What verifies the audit log, as text; absent in the view of a server that does not say. */
+  readonly auditLogKey?: string;
 };
 
 /**
@@ -271,7 +273,8 @@ function sameSettings(a: ViewSettings, b: ViewSettings): boolean {
     a.trustDomain === b.trustDomain &&
     a.rootNamespace === b.rootNamespace &&
     a.ttlSeconds === b.ttlSeconds &&
-    a.maxStalenessSeconds === b.maxStalenessSeconds
+    a.maxStalenessSeconds === b.maxStalenessSeconds &&
+    a.auditLogKey === b.auditLogKey
   );
 }
 

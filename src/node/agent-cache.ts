@@ -16,6 +16,8 @@ export type AgentState = {
   /** When the server last confirmed the view. */
   readonly freshAt: Date;
   readonly svids: readonly X509Svid[];
+  /** What the audit log of the server is verified with; null while nobody has named it. */
+  readonly auditLogKey: string | null;
   /** Grows with each save: a cache of fewer than are known of was put back by somebody. */
   readonly generation: number;
 };
@@ -144,13 +146,14 @@ function open(header: Buffer, bytes: Uint8Array, key: Uint8Array): Buffer {
   }
 }
 
-function encodeState({ identity, view, freshAt, svids, generation }: AgentState): Buffer {
+function encodeState({ identity, view, freshAt, svids, auditLogKey, generation }: AgentState): Buffer {
   return Buffer.from(
     JSON.stringify({
       identity: { certificates: identity.certificates.map(text), privateKey: text(identity.privateKey) },
       view: text(View.encode(viewToWire(view)).finish()),
       freshAt: freshAt.toISOString(),
       generation,
+      auditLogKey,
       svids: svids.map((svid): StoredSvid => ({
         ...svid,
         id: svid.id.text,
@@ -170,9 +173,11 @@ function decodeState(bytes: Buffer): AgentState {
     freshAt: string;
     svids: StoredSvid[];
     generation?: number;
+    auditLogKey?: string | null;
   };
   return {
     generation: stored.generation ?? 0,
+    auditLogKey: stored.auditLogKey ?? null,
     identity: {
       certificates: stored.identity.certificates.map(data),
       privateKey: data(stored.identity.privateKey),

@@ -194,8 +194,9 @@ export function createNodeService(options: NodeServiceOptions): GrpcService {
       ...(ttlSeconds === 0 ? {} : { ttlSeconds }),
     });
     demandStill(peer, item);
-    const { certificates, issuerKeyId } = issued;
-    return { kind: { $case: 'signed', signed: { certificates: certificates.map(asBuffer), issuerKeyId } } };
+    const { certificates, issuerKeyId, proof = '' } = issued;
+    const signed = { certificates: certificates.map(asBuffer), issuerKeyId, issuanceProof: proof };
+    return { kind: { $case: 'signed', signed } };
   };
 
   const renew = guardUnary<RenewRequest, NodeCertificate>(

@@ -20,6 +20,7 @@ import type {
 import { makeCertificateRequest } from './certificate-request.ts';
 import { callerToWire } from './event-shipment.ts';
 import { ask } from './node-client.ts';
+import type { DemandProof } from './proven-issuance.ts';
 import { dateOf } from './wire-values.ts';
 
 /** Signing by the server, in the place of a CA of our own. */
@@ -41,6 +42,8 @@ export function createRemoteSigner(parts: {
   readonly readCsr: (csr: Uint8Array) => Promise<PublicKey>;
   /** What proxies of this node verify with now. */
   readonly bundle: () => TrustBundle;
+  /** Judges whether the issuance of a certificate is in the log of the server; default: nobody asks. */
+  readonly demandProof?: DemandProof;
 }): RemoteSigner {
   // By the very value that a key is known by here, so that the proof goes when the key goes.
   const proofs = new WeakMap<object, Uint8Array>();
@@ -99,6 +102,7 @@ export function createRemoteSigner(parts: {
       }
       const { serial, notBefore, notAfter } = leaf;
       demandTrusted(issued.certificates, parts.bundle(), notBefore);
+      parts.demandProof?.(issued.certificates[0] ?? new Uint8Array(0), issued.proof ?? '');
       return { ...issued, serial, notBefore, notAfter };
     },
     mintJwt: async ({ entry, audiences, attestation, ttlSeconds = 0 }) => {
@@ -137,10 +141,16 @@ function evidenceOf({ selectors, caller }: Attestation) {
   return { selectors: selectors.map(({ text }) => text), caller: callerToWire(caller) };
 }
 
-function readResult(result: SignX509Result | undefined): Pick<IssuedX509, 'certificates' | 'issuerKeyId'> {
+function readResult(
+  result: SignX509Result | undefined,
+): Pick<IssuedX509, 'certificates' | 'issuerKeyId' | 'proof'> {
   if (result?.kind?.$case === 'signed') {
-    const { certificates, issuerKeyId } = result.kind.signed;
-    return { certificates: certificates.map((der) => new Uint8Array(der)), issuerKeyId };
+    const { certificates, issuerKeyId, issuanceProof: proof } = result.kind.signed;
+    return {
+      certificates: certificates.map((der) => new Uint8Array(der)),
+      issuerKeyId,
+      ...(proof === '' ? {} : { proof }),
+    };
   }
   if (result?.kind?.$case !== 'failure') throw new MeshError('message_invalid', 'the server did not answer');
   const { code, message } = result.kind.failure;

@@ -15,7 +15,7 @@ type Reported = Pick<SignX509Item, 'selectors' | 'caller'>;
  */
 export function presentedAttestation(
   check: CheckPresented | undefined,
-  { node }: NodePeer,
+  { node, leaf }: NodePeer,
   entry: RegistrationEntry,
   { presented: certificates, caller }: SignX509Item,
 ): Attestation {
@@ -32,7 +32,7 @@ export function presentedAttestation(
   return {
     selectors: [],
     presented,
-    caller: { pid, uid, gid, node: node.name, certificate: presented.serial },
+    caller: { pid, uid, gid, node: node.name, nodeCertificate: leaf.serial, certificate: presented.serial },
   };
 }
 
@@ -40,7 +40,11 @@ export function presentedAttestation(
  * What the agent attested. It is trusted for its own entries, and still it has to have seen what the entry asks for.
  * @throws MeshError `identity_none`, `message_too_large`, `message_invalid`, `selector_invalid`
  */
-export function attestationOf({ node }: NodePeer, entry: RegistrationEntry, reported: Reported): Attestation {
+export function attestationOf(
+  { node, leaf }: NodePeer,
+  entry: RegistrationEntry,
+  reported: Reported,
+): Attestation {
   if (reported.selectors.length > maxReported) {
     throw new MeshError('message_too_large', `a caller has at most ${maxReported} selectors`);
   }
@@ -50,7 +54,7 @@ export function attestationOf({ node }: NodePeer, entry: RegistrationEntry, repo
   }
   return {
     selectors: [...seen].sort().map(parseSelector),
-    caller: callerOf(node.name, reported.caller),
+    caller: { ...callerOf(node.name, reported.caller), nodeCertificate: leaf.serial },
   };
 }
 

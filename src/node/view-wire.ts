@@ -156,6 +156,7 @@ function settingsToWire(settings: ViewSettings): wire.Settings {
     rootNamespace: settings.rootNamespace,
     ttlSeconds: BigInt(settings.ttlSeconds),
     maxStalenessSeconds: BigInt(settings.maxStalenessSeconds),
+    auditLogKey: settings.auditLogKey ?? '',
   };
 }
 
@@ -165,6 +166,7 @@ function settingsFromWire(settings: wire.Settings): ViewSettings {
     rootNamespace: settings.rootNamespace,
     ttlSeconds: integerOf(settings.ttlSeconds, 'a lifetime'),
     maxStalenessSeconds: integerOf(settings.maxStalenessSeconds, 'a time'),
+    ...(settings.auditLogKey === '' ? {} : { auditLogKey: settings.auditLogKey }),
   };
 }
 

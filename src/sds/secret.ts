@@ -22,6 +22,11 @@ export type SecretFormat = {
    * federated CA could sign for our own trust domain.
    */
   readonly plainTrustedCa: boolean;
+  /**
+   * The proof that the issuance is in the audit log, as the timestamp of a certificate log; asked for with the node
+   * metadata `issuance_proof: true` besides, for Envoy has no use for it.
+   */
+  readonly issuanceProof?: boolean;
 };
 
 /**
@@ -42,7 +47,9 @@ export function secretOf(
 ): Resource | undefined {
   const svid = svidOf(credentials, name);
   if (svid !== undefined && svid.certificates.length > 0) {
-    return remember(svid, name, [], () => certificateResource(name, svid));
+    const proof = format.issuanceProof === true ? svid.proof : undefined;
+    const key = proof === undefined ? name : `${name} proven`;
+    return remember(svid, key, [], () => certificateResource(name, svid, proof));
   }
   const bundles = bundlesOf(credentials, name).filter((bundle) => bundle.x509Authorities.length > 0);
   const plain = format.plainTrustedCa && name !== allBundlesName;
@@ -104,12 +111,13 @@ function remember(owner: object, name: string, parts: readonly unknown[], make: 
 type Made = { readonly parts: readonly unknown[]; readonly resource: Resource };
 const secrets = new WeakMap<object, Map<string, Made>>();
 
-function certificateResource(name: string, svid: X509Svid): Resource {
+function certificateResource(name: string, svid: X509Svid, proof: string | undefined): Resource {
   const tlsCertificate = {
     certificateChain: inline(pemOf('CERTIFICATE', svid.certificates)),
     privateKey: inline(pemOf('PRIVATE KEY', [svid.privateKey])),
     password: undefined,
     ocspStaple: undefined,
+    signedCertificateTimestamp: proof === undefined ? [] : [inline(proof)],
   };
   return {
     name,

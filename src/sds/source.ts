@@ -56,7 +56,14 @@ export function createSecretSource(
   const followIn = (format: SecretFormat): FollowOffers =>
     shareOffers(watch, (credentials) => offerOf(credentials, format), onChange);
   const [validator, plain] = [followIn({ plainTrustedCa: false }), followIn({ plainTrustedCa: true })];
-  return { typeUrl: secretTypeUrl, forNode: (node) => (formatOf(node).plainTrustedCa ? plain : validator) };
+  const proven = followIn({ plainTrustedCa: true, issuanceProof: true });
+  return {
+    typeUrl: secretTypeUrl,
+    forNode: (node) => {
+      if (!hasWish(node, 'disable_spiffe_cert_validation')) return validator;
+      return hasWish(node, 'issuance_proof') ? proven : plain;
+    },
+  };
 }
 
 function offerOf(credentials: WorkloadCredentials, format: SecretFormat): Offer {
@@ -90,7 +97,7 @@ function remember(credentials: WorkloadCredentials, format: SecretFormat): FindR
   };
 }
 
-function formatOf(node: Node | undefined): SecretFormat {
-  const wish: unknown = node?.metadata?.['disable_spiffe_cert_validation'];
-  return { plainTrustedCa: wish === true || wish === 'true' };
+function hasWish(node: Node | undefined, name: string): boolean {
+  const wish: unknown = node?.metadata?.[name];
+  return wish === true || wish === 'true';
 }

@@ -149,6 +149,7 @@ export function createSigningService(options: SigningOptions): SigningDoor {
       bundle: options.bundle().x509Authorities.map(asBuffer),
       expiresAt: BigInt(issued.notAfter.getTime()) / 1_000n,
       spiffeId: entry.spiffeId.text,
+      issuanceProof: issued.proof ?? '',
     };
   }
 

@@ -1,11 +1,12 @@
 import { signCheckpoint } from '../audit/checkpoint.ts';
 import { leafHash } from '../audit/leaf.ts';
+import { createMerkleTrail } from '../audit/merkle-trail.ts';
 import type { TreeEdge } from '../audit/merkle-tree.ts';
 import type { NoteSigner } from '../audit/note.ts';
 import { readCheckpoint, storeCheckpoint } from './audit-checkpoint.ts';
 import { openTree } from './audit-tree.ts';
 import type { Database } from './database.ts';
-import type { LeafRecord } from './protocol.ts';
+import type { LeafProof, LeafRecord } from './protocol.ts';
 
 /** Leaves share a block of times by 1,024 (see the schema). */
 export const blockBits = 10;
@@ -18,6 +19,10 @@ export type AuditAppender = {
   readonly append: (leaves: readonly LeafRecord[]) => number;
   /** Signs the log as it is, inside the caller's transaction, unless that has been done. */
   readonly seal: (signer: NoteSigner) => void;
+  /** A transaction begins: leaves that are appended from now on can be proven until the next one. */
+  readonly begin: () => void;
+  /** Proves a leaf of this transaction, which was sealed; null for any other. */
+  readonly prove: (index: number) => LeafProof | null;
   /** What to go back to when the caller's savepoint or transaction is rolled back. */
   readonly mark: () => AppenderMark;
   readonly rewind: (mark: AppenderMark) => void;
@@ -48,8 +53,12 @@ export function createAppender(db: Database): AuditAppender {
     `INSERT INTO audit_blocks (block, min_ms, max_ms) VALUES (?, ?, ?)
      ON CONFLICT (block) DO UPDATE SET min_ms = min(min_ms, excluded.min_ms), max_ms = max(max_ms, excluded.max_ms)`,
   );
-  const tree = openTree(db, readAuditSize(db));
+  const trail = createMerkleTrail();
+  const tree = openTree(db, readAuditSize(db), trail.add);
+  trail.start(tree.edge());
   let sealed = readCheckpoint(db)?.size;
+  let begun = tree.size();
+  let checkpoint: string | undefined;
 
   function insertLeaves(first: number, leaves: readonly LeafRecord[]): void {
     let values: (string | number | Uint8Array | null)[] = [];
@@ -92,12 +101,23 @@ export function createAppender(db: Database): AuditAppender {
       const size = tree.size();
       if (size === sealed) return;
       const root = tree.root();
-      storeCheckpoint(db, { size, root, note: signCheckpoint({ size, root }, signer) });
+      checkpoint = signCheckpoint({ size, root }, signer);
+      storeCheckpoint(db, { size, root, note: checkpoint });
       sealed = size;
+    },
+    begin: () => {
+      begun = tree.size();
+      trail.start(tree.edge());
+    },
+    prove: (index) => {
+      const edge = tree.edge();
+      if (checkpoint === undefined || sealed !== edge.size || index < begun || index >= sealed) return null;
+      return { path: new Uint8Array(Buffer.concat(trail.prove(index, edge))), checkpoint };
     },
     mark: () => ({ edge: tree.edge(), sealed }),
     rewind: (mark) => {
       tree.rewind(mark.edge);
+      trail.rewind(mark.edge.size);
       ({ sealed } = mark);
     },
   };

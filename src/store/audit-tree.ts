@@ -20,9 +20,14 @@ import { type Database, inTransaction } from './database.ts';
  * What is at the right edge is proven: that the last entries are what was hashed, that the last hash of each level is
  * that of those below it, and that the checkpoint has their root. The rest is for `countersign audit verify`.
  * @param size the number of leaves
+ * @param made as `growTree` takes it
  * @throws MeshError `audit_log_damaged` naming the entries
  */
-export function openTree(db: Database, size: number): GrowingTree {
+export function openTree(
+  db: Database,
+  size: number,
+  made?: (level: number, hash: Uint8Array) => void,
+): GrowingTree {
   const read = hashReader(db);
   const checkpoint = readCheckpoint(db);
   if (checkpoint === null) completeTree(db, read, size);
@@ -33,7 +38,7 @@ export function openTree(db: Database, size: number): GrowingTree {
   if (checkpoint !== null && Buffer.compare(readRoot(read, checkpoint.size), checkpoint.root) !== 0) {
     throw damaged(`the entries 0 to ${checkpoint.size - 1} do not have the root that the checkpoint has`);
   }
-  return growTree(readEdge(read, size), keeper(db));
+  return growTree(readEdge(read, size), keeper(db), made);
 }
 
 /** Reads the hashes of the tree as they are stored. */

@@ -112,14 +112,25 @@ export type StoreChange =
       readonly sequence: number;
     };
 
-/** A change and its events: atomic. */
-export type WriteRequest = { readonly change: StoreChange; readonly leaves: readonly LeafRecord[] };
+/** A change and its events: atomic. With `prove`, each event is proven under the checkpoint of its commit. */
+export type WriteRequest = {
+  readonly change: StoreChange;
+  readonly leaves: readonly LeafRecord[];
+  readonly prove?: true;
+};
+
+/** That a leaf is in the log of a checkpoint, a signed note: its path, 32 bytes for each hash, the lowest first. */
+export type LeafProof = { readonly path: Uint8Array; readonly checkpoint: string };
 
 /** Requests that share one transaction, and the time they do it. */
 export type WriteBatch = { readonly requests: readonly WriteRequest[]; readonly nowMs: number };
 
-/** The answer to one request: the index of its first leaf, or why it alone was refused. */
-export type WriteAnswer = { readonly firstIndex: number } | { readonly failure: Failure };
+/**
+ * The answer to one request: the index of its first leaf, or why it alone was refused. Proofs are there when they were
+ * asked for, in the order of the leaves, and the log is signed.
+ */
+export type WriteAnswer = WriteKept | { readonly failure: Failure };
+export type WriteKept = { readonly firstIndex: number; readonly proofs?: readonly LeafProof[] };
 
 export type StoredMesh = {
   readonly revision: number;

@@ -1,7 +1,5 @@
 import type { KeyObject } from 'node:crypto';
-import { auditColumns, certificateColumns, tokenColumns } from '../audit/columns.ts';
-import { encodeEvent } from '../audit/canonical.ts';
-import type { AuditEvent, RecordEvents } from '../audit/event.ts';
+import type { AuditEvent, RecordEvents, RecordProven } from '../audit/event.ts';
 import type { AuditPage, AuditQuery } from '../audit/query.ts';
 import type { JwtSlot } from '../ca/jwt-slot.ts';
 import type { StoredAuthority, StoredRequest } from '../ca/stored.ts';
@@ -16,13 +14,13 @@ import type { AttestedNode, JoinToken } from '../identity/node.ts';
 import type { NamedCertificates } from '../identity/revoked.ts';
 import type { Migration } from './backup.ts';
 import type { DecisionRows } from './decision-table.ts';
+import { formatLeafProof, leafRecord } from './leaf-record.ts';
 import { type DirectoryLock, lockDataDirectory } from './lock.ts';
 import { type LogReads, logReads } from './log-reads.ts';
 import { banRowOf, entryRowOf, meshOf } from './mesh-rows.ts';
 import type {
   KeptRevision,
   KeyOwner,
-  LeafRecord,
   NamedQuestion,
   Question,
   QuestionKind,
@@ -56,6 +54,7 @@ export type StoreHealth = { readonly ok: true } | { readonly ok: false; readonly
  */
 export type Store = LogReads & {
   readonly recordEvents: RecordEvents;
+  readonly recordProven: RecordProven;
   readonly loadMesh: LoadMesh;
   readonly commitMesh: CommitMesh;
   /** A revision of policies; null for one that is not kept. */
@@ -239,7 +238,8 @@ async function openLocked(
 
   async function write(change: StoreChange, events: readonly AuditEvent[]): Promise<number> {
     refuseClosed();
-    return queue.push({ change, leaves: events.map((event) => leafRecord(event, randomBytes)) });
+    const leaves = events.map((event) => leafRecord(event, randomBytes));
+    return (await queue.push({ change, leaves })).firstIndex;
   }
 
   async function ask<K extends QuestionKind>(
@@ -277,6 +277,14 @@ async function openLocked(
       if (events.length === 0) return [];
       const first = await write({ kind: 'none' }, events);
       return events.map((_, at) => first + at);
+    },
+    recordProven: async (event) => {
+      refuseClosed();
+      const record = leafRecord(event, randomBytes);
+      return formatLeafProof(
+        record,
+        await queue.push({ change: { kind: 'none' }, leaves: [record], prove: true }),
+      );
     },
     loadMesh: async () => meshOf(await ask('mesh', null)),
     commitMesh: async ({ events, putEntries, putBans, ...step }) => {
@@ -374,18 +382,6 @@ async function openLocked(
       return closed === undefined ? { ok: true } : { ok: false, cause: 'the store is closed' };
     },
     close: () => (closed ??= close()),
-  };
-}
-
-function leafRecord(event: AuditEvent, randomBytes: StoreOptions['randomBytes']): LeafRecord {
-  const { fitted, leaf, personal } = encodeEvent(event, randomBytes);
-  // The columns are those of what is stored, not of what was said.
-  return {
-    leaf,
-    personal,
-    columns: auditColumns(fitted),
-    certificate: certificateColumns(fitted),
-    token: tokenColumns(fitted),
   };
 }
 

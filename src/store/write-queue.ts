@@ -1,5 +1,5 @@
 import { MeshError } from '../errors.ts';
-import { restoreFailure, type WriteAnswer, type WriteRequest } from './protocol.ts';
+import { restoreFailure, type WriteAnswer, type WriteKept, type WriteRequest } from './protocol.ts';
 
 /** The most events and bytes of leaves that wait for a commit. */
 export const maxQueuedEvents = 50_000;
@@ -12,10 +12,10 @@ export const maxBatchEvents = 2_048;
  */
 export type WriteQueue = {
   /**
-   * Resolves with the index of the request's first leaf, after the commit that holds it.
+   * Resolves with the index of the request's first leaf and the proofs it asked for, after the commit that holds it.
    * @throws MeshError what the request was refused for, or `store_unavailable`
    */
-  readonly push: (request: WriteRequest) => Promise<number>;
+  readonly push: (request: WriteRequest) => Promise<WriteKept>;
   /** Refuses all that waits and all that comes, until `resume`. */
   readonly fail: (cause: string) => void;
   readonly resume: () => void;
@@ -78,7 +78,7 @@ export function createWriteQueue(
       }
       queuedEvents += request.leaves.length;
       queuedBytes += bytes;
-      const settle = Promise.withResolvers<number>();
+      const settle = Promise.withResolvers<WriteKept>();
       waiting.push({ request, bytes, settle });
       running ??= run();
       return settle.promise;
@@ -103,13 +103,13 @@ export function createWriteQueue(
 type Waiting = {
   readonly request: WriteRequest;
   readonly bytes: number;
-  readonly settle: PromiseWithResolvers<number>;
+  readonly settle: PromiseWithResolvers<WriteKept>;
 };
 
-function settleWith(settle: PromiseWithResolvers<number>, answer: WriteAnswer | undefined): void {
+function settleWith(settle: PromiseWithResolvers<WriteKept>, answer: WriteAnswer | undefined): void {
   if (answer === undefined) settle.reject(unavailable(new Error('a request was not answered')));
   else if ('failure' in answer) settle.reject(restoreFailure(answer.failure));
-  else settle.resolve(answer.firstIndex);
+  else settle.resolve(answer);
 }
 
 function unavailable(cause: unknown): MeshError {

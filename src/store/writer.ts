@@ -69,17 +69,24 @@ export function createBatchWriter(
     let refusal: WriteAnswer | undefined;
     try {
       return inTransaction(db, () => {
+        appender.begin();
         if (batches++ % batchesBetweenSweeps === 0) removeExpired(db, batch.nowMs - keepExpiredMs);
         const answers = alone === undefined ? batch.requests.map(answer) : [answerAlone(alone)];
         // INVARIANT: whoever is told that an entry is kept can prove it at once.
         const notary = signer();
         if (notary !== undefined) appender.seal(notary);
-        return answers;
+        return answers.map((given, at) => withProofs(given, batch.requests[at]));
       });
     } catch (error) {
       appender.rewind(mark);
       if (refusal !== undefined && !db.inTransaction) return [refusal];
       throw error;
+    }
+
+    function withProofs(given: WriteAnswer, request: WriteRequest | undefined): WriteAnswer {
+      if (request?.prove === undefined || 'failure' in given) return given;
+      const proofs = request.leaves.flatMap((_, at) => appender.prove(given.firstIndex + at) ?? []);
+      return proofs.length === 0 ? given : { ...given, proofs };
     }
 
     function answerAlone(request: WriteRequest): WriteAnswer {

@@ -140,6 +140,8 @@ export interface Settings {
   ttlSeconds: bigint;
   /** After so long without a word from the server, policy counts as unknown and every call is denied. */
   maxStalenessSeconds: bigint;
+  /** The key that verifies the audit log, name+keyId+base64. An agent believes the first one it is told. */
+  auditLogKey: string;
 }
 
 export interface Entry {
@@ -265,6 +267,8 @@ export interface SignedX509 {
   /** DER, leaf first. */
   certificates: Buffer[];
   issuerKeyId: string;
+  /** That the issuance is in the audit log of the server: c2sp.org/tlog-proof, with the entry. Empty when it is not proven. */
+  issuanceProof: string;
 }
 
 export interface Failure {
@@ -1582,7 +1586,7 @@ export const ViewDelta: MessageFns<ViewDelta> = {
 };
 
 function createBaseSettings(): Settings {
-  return { trustDomain: "", rootNamespace: "", ttlSeconds: 0n, maxStalenessSeconds: 0n };
+  return { trustDomain: "", rootNamespace: "", ttlSeconds: 0n, maxStalenessSeconds: 0n, auditLogKey: "" };
 }
 
 export const Settings: MessageFns<Settings> = {
@@ -1604,6 +1608,9 @@ export const Settings: MessageFns<Settings> = {
         throw new globalThis.Error("value provided for field message.maxStalenessSeconds of type int64 too large");
       }
       writer.uint32(32).int64(message.maxStalenessSeconds);
+    }
+    if (message.auditLogKey !== "") {
+      writer.uint32(42).string(message.auditLogKey);
     }
     return writer;
   },
@@ -1651,6 +1658,14 @@ export const Settings: MessageFns<Settings> = {
             }
 
             message.maxStalenessSeconds = reader.int64() as bigint;
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.auditLogKey = reader.string();
             continue;
           }
         }
@@ -2809,7 +2824,7 @@ export const SignX509Result: MessageFns<SignX509Result> = {
 };
 
 function createBaseSignedX509(): SignedX509 {
-  return { certificates: [], issuerKeyId: "" };
+  return { certificates: [], issuerKeyId: "", issuanceProof: "" };
 }
 
 export const SignedX509: MessageFns<SignedX509> = {
@@ -2819,6 +2834,9 @@ export const SignedX509: MessageFns<SignedX509> = {
     }
     if (message.issuerKeyId !== "") {
       writer.uint32(18).string(message.issuerKeyId);
+    }
+    if (message.issuanceProof !== "") {
+      writer.uint32(26).string(message.issuanceProof);
     }
     return writer;
   },
@@ -2850,6 +2868,14 @@ export const SignedX509: MessageFns<SignedX509> = {
             }
 
             message.issuerKeyId = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.issuanceProof = reader.string();
             continue;
           }
         }

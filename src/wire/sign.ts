@@ -36,6 +36,8 @@ export interface SignX509Response {
   /** When the leaf ends, in seconds since 1970. */
   expiresAt: bigint;
   spiffeId: string;
+  /** That the issuance is in the audit log: c2sp.org/tlog-proof, with the entry. Empty when it is not proven. */
+  issuanceProof: string;
 }
 
 function createBaseSignX509Request(): SignX509Request {
@@ -110,7 +112,7 @@ export const SignX509Request: MessageFns<SignX509Request> = {
 };
 
 function createBaseSignX509Response(): SignX509Response {
-  return { certificates: [], bundle: [], expiresAt: 0n, spiffeId: "" };
+  return { certificates: [], bundle: [], expiresAt: 0n, spiffeId: "", issuanceProof: "" };
 }
 
 export const SignX509Response: MessageFns<SignX509Response> = {
@@ -129,6 +131,9 @@ export const SignX509Response: MessageFns<SignX509Response> = {
     }
     if (message.spiffeId !== "") {
       writer.uint32(34).string(message.spiffeId);
+    }
+    if (message.issuanceProof !== "") {
+      writer.uint32(42).string(message.issuanceProof);
     }
     return writer;
   },
@@ -176,6 +181,14 @@ export const SignX509Response: MessageFns<SignX509Response> = {
             }
 
             message.spiffeId = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.issuanceProof = reader.string();
             continue;
           }
         }

@@ -15,6 +15,7 @@ export interface TlsCertificate {
   privateKey: DataSource | undefined;
   password: DataSource | undefined;
   ocspStaple: DataSource | undefined;
+  signedCertificateTimestamp: DataSource[];
 }
 
 export interface SubjectAltNameMatcher {
@@ -87,7 +88,13 @@ export interface SPIFFECertValidatorConfig_TrustDomain {
 }
 
 function createBaseTlsCertificate(): TlsCertificate {
-  return { certificateChain: undefined, privateKey: undefined, password: undefined, ocspStaple: undefined };
+  return {
+    certificateChain: undefined,
+    privateKey: undefined,
+    password: undefined,
+    ocspStaple: undefined,
+    signedCertificateTimestamp: [],
+  };
 }
 
 export const TlsCertificate: MessageFns<TlsCertificate> = {
@@ -103,6 +110,9 @@ export const TlsCertificate: MessageFns<TlsCertificate> = {
     }
     if (message.ocspStaple !== undefined) {
       DataSource.encode(message.ocspStaple, writer.uint32(34).fork()).join();
+    }
+    for (const v of message.signedCertificateTimestamp) {
+      DataSource.encode(v!, writer.uint32(42).fork()).join();
     }
     return writer;
   },
@@ -150,6 +160,14 @@ export const TlsCertificate: MessageFns<TlsCertificate> = {
             }
 
             message.ocspStaple = DataSource.decode(reader, reader.uint32());
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.signedCertificateTimestamp.push(DataSource.decode(reader, reader.uint32()));
             continue;
           }
         }

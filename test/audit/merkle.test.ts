@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { leafHash } from '../../src/audit/leaf.ts';
+import { createMerkleTrail } from '../../src/audit/merkle-trail.ts';
 import {
   proveConsistency,
   proveInclusion,
@@ -268,3 +269,77 @@ function definition(hashes: readonly Uint8Array[]): Uint8Array {
     .update(definition(hashes.slice(k)))
     .digest();
 }
+
+describe('a trail of what was appended', () => {
+  // Of every size a batch begins at, and of every size it ends at: across one tile too.
+  test.each([0, 1, 2, 3, 7, 8, 21, 127, 128, 250, 255, 256, 511])('proves all of it from %i on', (start) => {
+    const all = someHashes(start + 40);
+    const wrong: string[] = [];
+    const trail = createMerkleTrail();
+    const kept = grow(all.slice(0, start));
+    const tree = growTree(readEdge(kept.read, start), () => {}, trail.add);
+    trail.start(tree.edge());
+    for (let size = start + 1; size <= all.length; size++) {
+      tree.append(all[size - 1]!);
+      if (size > start + 6 && size < start + 38) continue;
+      const { read: readAll } = grow(all.slice(0, size));
+      for (let index = start; index < size; index++) {
+        const [found, known] = [trail.prove(index, tree.edge()), proveInclusion(readAll, index, size)];
+        if (found.map(hex).join() !== known.map(hex).join()) wrong.push(`${index} of ${size}`);
+      }
+    }
+    expect(wrong).toEqual([]);
+  });
+
+  test('as `proveInclusion` does, whatever was taken back between', () => {
+    const steps = fc.array(fc.tuple(fc.integer({ min: 0, max: 40 }), fc.boolean()), {
+      minLength: 1,
+      maxLength: 8,
+    });
+    fc.assert(
+      fc.property(fc.integer({ min: 0, max: 600 }), steps, (start, batches) => {
+        const all = someHashes(start);
+        const trail = createMerkleTrail();
+        const tree = growTree(readEdge(grow(all).read, start), () => {}, trail.add);
+        trail.start(tree.edge());
+        for (const [at, [count, isTakenBack]] of batches.entries()) {
+          const mark = tree.edge();
+          const added = Array.from({ length: count }, (_, i) => leafHash(Buffer.from(`${at} ${i}`)));
+          for (const hash of added) tree.append(hash);
+          if (isTakenBack) {
+            tree.rewind(mark);
+            trail.rewind(mark.size);
+          } else {
+            all.push(...added);
+          }
+        }
+        const { read: readAll } = grow(all);
+        for (let index = start; index < all.length; index++) {
+          const path = proveInclusion(readAll, index, all.length);
+          expect(trail.prove(index, tree.edge()).map(hex)).toEqual(path.map(hex));
+        }
+      }),
+      { numRuns: 40 },
+    );
+  });
+
+  test('holds in a tree of 2^40 leaves', () => {
+    const perfect: Uint8Array[] = [leafHash(Buffer.from('x'))];
+    for (let height = 1; height <= 48; height++) {
+      const below = perfect[height - 1]!;
+      perfect.push(createHash('sha256').update('\x01').update(below).update(below).digest());
+    }
+    const read: ReadHashes = (level, _first, count) => Array<Uint8Array>(count).fill(perfect[level * 8]!);
+    const start = 2 ** 40 + 2 ** 33 + 4_095;
+    const trail = createMerkleTrail();
+    const tree = growTree(readEdge(read, start), () => {}, trail.add);
+    trail.start(tree.edge());
+    const hashes = someHashes(3);
+    for (const hash of hashes) tree.append(hash);
+    for (const [at, hash] of hashes.entries()) {
+      const path = trail.prove(start + at, tree.edge());
+      const claim = { index: start + at, size: start + 3, leafHash: hash, path, root: tree.root() };
+      expect(verifyInclusion(claim)).toBe(true);
+    }
+  });
+});

@@ -14,6 +14,7 @@ const namesOfKeys = new Set([
   'ca root sign --key <id>',
   'audit verify --key <key>',
   'audit export --key <key>',
+  'agent --audit-log-key <value>',
 ]);
 const session = { write: () => undefined, say: () => undefined, environment: {} } as unknown as Session;
 

@@ -29,7 +29,7 @@ const scope = createScope();
 afterAll(() => scope.close());
 const directory = makeTempDir(scope);
 const run = openCli(scope, { cwd: directory });
-const names = ['bundle.pem', 'key.pem', 'svid.pem'];
+const names = ['bundle.pem', 'key.pem', 'svid.pem', 'svid.tlog-proof'];
 
 describe('against a server', () => {
   const id = 'spiffe://mesh.test/ns/shop/sa/shell';
@@ -68,6 +68,19 @@ describe('against a server', () => {
     });
     expect(fetched.out).not.toContain('PRIVATE');
     expectPair(target);
+
+    const key = await run(['audit', 'key', '--socket', authority.adminSocket]);
+    const proof = ['--proof', join(target, 'svid.tlog-proof'), '--key', key.out.trimEnd()];
+    const verify = async (certificate: string) =>
+      run(['audit', 'verify', ...proof, '--certificate', join(target, certificate), '-o', 'json']);
+    const proven = await verify('svid.pem');
+    expect([proven.code, JSON.parse(proven.out)]).toMatchObject([
+      0,
+      { verified: true, origin: 'mesh.test/audit', certificate: { spiffeId: id, serial: serialOf(target) } },
+    ]);
+    // Neither a CA nor a key passes for it.
+    expect((await verify('bundle.pem')).code).toBe(2);
+    expect((await verify('key.pem')).code).toBe(2);
 
     const other = await run(['svid', 'fetch', ...socket, '--spiffe-id', id]);
     expect(other.out).toMatch(new RegExp(`^SPIFFE ID +${id}\n[^]*expires in 1?[0-9] s[^]*no rule broken\n$`));
@@ -156,7 +169,8 @@ describe('the files', () => {
     const request = { id, publicKey: key.spki, dnsNames: [], ttlSeconds: 600 };
     const { certificates } = await ca.authority.sign(ca.authority.prepare(request, new Date()));
     const privateKeyPem = encodePem('PRIVATE KEY', key.pkcs8);
-    return { certificates, privateKeyPem, authorities: [ca.root.certificate], ...changes };
+    const authorities = [ca.root.certificate];
+    return { certificates, privateKeyPem, authorities, proof: 'c2sp.org/tlog-proof@v1\n', ...changes };
   };
 
   test('are swapped in one step, and nothing old stays', async () => {

@@ -76,6 +76,7 @@ beforeAll(async () => {
     },
     freshAt: now,
     generation: 3,
+    auditLogKey: 'example.org/audit+ea56f524+AW15',
     svids: [
       {
         id: entry.spiffeId,

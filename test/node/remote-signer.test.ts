@@ -38,7 +38,7 @@ const client = {
       return {
         kind: {
           $case: 'signed' as const,
-          signed: { certificates: certificates.map(asBuffer), issuerKeyId },
+          signed: { certificates: certificates.map(asBuffer), issuerKeyId, issuanceProof: '' },
         },
       };
     });

@@ -80,8 +80,8 @@ export async function startSigning(
     issue: createIssuer({
       authority: () => ca.authority,
       mayStillSign: () => true,
-      record: async (events) => {
-        const recorded = await store.recordEvents(events);
+      record: async (event) => {
+        const recorded = await store.recordProven(event);
         afterRecord(() => {
           registry = indexEntries([]);
         });

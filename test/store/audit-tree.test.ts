@@ -7,7 +7,8 @@ import { encodeEvent } from '../../src/audit/canonical.ts';
 import { openCheckpoint } from '../../src/audit/checkpoint.ts';
 import { auditColumns } from '../../src/audit/columns.ts';
 import { verifyConsistency } from '../../src/audit/merkle-proof.ts';
-import { verifyTlogProof } from '../../src/audit/tlog-proof.ts';
+import { leafHash } from '../../src/audit/leaf.ts';
+import { parseTlogProof, verifyTlogProof } from '../../src/audit/tlog-proof.ts';
 import { verifyLog } from '../../src/audit/verify-log.ts';
 import { checkSigned, readCheckpoint } from '../../src/store/audit-checkpoint.ts';
 import { type Database, openForWriting } from '../../src/store/database.ts';
@@ -83,6 +84,40 @@ describe('the checkpoint', () => {
     ]);
     expect(answers.map(({ status }) => status)).toEqual(['fulfilled', 'rejected', 'fulfilled']);
     expect(await verifyStored(store)).toBe(601);
+  });
+
+  test('is answered with the proof of each event that asks for it, whatever is committed with it', async () => {
+    const store = await openSigned();
+    // Batches of many sizes, with refused requests among them.
+    for (const others of [0, 1, 5, 254, 3, 600, 2]) {
+      const refused = issuance({ serial: `0${others}`.padStart(32, '1') });
+      await store.recordEvents([refused]);
+      const asked = Array.from({ length: 4 }, (_, at) =>
+        issuance({ serial: `${others}${at}`.padStart(32, '5') }),
+      );
+      const proofs = Promise.all(asked.map((event) => store.recordProven(event)));
+      const rest = Promise.allSettled([
+        store.recordEvents(decisions(others)),
+        store.recordProven(refused),
+        store.recordEvents([...decisions(3), refused]),
+      ]);
+      const sizes = new Set<number>();
+      for (const [at, text] of (await proofs).entries()) {
+        const proof = parseTlogProof(text ?? '');
+        expect(JSON.parse(Buffer.from(proof.extra!).toString()).serial).toBe(asked[at]!.serial);
+        sizes.add(verifyTlogProof(proof, leafHash(proof.extra!), logKey).size);
+      }
+      expect((await rest)[1]?.status).toBe('rejected');
+      // None waits for another commit: at most those that were under way.
+      expect(sizes.size).toBeLessThanOrEqual(2);
+      expect((await headOf(store)).size).toBeGreaterThanOrEqual(Math.max(...sizes));
+    }
+    await verifyStored(store);
+  });
+
+  test('cannot be proven while nobody signs', async () => {
+    const store = await openTestStore(newDirectory());
+    expect(await store.recordProven(issuance())).toBeNull();
   });
 
   test('is signed when a log that nobody signed gets its key, and goes on after a restart', async () => {

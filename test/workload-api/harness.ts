@@ -89,7 +89,10 @@ export async function startWorkloadApi(
     issue: createIssuer({
       authority: () => ca.authority,
       mayStillSign: () => true,
-      record,
+      record: async (event) => {
+        await record([event]);
+        return null;
+      },
       clock,
       isCurrent,
       bans: () => bans,
