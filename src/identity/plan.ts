@@ -18,6 +18,7 @@ import { demandAliases, namingAlias } from './node-alias-use.ts';
 import type { Permit } from './permit.ts';
 import type { PolicyStep } from './policy-edits.ts';
 import { describeGrant } from './policy-terms.ts';
+import { logText } from './policy-text.ts';
 
 /** One file of YAML documents, as read by whoever calls. */
 export type SourceFile = { readonly file: string; readonly text: string };
@@ -170,9 +171,20 @@ export function changeOf(plan: MeshPlan, current: CurrentMesh, actor: Actor, tim
       after: entryJson(after),
     };
   };
-  const policyEvent = (key: string, after: PolicyDocument | undefined, policy?: Policy): AuditEvent => {
+  const policyEvents = (
+    key: string,
+    after: PolicyDocument | undefined,
+    policy?: Policy,
+  ): readonly AuditEvent[] => {
     const before = mesh.policies.get(key);
-    return {
+    const afterSha256 = after?.sha256 ?? '';
+    const { parts, ...text } = logText(after?.source ?? '', {
+      time,
+      policy: key,
+      revision,
+      sha256: afterSha256,
+    });
+    const change: AuditEvent = {
       type: 'policy_change',
       time,
       action: actionOf(before, after),
@@ -180,12 +192,13 @@ export function changeOf(plan: MeshPlan, current: CurrentMesh, actor: Actor, tim
       revision,
       actor,
       beforeSha256: before?.sha256 ?? '',
-      afterSha256: after?.sha256 ?? '',
-      document: after !== undefined && after.source.length <= maxLoggedDocument ? after.source : '',
+      afterSha256,
+      ...text,
       ...(policy === undefined || policy.terms.breakGlass === null
         ? {}
         : { breakGlass: describeGrant(policy) }),
     };
+    return [...parts, change];
   };
   return {
     expectRevision: mesh.revision,
@@ -203,8 +216,8 @@ export function changeOf(plan: MeshPlan, current: CurrentMesh, actor: Actor, tim
     events: [
       ...plan.putEntries.map((entry) => entryEvent(entry.id, entry)),
       ...plan.deleteEntries.map((id) => entryEvent(id, undefined)),
-      ...plan.putPolicies.map(({ document, policy }) => policyEvent(document.key, document, policy)),
-      ...plan.deletePolicies.map((key) => policyEvent(key, undefined)),
+      ...plan.putPolicies.flatMap(({ document, policy }) => policyEvents(document.key, document, policy)),
+      ...plan.deletePolicies.flatMap((key) => policyEvents(key, undefined)),
       ...plan.putBans.map((ban) => banEvent('created', ban, { time, revision, actor })),
       ...plan.deleteBans
         .flatMap((target) => mesh.bans.get(banKey(target)) ?? [])
@@ -224,9 +237,6 @@ export function changeOf(plan: MeshPlan, current: CurrentMesh, actor: Actor, tim
     ],
   };
 }
-
-// A leaf of the log holds 65,535 bytes, and a character takes up to six once it is escaped.
-const maxLoggedDocument = 8_192;
 
 function storePolicy(policy: Policy, document: YamlDocument, revision: number): PolicyDocument {
   return {

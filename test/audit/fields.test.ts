@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import type { AuditEvent } from '../../src/audit/event.ts';
 import {
@@ -44,6 +45,35 @@ describe('the fields of events', () => {
     expect(names).not.toContain('caller');
     expect(names).not.toContain('type');
     expect(fieldsOf(decision().type)).toContainEqual({ name: 'path', kind: 'personal' });
+  });
+});
+
+describe('docs/audit-events.md', () => {
+  const page = readFileSync(new URL('../../docs/audit-events.md', import.meta.url), 'utf8');
+  const sections = new Map(
+    page
+      .slice(page.indexOf('## Fields'))
+      .split(/^### /m)
+      .slice(1)
+      .map((section) => [section.slice(0, section.indexOf('\n')), section] as const),
+  );
+
+  test('has a section for each type, and no other', () => {
+    expect([...sections.keys()]).toEqual(Object.keys(eventFields));
+  });
+
+  test.each(auditEventTypes)('says of %s which fields it has, and what they hold', (type) => {
+    const rows = [
+      ...(sections.get(type) ?? '').matchAll(/^\| `(\w+)` +\| (\w+)(, optional)? +\| \S.* \|$/gm),
+    ];
+    const kinds = Object.entries(eventFields[type]);
+    expect(rows.map(([, name, kind]) => [name, kind])).toEqual(kinds);
+    // What an ordinary event lacks is optional.
+    const optional = rows.filter(([, , , isOptional]) => isOptional !== undefined).map(([, name]) => name);
+    const event = oneOfEach.find((one) => one.type === type) ?? {};
+    expect(
+      kinds.map(([name]) => name).filter((name) => !Object.hasOwn(event, name) && !optional.includes(name)),
+    ).toEqual([]);
   });
 });
 
