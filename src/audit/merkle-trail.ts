@@ -12,11 +12,11 @@ export type MerkleTrail = {
   /** The tree went back to a size that it had since the start. */
   readonly rewind: (size: number) => void;
   /**
-   * The hashes that lead from a leaf to the root, as `proveInclusion` gives them.
-   * @param index of a leaf that was appended since the start
+   * Proves leaves that were appended since the start, by their index, until the tree changes: the hashes that lead from each
+   * to the root, as `proveInclusion` gives them.
    * @param edge of the tree as it is
    */
-  readonly prove: (index: number, edge: TreeEdge) => readonly Uint8Array[];
+  readonly prover: (edge: TreeEdge) => (index: number) => readonly Uint8Array[];
 };
 
 /** A trail that waits for its start. */
@@ -47,18 +47,20 @@ export function createMerkleTrail(): MerkleTrail {
         hashes.length = Math.max(0, Math.floor(size / 2 ** height) - first);
       }
     },
-    prove: (index, edge) => {
-      const path: Uint8Array[] = [];
+    prover: (edge) => {
       const rights = unfinished(edge);
-      for (let height = 0, node = index; ; height++, node = Math.floor(node / 2)) {
-        const whole = Math.floor(edge.size / 2 ** height);
-        const right = rights[height];
-        if (whole + (right === undefined ? 0 : 1) <= 1) return path;
-        const sibling = node % 2 === 1 ? node - 1 : node + 1;
-        const { first, hashes } = levelAt(height);
-        const hash = sibling < whole ? hashes[sibling - first] : sibling === whole ? right : undefined;
-        if (hash !== undefined) path.push(hash);
-      }
+      return (index) => {
+        const path: Uint8Array[] = [];
+        for (let height = 0, node = index; ; height++, node = Math.floor(node / 2)) {
+          const whole = Math.floor(edge.size / 2 ** height);
+          const right = rights[height];
+          if (whole + (right === undefined ? 0 : 1) <= 1) return path;
+          const sibling = node % 2 === 1 ? node - 1 : node + 1;
+          const { first, hashes } = levelAt(height);
+          const hash = sibling < whole ? hashes[sibling - first] : sibling === whole ? right : undefined;
+          if (hash !== undefined) path.push(hash);
+        }
+      };
     },
   };
 }

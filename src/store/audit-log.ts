@@ -1,7 +1,7 @@
 import { signCheckpoint } from '../audit/checkpoint.ts';
 import { leafHash } from '../audit/leaf.ts';
 import { createMerkleTrail } from '../audit/merkle-trail.ts';
-import type { TreeEdge } from '../audit/merkle-tree.ts';
+import { hashBytes, type TreeEdge } from '../audit/merkle-tree.ts';
 import type { NoteSigner } from '../audit/note.ts';
 import { readCheckpoint, storeCheckpoint } from './audit-checkpoint.ts';
 import { openTree } from './audit-tree.ts';
@@ -58,7 +58,8 @@ export function createAppender(db: Database): AuditAppender {
   trail.start(tree.edge());
   let sealed = readCheckpoint(db)?.size;
   let begun = tree.size();
-  let checkpoint: string | undefined;
+  let proven:
+    { readonly checkpoint: string; readonly pathOf: (index: number) => readonly Uint8Array[] } | undefined;
 
   function insertLeaves(first: number, leaves: readonly LeafRecord[]): void {
     let values: (string | number | Uint8Array | null)[] = [];
@@ -101,18 +102,23 @@ export function createAppender(db: Database): AuditAppender {
       const size = tree.size();
       if (size === sealed) return;
       const root = tree.root();
-      checkpoint = signCheckpoint({ size, root }, signer);
+      const checkpoint = signCheckpoint({ size, root }, signer);
       storeCheckpoint(db, { size, root, note: checkpoint });
       sealed = size;
+      proven = { checkpoint, pathOf: trail.prover(tree.edge()) };
     },
     begin: () => {
       begun = tree.size();
+      proven = undefined;
       trail.start(tree.edge());
     },
     prove: (index) => {
-      const edge = tree.edge();
-      if (checkpoint === undefined || sealed !== edge.size || index < begun || index >= sealed) return null;
-      return { path: new Uint8Array(Buffer.concat(trail.prove(index, edge))), checkpoint };
+      if (proven === undefined || sealed !== tree.size() || index < begun || index >= sealed) return null;
+      // Bytes of their own: a view into a shared pool would take the pool along between threads.
+      const hashes = proven.pathOf(index);
+      const path = new Uint8Array(hashes.length * hashBytes);
+      for (const [at, hash] of hashes.entries()) path.set(hash, at * hashBytes);
+      return { path, checkpoint: proven.checkpoint };
     },
     mark: () => ({ edge: tree.edge(), sealed }),
     rewind: (mark) => {

@@ -61,43 +61,53 @@ export function createBatchWriter(
     }
   }
 
-  return (batch) => {
+  /** INVARIANT: no change looks at a leaf, so that leaves may come after all changes, and in one go. */
+  function applyTogether(requests: readonly WriteRequest[]): readonly WriteAnswer[] {
+    for (const { change } of requests) applyChange(db, change);
+    let next = appender.append(requests.flatMap(({ leaves }) => leaves));
+    return requests.map(({ leaves }) => {
+      const firstIndex = next;
+      next += leaves.length;
+      return { firstIndex };
+    });
+  }
+
+  function commit(
+    { requests, nowMs }: WriteBatch,
+    apply: (requests: readonly WriteRequest[]) => readonly WriteAnswer[],
+  ): readonly WriteAnswer[] {
     const mark = appender.mark();
-    const [only, ...others] = batch.requests;
-    // A transaction of one request is its savepoint: a second one would copy every page that is changed.
-    const alone = others.length === 0 ? only : undefined;
-    let refusal: WriteAnswer | undefined;
     try {
       return inTransaction(db, () => {
         appender.begin();
-        if (batches++ % batchesBetweenSweeps === 0) removeExpired(db, batch.nowMs - keepExpiredMs);
-        const answers = alone === undefined ? batch.requests.map(answer) : [answerAlone(alone)];
+        if (batches++ % batchesBetweenSweeps === 0) removeExpired(db, nowMs - keepExpiredMs);
+        const answers = apply(requests);
         // INVARIANT: whoever is told that an entry is kept can prove it at once.
         const notary = signer();
         if (notary !== undefined) appender.seal(notary);
-        return answers.map((given, at) => withProofs(given, batch.requests[at]));
+        return answers.map((given, at) => withProofs(given, requests[at]));
       });
     } catch (error) {
       appender.rewind(mark);
-      if (refusal !== undefined && !db.inTransaction) return [refusal];
       throw error;
     }
+  }
 
-    function withProofs(given: WriteAnswer, request: WriteRequest | undefined): WriteAnswer {
-      if (request?.prove === undefined || 'failure' in given) return given;
-      const proofs = request.leaves.flatMap((_, at) => appender.prove(given.firstIndex + at) ?? []);
-      return proofs.length === 0 ? given : { ...given, proofs };
-    }
+  function withProofs(given: WriteAnswer, request: WriteRequest | undefined): WriteAnswer {
+    if (request?.prove === undefined || 'failure' in given) return given;
+    const proofs = request.leaves.flatMap((_, at) => appender.prove(given.firstIndex + at) ?? []);
+    return proofs.length === 0 ? given : { ...given, proofs };
+  }
 
-    function answerAlone(request: WriteRequest): WriteAnswer {
-      try {
-        applyChange(db, request.change);
-        return { firstIndex: appender.append(request.leaves) };
-      } catch (error) {
-        if (isRefusal(error)) refusal = { failure: describeFailure(error) };
-        throw error;
-      }
+  return (batch) => {
+    try {
+      // Hardly ever is a request refused, and a savepoint for each copies every page that it changes.
+      return commit(batch, applyTogether);
+    } catch (error) {
+      if (!isRefusal(error) || db.inTransaction) throw error;
+      if (batch.requests.length === 1) return [{ failure: describeFailure(error) }];
     }
+    return commit(batch, (requests) => requests.map(answer));
   };
 }
 
