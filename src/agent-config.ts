@@ -214,7 +214,7 @@ function attempt<T>(what: string, read: () => T): T {
   try {
     return read();
   } catch (cause) {
-    if (cause instanceof MeshError && cause.code !== 'der_invalid') throw cause;
+    if (cause instanceof MeshError && !unreadable.has(cause.code)) throw cause;
     // What a key cannot be read for is told by nobody: its text stays where it is.
     const why = cause instanceof MeshError ? cause.message : 'cannot be read';
     throw new MeshError('config_invalid', `${quote(what)}: ${why}`, {
@@ -240,6 +240,7 @@ export function kebab(name: string): string {
   return name.replace(/[A-Z]+/g, (part) => `-${part.toLowerCase()}`);
 }
 
+const unreadable: ReadonlySet<string> = new Set(['der_invalid', 'audit_note_invalid']);
 const shared = [
   'trustDomain',
   'workloadSocket',

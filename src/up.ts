@@ -9,7 +9,7 @@ import { signerOf } from './ca/slot.ts';
 import { type Clock, systemClock } from './clock.ts';
 import type { Config } from './config.ts';
 import { publicError } from './errors.ts';
-import { createDecisionLog } from './ext-authz/decision-log.ts';
+import { createDecisionLog, decisionsOfCommit } from './ext-authz/decision-log.ts';
 import { maxOutlooks, type StatusReport } from './http/status-report.ts';
 import { createAdministration } from './identity/administration.ts';
 import { compileStoredMesh, createMeshHolder } from './identity/current-mesh.ts';
@@ -235,7 +235,8 @@ async function open(
       .catch((error: unknown) => log.error(publicError(error), 'event could not be recorded'));
   };
   const decisions = createDecisionLog({
-    record: store.recordEvents,
+    record: store.recordAtLeisure,
+    maxBatch: decisionsOfCommit,
     clock,
     allowedCallsWindowSeconds: config.allowedCallsWindowSeconds,
     onError: (error, lost) => log.error({ lost, ...publicError(error) }, 'decisions could not be recorded'),

@@ -29,7 +29,7 @@ export type EventQueueOptions<E extends AuditEvent> = {
   readonly maxQueued?: number;
   /** How long an event may wait for company, 1 to 60,000. */
   readonly flushEveryMs?: number;
-  /** Events written at once. Encoding them holds up every Check meanwhile, about 60 µs for each event. */
+  /** Events written at once. Encoding one takes about 30 µs: whoever records many at once rests in between. */
   readonly maxBatch?: number;
   /** A batch that was not written (it may be tried again), or, with `lost`, records that are gone for good. */
   readonly onError: (error: unknown, lost: number) => void;

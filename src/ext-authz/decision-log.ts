@@ -17,6 +17,9 @@ export type DecisionLogOptions = Omit<EventQueueOptions<Told>, 'what' | 'countOf
 
 type Told = DecisionEvent | AllowedCallsEvent;
 
+/** What a store that rests while it encodes may be given at once: more decisions for each wait for the disk. */
+export const decisionsOfCommit = 1_000;
+
 /** Starts the queue. A process without an identity that asks again and again is counted, not recorded each time. */
 export function createDecisionLog(options: DecisionLogOptions): DecisionLog {
   const { allowedCallsWindowSeconds, clock } = options;

@@ -14,7 +14,7 @@ import type { AttestedNode, JoinToken } from '../identity/node.ts';
 import type { NamedCertificates } from '../identity/revoked.ts';
 import type { Migration } from './backup.ts';
 import type { DecisionRows } from './decision-table.ts';
-import { formatLeafProof, leafRecord } from './leaf-record.ts';
+import { formatLeafProof, leafRecord, leafRecords } from './leaf-record.ts';
 import { type DirectoryLock, lockDataDirectory } from './lock.ts';
 import { type LogReads, logReads } from './log-reads.ts';
 import { banRowOf, entryRowOf, meshOf } from './mesh-rows.ts';
@@ -55,6 +55,8 @@ export type StoreHealth = { readonly ok: true } | { readonly ok: false; readonly
 export type Store = LogReads & {
   readonly recordEvents: RecordEvents;
   readonly recordProven: RecordProven;
+  /** The same as `recordEvents` for many that nobody waits for, with rests: what comes meanwhile may come before them. */
+  readonly recordAtLeisure: RecordEvents;
   readonly loadMesh: LoadMesh;
   readonly commitMesh: CommitMesh;
   /** A revision of policies; null for one that is not kept. */
@@ -277,6 +279,12 @@ async function openLocked(
       if (events.length === 0) return [];
       const first = await write({ kind: 'none' }, events);
       return events.map((_, at) => first + at);
+    },
+    recordAtLeisure: async (events) => {
+      const leaves = await leafRecords(events, randomBytes);
+      refuseClosed();
+      const { firstIndex } = await queue.push({ change: { kind: 'none' }, leaves });
+      return events.map((_, at) => firstIndex + at);
     },
     recordProven: async (event) => {
       refuseClosed();

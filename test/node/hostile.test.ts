@@ -356,7 +356,7 @@ async function serve({
       if (!connections.includes(peer.connectionId)) connections.push(peer.connectionId);
       const node = attestedNode(`web-${connections.indexOf(peer.connectionId) + 1}`, [web], start);
       judged.push(node.name);
-      return { node, peer } as never;
+      return { node, peer, leaf: { serial: 'ab' } } as never;
     },
     view: { current: () => ({ mesh: { entries } }) as never, onChange: () => () => undefined },
     cover: (notes: readonly CoverageNote[]) => void noted.push(...notes),

@@ -56,6 +56,18 @@ describe('events', () => {
     expect(await checkedLog(await openTestStore(dataDir))).toHaveLength(500);
   });
 
+  test('recorded at leisure keep their order, hold up no others, and are refused once it is closed', async () => {
+    const store = await openTestStore();
+    const events = Array.from({ length: 200 }, (_, i) => numbered(i));
+    const many = store.recordAtLeisure(events);
+    expect(await store.recordEvents([numbered(200)])).toEqual([0]);
+    expect(await many).toEqual(events.map((_, at) => at + 1));
+    const ids = (await checkedLog(store)).map(({ leaf }) => Number(JSON.parse(leaf).decisionId));
+    expect(ids.slice(1)).toEqual([...events.keys()]);
+    const late = store.recordAtLeisure(events);
+    await Promise.all([expect(late).rejects.toThrow(code('store_unavailable')), store.close()]);
+  });
+
   test('that cannot be encoded sink only their own batch', async () => {
     const store = await openTestStore();
     const [good, bad, better] = await Promise.allSettled([
