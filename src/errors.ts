@@ -140,6 +140,7 @@ export const errorKinds = {
   audit_proof_invalid: 'invalid',
   issuance_unproven: 'precondition',
   audit_log_invalid: 'invalid',
+  audit_pack_invalid: 'invalid',
   audit_log_shorter: 'conflict',
   audit_log_forked: 'conflict',
   audit_log_damaged: 'unavailable',

@@ -1,6 +1,7 @@
 import { Command, Option } from 'commander';
 import { auditEventTypes } from '../audit/question.ts';
 import { repeated } from './arguments.ts';
+import { auditPackCommand } from './audit-pack-command.ts';
 import { auditProofCommands } from './audit-proof-commands.ts';
 import { type AuditItem, summarise } from './audit-summary.ts';
 import { examples } from './help.ts';
@@ -66,7 +67,7 @@ export function auditCommand(session: Session): Command {
       });
     });
   for (const command of auditProofCommands(session)) group.addCommand(command);
-  return group;
+  return group.addCommand(auditPackCommand(session));
 }
 
 const listExamples = [

@@ -88,9 +88,12 @@ export function saveCheckpoint(file: string, checkpoint: string): void {
  * @throws MeshError `audit_note_invalid`, and what reading a file throws
  */
 export function readVerifierKey(text: string): NoteKey {
-  return parseVerifierKey(
-    /^[^+]+\+[0-9a-f]{8}\+/.test(text) ? text : readText(text, text).replace(/\r?\n$/, ''),
-  );
+  return parseVerifierKey(verifierKeyText(text));
+}
+
+/** The same, not read yet. */
+export function verifierKeyText(text: string): string {
+  return /^[^+]+\+[0-9a-f]{8}\+/.test(text) ? text : readText(text, text).replace(/\r?\n$/, '');
 }
 
 /** @throws MeshError `audit_note_invalid` */

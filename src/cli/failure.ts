@@ -103,6 +103,7 @@ const ownExitCodes: ReadonlyMap<ErrorCode, ExitCode> = new Map<ErrorCode, ExitCo
   ['audit_signature_invalid', exitCodes.negative],
   ['audit_proof_invalid', exitCodes.negative],
   ['audit_log_invalid', exitCodes.negative],
+  ['audit_pack_invalid', exitCodes.negative],
   ['audit_log_shorter', exitCodes.negative],
   ['audit_log_forked', exitCodes.negative],
 ]);

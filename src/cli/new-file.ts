@@ -5,9 +5,9 @@ import { MeshError, quote } from '../errors.ts';
  * Writes a file that is not there yet.
  * @throws MeshError `file_exists`, `file_permissions`
  */
-export function writeNewFile(file: string, text: string): void {
+export function writeNewFile(file: string, text: string, mode = 0o644): void {
   try {
-    writeFileSync(file, text, { mode: 0o644, flag: 'wx' });
+    writeFileSync(file, text, { mode, flag: 'wx' });
   } catch (cause) {
     if ((cause as NodeJS.ErrnoException).code === 'EEXIST') {
       throw new MeshError('file_exists', `${quote(file)} exists already`, {

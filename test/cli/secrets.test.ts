@@ -15,6 +15,8 @@ const namesOfKeys = new Set([
   'audit verify --key <key>',
   'audit export --key <key>',
   'agent --audit-log-key <value>',
+  'audit pack --key <key>',
+  'audit pack verify --key <key>',
 ]);
 const session = { write: () => undefined, say: () => undefined, environment: {} } as unknown as Session;
 

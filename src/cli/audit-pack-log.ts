@@ -1,0 +1,119 @@
+import { openCheckpoint } from '../audit/checkpoint.ts';
+import { decodeBundle } from '../audit/entry-bundle.ts';
+import { tileWidth } from '../audit/merkle-tree.ts';
+import { parseVerifierKey } from '../audit/note.ts';
+import { type PackFiles, type PackManifest, packNames, type PackReport } from '../audit/pack-manifest.ts';
+import { readEvent, readRecords } from '../audit/pack-verifier.ts';
+import { verifyLog } from '../audit/verify-log.ts';
+import { MeshError } from '../errors.ts';
+import { directoryLog } from './audit-source.ts';
+
+/**
+ * Proves that a pack has every record of its window: reads them from an export of the log, which is verified on the way and
+ * must go on from the pack's checkpoint.
+ * @param report of the pack, proven
+ * @returns what was proven, in words
+ * @throws MeshError `audit_pack_invalid`, and what verifying a log throws
+ */
+export async function proveComplete(
+  files: PackFiles,
+  { manifest }: PackReport,
+  directory: string,
+  keyText: string,
+): Promise<string> {
+  if (manifest === null) throw new MeshError('internal', 'a pack that is proven has a manifest');
+  const key = parseVerifierKey(keyText);
+  const log = directoryLog(directory);
+  const head = openCheckpoint(await log.checkpoint(), key);
+  const packed = openCheckpoint(files.get(packNames.checkpoint) ?? '', key);
+  const found = new Map<number, Found>();
+  await verifyLog(
+    head,
+    async (tile) => {
+      const bytes = await log.read(tile);
+      if (tile.level === 'entries' && bytes !== undefined)
+        found.set(tile.index, findIn(bytes, tile.index * tileWidth, manifest));
+      return bytes;
+    },
+    packed,
+  );
+  const all = [...found.values()];
+  const population = compare(
+    files,
+    packNames.population,
+    all.flatMap((one) => one.population),
+  );
+  compare(
+    files,
+    packNames.coverage,
+    all.flatMap((one) => one.coverage),
+  );
+  const [allowed, denied] = [sum(all, 'allowed'), sum(all, 'denied')];
+  const { calls } = manifest;
+  if (calls !== null && (calls.allowed !== allowed || calls.denied !== denied)) {
+    throw incomplete(
+      `the log has ${allowed} allowed and ${denied} denied calls, and the manifest tells others`,
+    );
+  }
+  const counted = calls === null ? '' : `, and ${allowed} allowed and ${denied} denied calls`;
+  return `the log of ${head.size} entries has exactly these ${population} records in the window${counted}`;
+}
+
+type Found = {
+  readonly population: (readonly [index: number, leaf: string])[];
+  readonly coverage: (readonly [index: number, leaf: string])[];
+  allowed: number;
+  denied: number;
+};
+
+/** @returns how many records the file has: those that were found, and no others */
+function compare(files: PackFiles, name: string, found: Found['population']): number {
+  const records = readRecords(files.get(name) ?? '') ?? [];
+  const packed = new Map(records.map(({ index, leaf }) => [index, leaf]));
+  for (const [index, leaf] of found) {
+    if (packed.get(index) !== leaf) throw incomplete(`entry ${index} of the log is missing in ${name}`);
+    packed.delete(index);
+  }
+  for (const index of packed.keys()) throw incomplete(`entry ${index} of ${name} is not in the log`);
+  return records.length;
+}
+
+/** What of a bundle belongs into the pack. Nothing of it is proven yet. */
+function findIn(bytes: Uint8Array, first: number, { window, population, log }: PackManifest): Found {
+  const found: Found = { population: [], coverage: [], allowed: 0, denied: 0 };
+  for (const [at, entry] of decodeBundle(bytes).entries.entries()) {
+    const index = first + at;
+    const leaf = Buffer.from(entry).toString('utf8');
+    const event = index < log.size ? readEvent(leaf) : undefined;
+    if (event === undefined) continue;
+    const { type, time } = event;
+    const isOfWindow = time >= window.from && time < window.until;
+    if (isOfWindow && population.types.includes(type)) found.population.push([index, leaf]);
+    if (isOfWindow && type === 'allowed_calls') found.allowed += event.count;
+    if (isOfWindow && type === 'decision') found[verdictOf(leaf)]++;
+    if (tellsOfCoverage(type, leaf, time, window)) found.coverage.push([index, leaf]);
+  }
+  return found;
+}
+
+/** The rule by which a pack was collected: a loss of the window may have been told of later. */
+function tellsOfCoverage(type: string, leaf: string, time: string, window: PackManifest['window']): boolean {
+  if (type !== 'loss' && type !== 'lifecycle') return false;
+  const { from } = JSON.parse(leaf) as { readonly from?: unknown };
+  const begin = type === 'loss' && typeof from === 'string' ? from : time;
+  return time >= window.from && begin < window.until;
+}
+
+function verdictOf(leaf: string): 'allowed' | 'denied' {
+  return (JSON.parse(leaf) as { readonly verdict?: unknown }).verdict === 'allow' ? 'allowed' : 'denied';
+}
+
+function sum(all: readonly Found[], name: 'allowed' | 'denied'): number {
+  return all.reduce((total, found) => total + found[name], 0);
+}
+
+function incomplete(message: string): MeshError {
+  return new MeshError('audit_pack_invalid', message, {
+    fix: 'keep the pack and the export: together they show what was left out',
+  });
+}
