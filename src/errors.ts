@@ -191,6 +191,8 @@ export const errorKinds = {
   input_too_large: 'too_large',
   suggestion_impossible: 'precondition',
   server_unreachable: 'unavailable',
+  collector_unreachable: 'unavailable',
+  collector_refused: 'precondition',
   hook_failed: 'precondition',
   directory_in_use: 'precondition',
   platform_unsupported: 'precondition',

@@ -10,6 +10,13 @@ import { MeshError, quote } from '../errors.ts';
 import type { EntryProofView } from '../http/log-routes.ts';
 import { type ProvenIssuance, verifyIssuanceProof } from '../identity/issuance-proof.ts';
 import { decodePem } from '../spiffe/pem.ts';
+import {
+  checkCopyOptions,
+  checkRecordOptions,
+  exportRecords,
+  type RecordOptions,
+  recordOptions,
+} from './audit-export-records.ts';
 import { directoryLog, openExport, readVerifierKey, saveCheckpoint, serverLog } from './audit-source.ts';
 import type { AdminClient } from './client.ts';
 import { globalOptions } from './global-options.ts';
@@ -73,17 +80,32 @@ function verifyCommand(session: Session): Command {
 }
 
 function exportCommand(session: Session): Command {
-  return new Command('export')
+  const command = new Command('export')
     .description(
-      'copy the log into a directory that others can verify, and prove it on the way; again adds what is new',
+      'copy the log into a directory that others can verify, and prove it on the way; or write records in a format of others',
     )
-    .argument('<directory>', 'it gets checkpoint and tile/, as c2sp.org/tlog-tiles has them')
+    .argument(
+      '[directory]',
+      'it gets checkpoint and tile/, as c2sp.org/tlog-tiles has them; again adds what is new',
+    )
     .option('--key <key>', 'the verifier key that you trust, or a file with it')
     .addHelpText(
       'after',
-      examples('audit export ./export --key log.key', 'audit verify ./export --key log.key'),
-    )
-    .action(async (directory: string, { key: given }: VerifyOptions, command: Command) => {
+      examples(
+        'audit export ./export --key log.key',
+        'audit verify ./export --key log.key',
+        'audit export --format ocsf --since 1h',
+        'audit export --format otlp --to http://127.0.0.1:4318/v1/logs --cursor-file otlp.place --follow',
+      ),
+    );
+  return recordOptions(command).action(
+    async (directory: string | undefined, options: VerifyOptions & RecordOptions, command: Command) => {
+      const { key: given } = options;
+      if (directory === undefined || options.format !== undefined) {
+        checkRecordOptions(directory, given, options);
+        return exportRecords(session, command, options);
+      }
+      checkCopyOptions(options);
       const client = clientOf(session, command);
       const log = serverLog(client);
       const key = await trustedKey(session, given, client);
@@ -100,7 +122,8 @@ function exportCommand(session: Session): Command {
       });
       made.finish(note);
       report(session, command, key, checkpoint, since, directory);
-    });
+    },
+  );
 }
 
 function proveCommand(session: Session): Command {

@@ -80,7 +80,12 @@ export function openExport(directory: string, from: LogSource) {
 
 /** Keeps a checkpoint in the place of an older one. */
 export function saveCheckpoint(file: string, checkpoint: string): void {
-  writeWhole(dirname(file), basename(file), Buffer.from(checkpoint), { flush: true });
+  replaceFile(file, checkpoint);
+}
+
+/** Writes a file in the place of what is there: however the process ends, it is the one or the other. */
+export function replaceFile(file: string, text: string): void {
+  writeWhole(dirname(file), basename(file), Buffer.from(text), { flush: true });
 }
 
 /**
