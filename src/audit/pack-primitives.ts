@@ -27,7 +27,10 @@ export function toBytes(text: string): Uint8Array {
 
 /** Lower-case hex. */
 export function toHex(bytes: Uint8Array): string {
-  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');
+  const digits = '0123456789abcdef';
+  let text = '';
+  for (const byte of bytes) text += (digits[byte >> 4] ?? '') + (digits[byte & 15] ?? '');
+  return text;
 }
 
 /** The bytes of base64 with padding; undefined for anything that is not exactly that. */

@@ -114,8 +114,8 @@ export function readEvent(
   | undefined {
   try {
     const event: unknown = JSON.parse(leaf);
-    const member = (name: string): unknown =>
-      typeof event === 'object' && event !== null ? Object.entries(event).find(([n]) => n === name)?.[1] : '';
+    const members = (typeof event === 'object' && event !== null ? event : {}) as Record<string, unknown>;
+    const member = (name: string): unknown => (Object.hasOwn(members, name) ? members[name] : '');
     const text = (name: string): string => {
       const value = member(name);
       return typeof value === 'string' ? value : '';
@@ -128,19 +128,23 @@ export function readEvent(
   }
 }
 
+/** Some work for each, many at a time: one hash after the other would wait more than it works. */
+export async function forEach<T, U>(all: readonly T[], work: (one: T) => Promise<U>): Promise<U[]> {
+  const done: U[] = [];
+  for (let at = 0; at < all.length; at += 1_000)
+    done.push(...(await Promise.all(all.slice(at, at + 1_000).map(work))));
+  return done;
+}
+
 /** Those with the lowest tickets, SHA-256 of `<seed>:<index>`, the lowest first. */
 export async function drawTickets(
   records: readonly PackRecord[],
   seed: string,
   size: number,
 ): Promise<readonly PackRecord[]> {
-  const tickets: { readonly ticket: string; readonly record: PackRecord }[] = [];
-  for (let at = 0; at < records.length; at += 1_000) {
-    const some = records.slice(at, at + 1_000).map(async (record) => {
-      return { ticket: toHex(await sha256(toBytes(`${seed}:${record.index}`))), record };
-    });
-    tickets.push(...(await Promise.all(some)));
-  }
+  const tickets = await forEach(records, async (record) => {
+    return { ticket: toHex(await sha256(toBytes(`${seed}:${record.index}`))), record };
+  });
   tickets.sort((a, b) => (a.ticket < b.ticket ? -1 : 1));
   return tickets.slice(0, size).map(({ record }) => record);
 }
@@ -199,10 +203,11 @@ export async function problemOfPopulation(
 ): Promise<string> {
   if (records === undefined) return 'population.jsonl has a line that is no record, or is out of order';
   const byType = new Map<string, number>();
+  const wrong = await problemOfRecords(records, log.size);
+  if (wrong !== '') return wrong;
   for (const record of records) {
-    const problem = await problemOfRecord(record, log.size);
     const event = readEvent(record.leaf);
-    if (problem !== '' || event === undefined) return problem;
+    if (event === undefined) return `entry ${record.index} is not JSON`;
     if (!population.types.includes(event.type))
       return `entry ${record.index} is of a type that was not asked for`;
     if (event.time < window.from || event.time >= window.until)
@@ -217,12 +222,14 @@ export async function problemOfPopulation(
   return agrees ? '' : `there are ${records.length} records, and the manifest tells other numbers`;
 }
 
-/** A record is what its hash was made of, and has a place under the checkpoint. */
-export async function problemOfRecord({ index, leafHash, leaf }: PackRecord, size: number): Promise<string> {
-  if (index >= size) return `entry ${index} is not under the checkpoint`;
-  if (toHex(await hashLeaf(toBytes(leaf))) !== leafHash)
-    return `entry ${index} is not what its hash was made of`;
-  return readEvent(leaf) === undefined ? `entry ${index} is not JSON` : '';
+/** Each record is what its hash was made of, and has a place under the checkpoint. */
+export async function problemOfRecords(records: readonly PackRecord[], size: number): Promise<string> {
+  const hashes = await forEach(records, async ({ leaf }) => toHex(await hashLeaf(toBytes(leaf))));
+  for (const [at, { index, leafHash }] of records.entries()) {
+    if (index >= size) return `entry ${index} is not under the checkpoint`;
+    if (hashes[at] !== leafHash) return `entry ${index} is not what its hash was made of`;
+  }
+  return '';
 }
 
 /** Each that was drawn has a proof of its own, c2sp.org/tlog-proof, under the checkpoint of the pack. */
@@ -264,10 +271,11 @@ export async function problemOfCoverage(
   if (records === undefined) return 'coverage.jsonl has a line that is no record, or is out of order';
   const found = { losses: 0, lost: 0, starts: 0, stops: 0 };
   const known = new Map<number, string>();
+  const wrong = await problemOfRecords(records, log.size);
+  if (wrong !== '') return wrong;
   for (const record of records) {
-    const problem = await problemOfRecord(record, log.size);
     const event = readEvent(record.leaf);
-    if (problem !== '' || event === undefined) return problem;
+    if (event === undefined) return `entry ${record.index} is not JSON`;
     known.set(record.index, record.leafHash);
     if (event.type === 'loss') {
       found.losses++;
