@@ -81,6 +81,7 @@ const style = `
 body{font:16px/1.5 sans-serif;max-width:70em;margin:2em auto;padding:0 1em}
 #verdict{font-weight:bold;border:2px solid;padding:.5em}
 .good{color:#064}.bad{color:#a00}.open{color:#740}
-td,th{text-align:left;vertical-align:top;padding:.2em 1em .2em 0;overflow-wrap:anywhere}
+td,th{text-align:left;vertical-align:top;padding:.2em 1em .2em 0;white-space:nowrap}
+td:last-child{white-space:normal;overflow-wrap:anywhere}
 #sample td+td,#coverage td+td{font-family:monospace}
 `;

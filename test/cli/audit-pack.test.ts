@@ -91,6 +91,24 @@ test('a pack is proven under the key that is given, and complete against an expo
   expect(JSON.parse(all.out).manifest.population.byType).toMatchObject({ decision: 302, allowed_calls: 2 });
 });
 
+test('who may not read calls gets neither them nor their number, and nobody gets what may identify a person', async () => {
+  writeFileSync(at('viewer.token'), harness.tokens.viewer, { mode: 0o600 });
+  writeFileSync(at('ca.pem'), harness.caPem);
+  const url = `https://localhost:${harness.tls.address.split(':').at(-1)}`;
+  const server = ['--server', url, '--token-file', 'viewer.token', '--ca-file', 'ca.pem'];
+  const viewer = (...args: string[]) => run([...server, 'audit', ...args]);
+  const made = await viewer('pack', ...window, '--out', 'viewed.html', '-o', 'json');
+  expect([made.code, made.err]).toEqual([0, '']);
+  expect(JSON.parse(made.out).manifest).toMatchObject({ calls: null, population: { records: 29 } });
+  const calls = await viewer('pack', ...window, '--out', 'x', '--calls');
+  expect([calls.code, calls.err]).toEqual([77, expect.stringContaining('error[forbidden]')]);
+  const exported = await viewer('export', '--format', 'cloudevents', '--personal');
+  expect([exported.code, exported.out]).toEqual([0, expect.stringContaining('countersign.audit.admin')]);
+  expect(exported.out).not.toMatch(/countersign\.audit\.(decision|allowed_calls)|192\.0\.2\.7|\/accounts\/7/);
+  for (const file of ['pack/population.jsonl', 'all/population.jsonl', 'viewed.html'])
+    expect(readFileSync(at(file), 'utf8')).not.toMatch(/192\.0\.2\.7|\/accounts\/7/);
+});
+
 describe('what is not as it should be is refused', () => {
   test.each<[string, string[], number, RegExp]>([
     ['no window', ['--out', 'x'], 64, /usage\]: a pack needs --from and --out/],
@@ -267,7 +285,9 @@ describe('in a browser', () => {
     const other = await open('script.html');
     await other.until(`document.readyState === 'complete'`);
     expect(await other.read(verdict)).toBe('not verified: this page needs JavaScript');
-    expect(other.complaints.join()).toContain('Content Security Policy');
+    await expect
+      .poll(() => other.complaints.join(), { timeout: 30_000 })
+      .toContain('Content Security Policy');
   });
 });
 
