@@ -51,6 +51,15 @@ export const ocsfMappings: Record<AuditEventType, (fields: Fields) => OcsfEvent>
       policy: { name, version },
     });
   },
+  policy_text: (fields) =>
+    entityEvent([99, 'Part'], {
+      entity: {
+        type_id: 5,
+        type: 'Policy',
+        name: fields.text('policy'),
+        version: fields.text('revision'),
+      },
+    }),
   policy_revision: (fields) =>
     changeEvent(fields, entity('policy revision', fields.text('number'), '', fields.text('revision')), {
       comment: fields.text('message'),

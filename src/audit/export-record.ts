@@ -80,6 +80,7 @@ const subjects: Record<AuditEventType, string> = {
   refusal: 'resource',
   entry_change: 'entryId',
   policy_change: 'policy',
+  policy_text: 'policy',
   policy_revision: 'number',
   decision: 'destination',
   allowed_calls: 'destination',
