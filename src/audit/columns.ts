@@ -10,7 +10,7 @@ export type AuditColumns = {
   readonly verdict: 'allow' | 'deny' | null;
   /** Of the certificate that was issued, made an authority, banned, or presented in a decision; a token's `jti`. */
   readonly serial: string | null;
-  /** The ID of a decision as ours are made; another one cannot be asked for, and is null. */
+  /** The ID of a decision, of it or of an outcome, as ours are made; another one cannot be asked for, and is null. */
   readonly decisionId: string | null;
 };
 
@@ -33,8 +33,16 @@ export type CertificateColumns = {
 /** A token as its issuance event promises it: the key is needed until then. */
 export type TokenColumns = { readonly keyId: string; readonly expiresAtMs: number };
 
-/** The types of events about calls between workloads: those that have a verdict, and tell who calls whom. */
-export const callTypes: ReadonlySet<AuditEventType> = new Set(['decision', 'allowed_calls']);
+/** The types of events that have a verdict. */
+export const verdictTypes: ReadonlySet<AuditEventType> = new Set(['decision', 'allowed_calls']);
+
+/** The types of events about calls between workloads: they tell who calls whom. */
+export const callTypes: ReadonlySet<AuditEventType> = new Set([
+  ...verdictTypes,
+  'outcome',
+  'outcomes',
+  'connections',
+]);
 
 /** The columns of an event. A refusal has no source: whoever was refused proved no identity. */
 export function auditColumns(event: AuditEvent): AuditColumns {
@@ -63,6 +71,25 @@ export function auditColumns(event: AuditEvent): AuditColumns {
         verdict: 'allow',
         serial: presence(event.sourceSerial),
       };
+    case 'outcome':
+      return {
+        ...common,
+        source: presence(event.source),
+        destination: presence(event.destination),
+        serial: presence(event.sourceSerial),
+        decisionId: isDecisionId(event.decisionId) ? event.decisionId : null,
+      };
+    // What a peer claimed and nobody verified is in no column.
+    case 'outcomes':
+    case 'connections':
+      return {
+        ...common,
+        source: presence(event.source),
+        destination: presence(event.destination),
+        serial: presence(event.sourceSerial),
+      };
+    case 'alarm':
+      return { ...common, destination: presence(event.destination), serial: presence(event.serial) };
     case 'authority':
     case 'node':
       return { ...common, serial: presence(event.serial) };

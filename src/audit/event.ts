@@ -1,3 +1,4 @@
+import type { AlarmEvent, ConnectionsEvent, OutcomeEvent, OutcomesEvent } from './access-event.ts';
 import type { PolicyChangeEvent, PolicyRevisionEvent, PolicyTextEvent } from './policy-event.ts';
 
 /**
@@ -15,6 +16,10 @@ export type AuditEvent =
   | PolicyRevisionEvent
   | DecisionEvent
   | AllowedCallsEvent
+  | OutcomeEvent
+  | OutcomesEvent
+  | ConnectionsEvent
+  | AlarmEvent
   | LossEvent
   | AuthorityEvent
   | AdminEvent
@@ -87,7 +92,7 @@ export type IssuanceEvent = {
 export type RefusalEvent = {
   readonly type: 'refusal';
   readonly time: Date;
-  readonly door: 'sds' | 'ext_authz' | 'issue' | 'workload_api';
+  readonly door: 'sds' | 'ext_authz' | 'access_log' | 'issue' | 'workload_api';
   readonly code: string;
   readonly message: string;
   readonly resource: string;
@@ -175,7 +180,7 @@ export type AllowedCallsEvent = {
 export type LossEvent = {
   readonly type: 'loss';
   readonly time: Date;
-  readonly what: 'decision' | 'refusal';
+  readonly what: 'decision' | 'refusal' | 'access_log';
   readonly count: number;
   readonly from: Date;
   readonly to: Date;

@@ -10,6 +10,7 @@ export const fieldBytes: ReadonlyMap<string, number> = new Map([
   ['spiffeId', 2_048],
   ['issuer', 2_048],
   ['source', 2_048],
+  ['claimedSource', 2_048],
   ['destination', 2_048],
   ['resource', 2_048],
   ['message', 2_048],

@@ -50,6 +50,63 @@ const descriptions: ReadonlyMap<string, Describe> = new Map<string, Describe>([
         field('rule'),
       ),
   ],
+  [
+    'outcome',
+    (field) =>
+      words(
+        field('outcome'),
+        field('source') || '(no certificate)',
+        '->',
+        field('destination'),
+        field('method'),
+        field('status') === '0' ? '' : field('status'),
+        field('details'),
+        field('flags'),
+        field('decisionId') === '' ? '' : `decision ${field('decisionId')}`,
+      ),
+  ],
+  [
+    'outcomes',
+    (field) =>
+      words(
+        times(field('count')),
+        field('outcome'),
+        field('source') || '(no certificate)',
+        '->',
+        field('destination'),
+        field('method'),
+        field('statusClass'),
+        field('flags'),
+        field('rule'),
+      ),
+  ],
+  [
+    'connections',
+    (field) =>
+      words(
+        times(field('count')),
+        field('kind'),
+        field('source') || '(no identity)',
+        '->',
+        field('destination'),
+        field('failure'),
+        // Never without the word: nobody verified it.
+        field('claimedSource') === '' ? '' : `claimed ${field('claimedSource')}`,
+      ),
+  ],
+  [
+    'alarm',
+    (field) =>
+      words(
+        field('kind'),
+        'serial',
+        field('serial'),
+        'claimed',
+        field('claimedSource'),
+        '->',
+        field('destination'),
+      ),
+  ],
   ['issuance', (field) => words(field('spiffeId'), 'serial', field('serial'), 'until', field('notAfter'))],
   [
     'refusal',

@@ -8,6 +8,7 @@ import type {
 import { errorKinds, MeshError } from '../errors.ts';
 import { parseSelector } from '../identity/selector.ts';
 import type { AllowedCalls, Caller, Decision, EventBatch, Loss, Refusal } from '../wire/node.ts';
+import { readSeen, writeSeen } from './access-shipment.ts';
 import { dateOf, integerOf, required } from './wire-values.ts';
 
 /** A batch of events of one agent: numbered, so that one that is sent twice is kept once. */
@@ -33,7 +34,7 @@ export type Shipper = {
   readonly now: Date;
 };
 
-/** The most decisions, counts of calls and refusals in one batch: encoding them holds up everybody else meanwhile. */
+/** The most events in one batch, losses aside: encoding them holds up everybody else meanwhile. */
 export const maxShippedEvents = 250;
 const maxShippedLosses = 16;
 
@@ -46,9 +47,10 @@ export function readShipment(shipper: Shipper, batch: EventBatch): Shipment {
   if (!/^[0-9a-f]{32}$/.test(batch.epoch)) throw invalid('has no epoch');
   const sequence = integerOf(batch.sequence, 'a sequence');
   if (sequence === 0) throw invalid('has the sequence 0');
-  const { decisions, allowedCalls, refusals, losses } = batch;
+  const { decisions, allowedCalls, outcomes, outcomeCounts, connections, refusals, losses } = batch;
   if (
-    decisions.length + allowedCalls.length + refusals.length > maxShippedEvents ||
+    [decisions, allowedCalls, outcomes, outcomeCounts, connections, refusals].reduce(sumLengths, 0) >
+      maxShippedEvents ||
     losses.length > maxShippedLosses
   ) {
     throw new MeshError(
@@ -60,6 +62,7 @@ export function readShipment(shipper: Shipper, batch: EventBatch): Shipment {
     ...losses.map((loss) => lossOf(shipper, loss)),
     ...decisions.map((decision) => decisionOf(shipper, decision)),
     ...allowedCalls.map((calls) => allowedCallsOf(shipper, calls)),
+    ...readSeen({ isOwn: shipper.isOwn, callerOf: (caller) => callerOf(shipper.node, caller) }, batch),
     ...refusals.map((refusal) => refusalOf(shipper.node, refusal)),
   ];
   // A clock that is a little ahead is no lie; a record of next year would head every list until then.
@@ -68,13 +71,16 @@ export function readShipment(shipper: Shipper, batch: EventBatch): Shipment {
   return { node: shipper.node, epoch: batch.epoch, sequence, events };
 }
 
-/** Writes a batch. @param events decisions, counts of calls, refusals and losses; others are left out */
+/** Writes a batch. @param events decisions, counts of calls, what proxies saw, refusals and losses; others are left out */
 export function writeShipment({ epoch, sequence, events }: Omit<Shipment, 'node'>): EventBatch {
   const batch: EventBatch = {
     epoch,
     sequence: BigInt(sequence),
     decisions: [],
     allowedCalls: [],
+    outcomes: [],
+    outcomeCounts: [],
+    connections: [],
     losses: [],
     refusals: [],
   };
@@ -86,7 +92,7 @@ export function writeShipment({ epoch, sequence, events }: Omit<Shipment, 'node'
       const { count, from, to, cause, what } = event;
       const [fromMs, toMs] = [BigInt(from.getTime()), BigInt(to.getTime())];
       batch.losses.push({ count: BigInt(count), fromMs, toMs, cause, what });
-    }
+    } else writeSeen(event, callerToWire, batch);
   }
   return batch;
 }
@@ -112,12 +118,12 @@ export function callerToWire({ pid, uid, gid, certificate = '' }: DecisionEvent[
 /** Times of the future are told as now: that something was lost is on record even when a clock was wrong. */
 function lossOf({ node, now }: Shipper, { count, fromMs, toMs, cause, what }: Loss): LossEvent {
   const [from, to] = [fromMs, toMs].map((ms) => (dateOf(ms) > now ? now : dateOf(ms))) as [Date, Date];
-  if (what !== '' && what !== 'decision' && what !== 'refusal')
-    throw invalid('has a loss of nothing we know');
+  const known = losable.find((one) => one === (what || 'decision'));
+  if (known === undefined) throw invalid('has a loss of nothing we know');
   return {
     type: 'loss',
     time: to,
-    what: what === '' ? 'decision' : what,
+    what: known,
     count: integerOf(count, 'a count'),
     from,
     to,
@@ -237,12 +243,17 @@ function selectorOf(text: string): string {
   }
 }
 
+function sumLengths(sum: number, { length }: readonly unknown[]): number {
+  return sum + length;
+}
+
 function invalid(why: string): MeshError {
   return new MeshError('message_invalid', `the batch of events ${why}`);
 }
 
 // Of decisions that were made without knowing who the proxy is: what they are about is what it said.
 const claimReasons: ReadonlySet<string> = new Set(['caller_unknown', 'destination_forged', 'engine_failed']);
-const doors: readonly RefusalEvent['door'][] = ['sds', 'ext_authz', 'issue', 'workload_api'];
+const doors: readonly RefusalEvent['door'][] = ['sds', 'ext_authz', 'access_log', 'issue', 'workload_api'];
+const losable: readonly LossEvent['what'][] = ['decision', 'refusal', 'access_log'];
 const maxSelectors = 256;
 const aheadMs = 86_400_000;

@@ -139,7 +139,7 @@ function isFinal({ kind, code }: MeshError): boolean {
 
 /** One record for events of each kind that were refused. */
 function lossesOf(events: readonly AuditEvent[], cause: string): readonly LossEvent[] {
-  return (['decision', 'refusal'] as const).flatMap((what) => {
+  return (['decision', 'refusal', 'access_log'] as const).flatMap((what) => {
     const lost = events.filter((event) => whatOf(event) === what);
     if (lost.length === 0) return [];
     const times = lost.flatMap((event) =>
@@ -153,9 +153,11 @@ function lossesOf(events: readonly AuditEvent[], cause: string): readonly LossEv
 
 function whatOf(event: AuditEvent): string {
   if (event.type === 'loss') return event.what;
+  if (accessTypes.has(event.type)) return 'access_log';
   return event.type === 'allowed_calls' ? 'decision' : event.type;
 }
 
+const accessTypes: ReadonlySet<string> = new Set(['outcome', 'outcomes', 'connections']);
 const retryMs = 2_000;
 // The server receives 1 MiB.
 const maxBatchBytes = 786_432;

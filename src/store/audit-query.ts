@@ -1,4 +1,4 @@
-import { callTypes } from '../audit/columns.ts';
+import { verdictTypes } from '../audit/columns.ts';
 import { formatCursor, parseCursor } from '../audit/cursor.ts';
 import type { AuditPage, AuditQuery, AuditRow } from '../audit/query.ts';
 import { blockBits, readAuditSize } from './audit-log.ts';
@@ -89,7 +89,7 @@ function search(
 
 // Looking for others would walk through all that have a verdict to find none.
 function asksForNothing({ verdict, types }: AuditQuery): boolean {
-  return verdict !== null && types.length > 0 && !types.some((type) => callTypes.has(type));
+  return verdict !== null && types.length > 0 && !types.some((type) => verdictTypes.has(type));
 }
 
 function findIndexes(db: Database, query: AuditQuery, range: IndexRange): readonly number[] {

@@ -6,7 +6,7 @@ import type { Database } from './database.ts';
 export type DecisionRows = { readonly rows: readonly AuditRow[]; readonly more: boolean };
 
 /**
- * The records of decisions with an ID, in the order of the log. An ID cannot be known before it is made, so one that took it
+ * The records of decisions with an ID (outcomes have it, too), in the order of the log. An ID cannot be known before it is made, so one that took it
  * from another comes later, unless the node of the other was cut off meanwhile.
  */
 export function readDecisions(
@@ -22,8 +22,8 @@ export function readDecisions(
          SELECT (SELECT min(later.span) FROM decision_ids later WHERE later.span > spans.span) FROM spans
          WHERE spans.span IS NOT NULL
        )
-       SELECT found.idx FROM spans CROSS JOIN decision_ids found
-       WHERE found.span = spans.span AND found.id = ? LIMIT ?`,
+       SELECT found.idx FROM spans CROSS JOIN decision_ids found CROSS JOIN audit_leaves leaf
+       WHERE found.span = spans.span AND found.id = ? AND leaf.idx = found.idx AND leaf.type = 'decision' LIMIT ?`,
     )
     .pluck()
     .all(id, limit + 1);

@@ -362,6 +362,10 @@ export interface EventBatch {
   losses: Loss[];
   refusals: Refusal[];
   allowedCalls: AllowedCalls[];
+  /** What proxies of the node saw. */
+  outcomes: Outcome[];
+  outcomeCounts: Outcomes[];
+  connections: Connections[];
 }
 
 export interface Decision {
@@ -408,19 +412,86 @@ export interface AllowedCalls {
   caller: Caller | undefined;
 }
 
+/** What became of a call, as the proxy before the callee saw it. */
+export interface CallSeen {
+  source: string;
+  destination: string;
+  protocol: string;
+  method: string;
+  port: bigint;
+  sourceSerial: string;
+  /** `ok`, `denied` or `error`. */
+  outcome: string;
+  /** Short names of Envoy, separated by commas. */
+  flags: string;
+  /** As the proxy was told with the decision. */
+  rule: string;
+  caller: Caller | undefined;
+}
+
+export interface Outcome {
+  call: CallSeen | undefined;
+  timeMs: bigint;
+  decisionId: string;
+  /** HTTP; 0 when there was no answer. */
+  status: bigint;
+  details: string;
+  upstream: string;
+  durationMs: bigint;
+  bytesReceived: bigint;
+  bytesSent: bigint;
+}
+
+/** Calls of one kind, counted together. */
+export interface Outcomes {
+  call: CallSeen | undefined;
+  fromMs: bigint;
+  toMs: bigint;
+  /** 1 or more. */
+  count: bigint;
+  /** `2xx`, or empty when there was no answer. */
+  statusClass: string;
+  longestMs: bigint;
+  bytesReceived: bigint;
+  bytesSent: bigint;
+}
+
+/** Connections of one kind, counted together. */
+export interface Connections {
+  fromMs: bigint;
+  toMs: bigint;
+  /** 1 or more. */
+  count: bigint;
+  /** `mtls`, `foreign`, `plaintext` or `tls_failed`. */
+  kind: string;
+  /** Verified by the proxy, or empty. */
+  source: string;
+  sourceSerial: string;
+  /** What the peer said and nobody verified. */
+  claimedSource: string;
+  claimedSerial: string;
+  /** Why the handshake failed. */
+  failure: string;
+  destination: string;
+  port: bigint;
+  /** Of the last of them. */
+  sourceAddress: string;
+  caller: Caller | undefined;
+}
+
 export interface Loss {
   count: bigint;
   fromMs: bigint;
   toMs: bigint;
   cause: string;
-  /** What was lost: `decision`, also when it is empty, or `refusal`. */
+  /** What was lost: `decision`, also when it is empty, `refusal` or `access_log`. */
   what: string;
 }
 
 /** Something that a process of the node was not given. */
 export interface Refusal {
   timeMs: bigint;
-  /** `sds`, `ext_authz`, `issue` or `workload_api`. */
+  /** `sds`, `ext_authz`, `access_log`, `issue` or `workload_api`. */
   door: string;
   code: string;
   message: string;
@@ -3653,7 +3724,17 @@ export const CoverageAccepted: MessageFns<CoverageAccepted> = {
 };
 
 function createBaseEventBatch(): EventBatch {
-  return { epoch: "", sequence: 0n, decisions: [], losses: [], refusals: [], allowedCalls: [] };
+  return {
+    epoch: "",
+    sequence: 0n,
+    decisions: [],
+    losses: [],
+    refusals: [],
+    allowedCalls: [],
+    outcomes: [],
+    outcomeCounts: [],
+    connections: [],
+  };
 }
 
 export const EventBatch: MessageFns<EventBatch> = {
@@ -3678,6 +3759,15 @@ export const EventBatch: MessageFns<EventBatch> = {
     }
     for (const v of message.allowedCalls) {
       AllowedCalls.encode(v!, writer.uint32(50).fork()).join();
+    }
+    for (const v of message.outcomes) {
+      Outcome.encode(v!, writer.uint32(58).fork()).join();
+    }
+    for (const v of message.outcomeCounts) {
+      Outcomes.encode(v!, writer.uint32(66).fork()).join();
+    }
+    for (const v of message.connections) {
+      Connections.encode(v!, writer.uint32(74).fork()).join();
     }
     return writer;
   },
@@ -3741,6 +3831,30 @@ export const EventBatch: MessageFns<EventBatch> = {
             }
 
             message.allowedCalls.push(AllowedCalls.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.outcomes.push(Outcome.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.outcomeCounts.push(Outcomes.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.connections.push(Connections.decode(reader, reader.uint32()));
             continue;
           }
         }
@@ -4217,6 +4331,678 @@ export const AllowedCalls: MessageFns<AllowedCalls> = {
           }
           case 14: {
             if (tag !== 114) {
+              break;
+            }
+
+            message.caller = Caller.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseCallSeen(): CallSeen {
+  return {
+    source: "",
+    destination: "",
+    protocol: "",
+    method: "",
+    port: 0n,
+    sourceSerial: "",
+    outcome: "",
+    flags: "",
+    rule: "",
+    caller: undefined,
+  };
+}
+
+export const CallSeen: MessageFns<CallSeen> = {
+  encode(message: CallSeen, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.source !== "") {
+      writer.uint32(10).string(message.source);
+    }
+    if (message.destination !== "") {
+      writer.uint32(18).string(message.destination);
+    }
+    if (message.protocol !== "") {
+      writer.uint32(26).string(message.protocol);
+    }
+    if (message.method !== "") {
+      writer.uint32(34).string(message.method);
+    }
+    if (message.port !== 0n) {
+      if (BigInt.asIntN(64, message.port) !== message.port) {
+        throw new globalThis.Error("value provided for field message.port of type int64 too large");
+      }
+      writer.uint32(40).int64(message.port);
+    }
+    if (message.sourceSerial !== "") {
+      writer.uint32(50).string(message.sourceSerial);
+    }
+    if (message.outcome !== "") {
+      writer.uint32(58).string(message.outcome);
+    }
+    if (message.flags !== "") {
+      writer.uint32(66).string(message.flags);
+    }
+    if (message.rule !== "") {
+      writer.uint32(74).string(message.rule);
+    }
+    if (message.caller !== undefined) {
+      Caller.encode(message.caller, writer.uint32(82).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): CallSeen {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseCallSeen();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.source = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.destination = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.protocol = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.method = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.port = reader.int64() as bigint;
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.sourceSerial = reader.string();
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.outcome = reader.string();
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.flags = reader.string();
+            continue;
+          }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.rule = reader.string();
+            continue;
+          }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.caller = Caller.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseOutcome(): Outcome {
+  return {
+    call: undefined,
+    timeMs: 0n,
+    decisionId: "",
+    status: 0n,
+    details: "",
+    upstream: "",
+    durationMs: 0n,
+    bytesReceived: 0n,
+    bytesSent: 0n,
+  };
+}
+
+export const Outcome: MessageFns<Outcome> = {
+  encode(message: Outcome, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.call !== undefined) {
+      CallSeen.encode(message.call, writer.uint32(10).fork()).join();
+    }
+    if (message.timeMs !== 0n) {
+      if (BigInt.asIntN(64, message.timeMs) !== message.timeMs) {
+        throw new globalThis.Error("value provided for field message.timeMs of type int64 too large");
+      }
+      writer.uint32(16).int64(message.timeMs);
+    }
+    if (message.decisionId !== "") {
+      writer.uint32(26).string(message.decisionId);
+    }
+    if (message.status !== 0n) {
+      if (BigInt.asIntN(64, message.status) !== message.status) {
+        throw new globalThis.Error("value provided for field message.status of type int64 too large");
+      }
+      writer.uint32(32).int64(message.status);
+    }
+    if (message.details !== "") {
+      writer.uint32(42).string(message.details);
+    }
+    if (message.upstream !== "") {
+      writer.uint32(50).string(message.upstream);
+    }
+    if (message.durationMs !== 0n) {
+      if (BigInt.asIntN(64, message.durationMs) !== message.durationMs) {
+        throw new globalThis.Error("value provided for field message.durationMs of type int64 too large");
+      }
+      writer.uint32(56).int64(message.durationMs);
+    }
+    if (message.bytesReceived !== 0n) {
+      if (BigInt.asIntN(64, message.bytesReceived) !== message.bytesReceived) {
+        throw new globalThis.Error("value provided for field message.bytesReceived of type int64 too large");
+      }
+      writer.uint32(64).int64(message.bytesReceived);
+    }
+    if (message.bytesSent !== 0n) {
+      if (BigInt.asIntN(64, message.bytesSent) !== message.bytesSent) {
+        throw new globalThis.Error("value provided for field message.bytesSent of type int64 too large");
+      }
+      writer.uint32(72).int64(message.bytesSent);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Outcome {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseOutcome();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.call = CallSeen.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.timeMs = reader.int64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.decisionId = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.status = reader.int64() as bigint;
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.details = reader.string();
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.upstream = reader.string();
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.durationMs = reader.int64() as bigint;
+            continue;
+          }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.bytesReceived = reader.int64() as bigint;
+            continue;
+          }
+          case 9: {
+            if (tag !== 72) {
+              break;
+            }
+
+            message.bytesSent = reader.int64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseOutcomes(): Outcomes {
+  return {
+    call: undefined,
+    fromMs: 0n,
+    toMs: 0n,
+    count: 0n,
+    statusClass: "",
+    longestMs: 0n,
+    bytesReceived: 0n,
+    bytesSent: 0n,
+  };
+}
+
+export const Outcomes: MessageFns<Outcomes> = {
+  encode(message: Outcomes, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.call !== undefined) {
+      CallSeen.encode(message.call, writer.uint32(10).fork()).join();
+    }
+    if (message.fromMs !== 0n) {
+      if (BigInt.asIntN(64, message.fromMs) !== message.fromMs) {
+        throw new globalThis.Error("value provided for field message.fromMs of type int64 too large");
+      }
+      writer.uint32(16).int64(message.fromMs);
+    }
+    if (message.toMs !== 0n) {
+      if (BigInt.asIntN(64, message.toMs) !== message.toMs) {
+        throw new globalThis.Error("value provided for field message.toMs of type int64 too large");
+      }
+      writer.uint32(24).int64(message.toMs);
+    }
+    if (message.count !== 0n) {
+      if (BigInt.asIntN(64, message.count) !== message.count) {
+        throw new globalThis.Error("value provided for field message.count of type int64 too large");
+      }
+      writer.uint32(32).int64(message.count);
+    }
+    if (message.statusClass !== "") {
+      writer.uint32(42).string(message.statusClass);
+    }
+    if (message.longestMs !== 0n) {
+      if (BigInt.asIntN(64, message.longestMs) !== message.longestMs) {
+        throw new globalThis.Error("value provided for field message.longestMs of type int64 too large");
+      }
+      writer.uint32(48).int64(message.longestMs);
+    }
+    if (message.bytesReceived !== 0n) {
+      if (BigInt.asIntN(64, message.bytesReceived) !== message.bytesReceived) {
+        throw new globalThis.Error("value provided for field message.bytesReceived of type int64 too large");
+      }
+      writer.uint32(56).int64(message.bytesReceived);
+    }
+    if (message.bytesSent !== 0n) {
+      if (BigInt.asIntN(64, message.bytesSent) !== message.bytesSent) {
+        throw new globalThis.Error("value provided for field message.bytesSent of type int64 too large");
+      }
+      writer.uint32(64).int64(message.bytesSent);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Outcomes {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseOutcomes();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.call = CallSeen.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.fromMs = reader.int64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.toMs = reader.int64() as bigint;
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.count = reader.int64() as bigint;
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.statusClass = reader.string();
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.longestMs = reader.int64() as bigint;
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.bytesReceived = reader.int64() as bigint;
+            continue;
+          }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.bytesSent = reader.int64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseConnections(): Connections {
+  return {
+    fromMs: 0n,
+    toMs: 0n,
+    count: 0n,
+    kind: "",
+    source: "",
+    sourceSerial: "",
+    claimedSource: "",
+    claimedSerial: "",
+    failure: "",
+    destination: "",
+    port: 0n,
+    sourceAddress: "",
+    caller: undefined,
+  };
+}
+
+export const Connections: MessageFns<Connections> = {
+  encode(message: Connections, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.fromMs !== 0n) {
+      if (BigInt.asIntN(64, message.fromMs) !== message.fromMs) {
+        throw new globalThis.Error("value provided for field message.fromMs of type int64 too large");
+      }
+      writer.uint32(8).int64(message.fromMs);
+    }
+    if (message.toMs !== 0n) {
+      if (BigInt.asIntN(64, message.toMs) !== message.toMs) {
+        throw new globalThis.Error("value provided for field message.toMs of type int64 too large");
+      }
+      writer.uint32(16).int64(message.toMs);
+    }
+    if (message.count !== 0n) {
+      if (BigInt.asIntN(64, message.count) !== message.count) {
+        throw new globalThis.Error("value provided for field message.count of type int64 too large");
+      }
+      writer.uint32(24).int64(message.count);
+    }
+    if (message.kind !== "") {
+      writer.uint32(34).string(message.kind);
+    }
+    if (message.source !== "") {
+      writer.uint32(42).string(message.source);
+    }
+    if (message.sourceSerial !== "") {
+      writer.uint32(50).string(message.sourceSerial);
+    }
+    if (message.claimedSource !== "") {
+      writer.uint32(58).string(message.claimedSource);
+    }
+    if (message.claimedSerial !== "") {
+      writer.uint32(66).string(message.claimedSerial);
+    }
+    if (message.failure !== "") {
+      writer.uint32(74).string(message.failure);
+    }
+    if (message.destination !== "") {
+      writer.uint32(82).string(message.destination);
+    }
+    if (message.port !== 0n) {
+      if (BigInt.asIntN(64, message.port) !== message.port) {
+        throw new globalThis.Error("value provided for field message.port of type int64 too large");
+      }
+      writer.uint32(88).int64(message.port);
+    }
+    if (message.sourceAddress !== "") {
+      writer.uint32(98).string(message.sourceAddress);
+    }
+    if (message.caller !== undefined) {
+      Caller.encode(message.caller, writer.uint32(106).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Connections {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseConnections();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.fromMs = reader.int64() as bigint;
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.toMs = reader.int64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.count = reader.int64() as bigint;
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.kind = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.source = reader.string();
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.sourceSerial = reader.string();
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.claimedSource = reader.string();
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.claimedSerial = reader.string();
+            continue;
+          }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.failure = reader.string();
+            continue;
+          }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.destination = reader.string();
+            continue;
+          }
+          case 11: {
+            if (tag !== 88) {
+              break;
+            }
+
+            message.port = reader.int64() as bigint;
+            continue;
+          }
+          case 12: {
+            if (tag !== 98) {
+              break;
+            }
+
+            message.sourceAddress = reader.string();
+            continue;
+          }
+          case 13: {
+            if (tag !== 106) {
               break;
             }
 

@@ -1,5 +1,11 @@
 import fc from 'fast-check';
 import type {
+  AlarmEvent,
+  ConnectionsEvent,
+  OutcomeEvent,
+  OutcomesEvent,
+} from '../../src/audit/access-event.ts';
+import type {
   AllowedCallsEvent,
   AuditEvent,
   DecisionEvent,
@@ -51,6 +57,90 @@ export function allowedCalls(change: Partial<AllowedCallsEvent> = {}): AllowedCa
     pathPattern: '/accounts/*',
     port: 8_080,
     sourceSerial: '0a1b',
+    caller,
+    ...change,
+  };
+}
+
+const seenCall = {
+  source: 'spiffe://example.org/ns/shop/sa/web',
+  destination: 'spiffe://example.org/ns/pay/sa/ledger',
+  protocol: 'http',
+  method: 'GET',
+  port: 8_080,
+  sourceSerial: '0a1b',
+  outcome: 'ok',
+  flags: '',
+  rule: 'pay/read rule[0]',
+  caller,
+} as const;
+
+export function outcome(change: Partial<OutcomeEvent> = {}): OutcomeEvent {
+  return {
+    ...seenCall,
+    type: 'outcome',
+    time: noon,
+    outcome: 'denied',
+    flags: 'UAEX',
+    rule: '',
+    decisionId: 'd-1',
+    status: 403,
+    details: 'ext_authz_denied',
+    upstream: '',
+    durationMs: 3,
+    bytesReceived: 200,
+    bytesSent: 180,
+    ...change,
+  };
+}
+
+export function outcomes(change: Partial<OutcomesEvent> = {}): OutcomesEvent {
+  return {
+    ...seenCall,
+    type: 'outcomes',
+    time: noon,
+    from: new Date('2026-01-31T11:59:51.000Z'),
+    to: noon,
+    count: 117,
+    statusClass: '2xx',
+    longestMs: 40,
+    bytesReceived: 23_400,
+    bytesSent: 117_000,
+    ...change,
+  };
+}
+
+export function connections(change: Partial<ConnectionsEvent> = {}): ConnectionsEvent {
+  return {
+    type: 'connections',
+    time: noon,
+    from: new Date('2026-01-31T11:59:51.000Z'),
+    to: noon,
+    count: 4,
+    kind: 'tls_failed',
+    source: '',
+    sourceSerial: '',
+    claimedSource: 'spiffe://example.org/ns/shop/sa/web',
+    claimedSerial: '01',
+    failure: 'unknown_issuer',
+    destination: 'spiffe://example.org/ns/pay/sa/ledger',
+    port: 15_443,
+    sourceAddress: { personal: '192.0.2.9:51000' },
+    caller,
+    ...change,
+  };
+}
+
+export function alarm(change: Partial<AlarmEvent> = {}): AlarmEvent {
+  return {
+    type: 'alarm',
+    time: noon,
+    kind: 'unknown_certificate',
+    serial: '0badc0de',
+    claimedSource: 'spiffe://example.org/ns/shop/sa/web',
+    destination: 'spiffe://example.org/ns/pay/sa/ledger',
+    seenIn: 'connections',
+    sourceAddress: { personal: '192.0.2.9:51000' },
     caller,
     ...change,
   };
@@ -157,6 +247,10 @@ export const oneOfEach: readonly AuditEvent[] = [
   },
   decision(),
   allowedCalls(),
+  outcome(),
+  outcomes(),
+  connections(),
+  alarm(),
   { type: 'loss', time: noon, what: 'decision', count: 12, from: noon, to: noon, cause: 'queue full' },
   {
     type: 'authority',

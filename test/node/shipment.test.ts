@@ -9,7 +9,7 @@ import { createEventShipper } from '../../src/node/event-shipper.ts';
 import { createOwnIdentities } from '../../src/node/own-identities.ts';
 import { SpiffeId } from '../../src/spiffe/id.ts';
 import { EventBatch, type NodeClient } from '../../src/wire/node.ts';
-import { allowedCalls, caller, decision, noon } from '../audit/events.ts';
+import { allowedCalls, caller, connections, decision, noon, outcome, outcomes } from '../audit/events.ts';
 import { manualClock, settle } from '../harness/manual-clock.ts';
 import { attestedNode } from './node-certificates.ts';
 
@@ -21,14 +21,22 @@ const shipper = { node: 'web-1', isOwn: (id: string) => id === mine, now: noon }
 test('what a node ships is told under its name, whatever it says of its callers', () => {
   const broken = own({ breakGlass: 'it burns (INC-7)' });
   const counted = allowedCalls({ destination: mine });
-  const events = [own(), broken, counted, refusal(), loss()];
+  const seen = [
+    outcome({ destination: mine }),
+    outcomes({ destination: mine }),
+    connections({ destination: mine }),
+  ];
+  const lost: LossEvent = { ...loss(), what: 'access_log' };
+  const events = [own(), broken, counted, ...seen, refusal(), loss(), lost];
   const { node, events: read } = readShipment(shipper, travelled(events));
   expect(node).toBe('web-1');
   expect(read).toEqual([
     { ...loss(), cause: 'node web-1: queue_full' },
+    { ...lost, cause: 'node web-1: queue_full' },
     { ...own(), caller: { ...caller, node: 'web-1' } },
     { ...broken, caller: { ...caller, node: 'web-1' } },
     { ...counted, caller: { ...caller, node: 'web-1' } },
+    ...seen.map((event) => ({ ...event, caller: { ...caller, node: 'web-1' } })),
     { ...refusal(), caller: { ...caller, node: 'web-1' } },
   ]);
 });
@@ -93,6 +101,41 @@ describe('a hostile agent is refused', () => {
         b.allowedCalls = Array.from({ length: maxShippedEvents / 2 }, () => b.allowedCalls[0]!);
       },
     ],
+    ['an outcome at another workload', 'identity_none', (b) => (b.outcomes[0]!.call!.destination = theirs)],
+    ['an outcome of nothing', 'message_invalid', (b) => (b.outcomes[0]!.call = undefined)],
+    ['an outcome that is none', 'message_invalid', (b) => (b.outcomes[0]!.call!.outcome = 'perhaps')],
+    [
+      'an outcome with a method of its own',
+      'message_invalid',
+      (b) => (b.outcomes[0]!.call!.method = 'get x'),
+    ],
+    ['an outcome with flags of its own', 'message_invalid', (b) => (b.outcomes[0]!.call!.flags = 'U\u001b')],
+    ['an outcome over another protocol', 'message_invalid', (b) => (b.outcomes[0]!.call!.protocol = 'udp')],
+    [
+      'an outcome of a decision that cannot be',
+      'message_invalid',
+      (b) => (b.outcomes[0]!.decisionId = 'a b'),
+    ],
+    [
+      'an outcome of next year',
+      'message_invalid',
+      (b) => (b.outcomes[0]!.timeMs += BigInt(366 * 86_400_000)),
+    ],
+    ['outcomes at another workload', 'identity_none', (b) => (b.outcomeCounts[0]!.call!.destination = '')],
+    ['outcomes that never were', 'message_invalid', (b) => (b.outcomeCounts[0]!.count = 0n)],
+    ['outcomes with a status of its own', 'message_invalid', (b) => (b.outcomeCounts[0]!.statusClass = '2')],
+    ['outcomes that took less than no time', 'message_invalid', (b) => (b.outcomeCounts[0]!.longestMs = -1n)],
+    ['connections to another workload', 'identity_none', (b) => (b.connections[0]!.destination = theirs)],
+    ['connections of no kind', 'message_invalid', (b) => (b.connections[0]!.kind = 'quic')],
+    ['a claim told as an identity', 'message_invalid', (b) => (b.connections[0]!.source = mine)],
+    ['a claim told as a serial', 'message_invalid', (b) => (b.connections[0]!.sourceSerial = '01')],
+    ['a failure of its own', 'message_invalid', (b) => (b.connections[0]!.failure = 'bad luck')],
+    ['a serial of its own', 'message_invalid', (b) => (b.connections[0]!.claimedSerial = '0x1')],
+    [
+      'too many events, one of them a connection',
+      'message_too_large',
+      (b) => (b.connections = Array.from({ length: maxShippedEvents - 4 }, () => b.connections[0]!)),
+    ],
     ['a refusal of an unknown door', 'message_invalid', (b) => (b.refusals[0]!.door = 'admin')],
     ['a refusal of no door', 'message_invalid', (b) => (b.refusals[0]!.door = '')],
     ['a refusal with an unknown code', 'message_invalid', (b) => (b.refusals[0]!.code = 'lost_interest')],
@@ -126,8 +169,13 @@ describe('a hostile agent is refused', () => {
     ['no epoch', 'message_invalid', (b) => (b.epoch = '')],
     ['the sequence 0', 'message_invalid', (b) => (b.sequence = 0n)],
   ])('%s', (_, code, change) => {
-    const batch = travelled([own(), allowedCalls({ destination: mine }), refusal(), loss()]);
-    expect(readShipment(shipper, batch).events).toHaveLength(4);
+    const seen = [
+      outcome({ destination: mine }),
+      outcomes({ destination: mine }),
+      connections({ destination: mine }),
+    ];
+    const batch = travelled([own(), allowedCalls({ destination: mine }), ...seen, refusal(), loss()]);
+    expect(readShipment(shipper, batch).events).toHaveLength(7);
     change(batch);
     expect(() => readShipment(shipper, batch)).toThrow(expect.objectContaining({ code }));
   });

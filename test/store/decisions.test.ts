@@ -6,7 +6,7 @@ import type { MeshChange, PolicyDocument } from '../../src/identity/mesh.ts';
 import { revisionEvent } from '../../src/identity/policy-revision.ts';
 import { readDecisions } from '../../src/store/decision-table.ts';
 import { decisionIds } from '../../src/store/migrations/0012-decision-ids.ts';
-import { decision, issuance, noon } from '../audit/events.ts';
+import { decision, issuance, noon, outcome } from '../audit/events.ts';
 import { unsignedRevision } from '../harness/policy-signer.ts';
 import { newDirectory, openTestStore } from './directories.ts';
 
@@ -28,10 +28,13 @@ test('a decision is found by its ID, in whatever span it stands', async () => {
     expect(rows[0]?.personal).toMatchObject({ path: '/accounts/7' });
   }
   expect(await store.findDecisions(idOf(10_000), 4)).toEqual({ rows: [], more: false });
+  // What a proxy tells of the call is no decision.
+  await store.recordEvents([outcome({ decisionId: idOf(7) })]);
+  expect((await store.findDecisions(idOf(7), 4)).rows.map(({ index }) => index)).toEqual([7]);
   // One that was used again, long after.
   await store.recordEvents([1, 2, 3].map(() => decision({ decisionId: idOf(5) })));
   const again = await store.findDecisions(idOf(5), 3);
-  expect([again.rows.map(({ index }) => index), again.more]).toEqual([[5, 20_000, 20_001], true]);
+  expect([again.rows.map(({ index }) => index), again.more]).toEqual([[5, 20_001, 20_002], true]);
 });
 
 test.each(['', 'a b', 'a'.repeat(65), "'; --", 'é', 'a\u0000'])(
