@@ -1,5 +1,6 @@
-// What the audit log costs (log), what it adds to an issuance (issuance), whether calls wait for it (decisions), and what it
-// survives (kills). `npm run bench -- audit [log|issuance|decisions|kills]`.
+// What the audit log costs (log), what it adds to an issuance (issuance), whether calls wait for it (decisions), what access logs
+// cost (access-log), and what it
+// survives (kills). `npm run bench -- audit [log|issuance|decisions|access-log|kills]`.
 const [part = 'log'] = process.argv.slice(2);
 switch (part) {
   case 'log':
@@ -14,7 +15,10 @@ switch (part) {
   case 'kills':
     await (await import('./audit/kills.ts')).measureKills();
     break;
+  case 'access-log':
+    await (await import('./audit/access-log.ts')).measureAccessLog();
+    break;
   default:
-    console.error(`there is no part ${part}: log, issuance, decisions, kills`);
+    console.error(`there is no part ${part}: log, issuance, decisions, access-log, kills`);
     process.exit(64);
 }

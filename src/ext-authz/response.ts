@@ -71,7 +71,7 @@ function fromMould(decision: Decision, id: string): Buffer | undefined {
   const isAllow = verdict === 'allow' && isReasonToAllow(decision);
   const isDeny = verdict === 'deny' && typeof reason === 'string' && !isReasonToAllow(decision);
   if ((!isAllow && !isDeny) || !isMode(mode)) return undefined;
-  const kind = `${verdict} ${reason} ${mode ?? ''} ${revision} ${rule}`;
+  const kind = `${verdict} ${reason} ${mode ?? ''} ${isMarked(decision) ? 'marked' : ''} ${revision} ${rule}`;
   let mould = moulds.get(kind);
   if (mould === undefined) {
     if (moulds.size >= maxMoulds) moulds.clear();
@@ -81,6 +81,7 @@ function fromMould(decision: Decision, id: string): Buffer | undefined {
       reason,
       rule,
       revision,
+      audited: isMarked(decision) ? 'marked' : '',
       ...(mode === undefined ? {} : { mode }),
     });
     moulds.set(kind, mould);
@@ -190,8 +191,16 @@ function allowMessage(id: string): string {
   return `allowed ${id}`;
 }
 
-/** Lands in Envoy's metadata namespace `envoy.filters.http.ext_authz`, from where access logs may print it. */
-function metadata(decision: Decision, id: string): Record<string, string | number> {
+/** Whether an allowed call has a record of its own even where others are counted together. */
+function isMarked({ audited, breakGlass }: Decision): boolean {
+  return audited !== '' || breakGlass !== '';
+}
+
+/**
+ * Lands in Envoy's metadata namespace `envoy.filters.http.ext_authz`, from where access logs may print it;
+ * `src/access-log/decision-note.ts` reads it there.
+ */
+function metadata(decision: Decision, id: string): Record<string, string | number | boolean> {
   return {
     decision_id: id,
     verdict: decision.verdict,
@@ -199,6 +208,7 @@ function metadata(decision: Decision, id: string): Record<string, string | numbe
     rule: decision.rule,
     revision: decision.revision,
     mode: decision.mode ?? 'strict',
+    ...(isMarked(decision) ? { recorded: true } : {}),
   };
 }
 

@@ -58,6 +58,19 @@ describe('a decision', () => {
     });
   });
 
+  test.each<[string, Partial<Decision>]>([
+    ['that an AUDIT rule marks', { audited: 'shop/watch rule[0]' }],
+    ['that a break-glass grant let pass', { breakGlass: 'INC-7' }],
+  ])('an allow %s tells the proxy that it has a record, and no other does', (_, change) => {
+    const metadataOf = (decision: Decision, id: string): unknown =>
+      CheckResponse.decode(encodeDecision(decision, id).bytes).dynamicMetadata;
+    // Whole, and out of a mould of the same rule.
+    for (const id of ['d-1', 'a'.repeat(24), 'b'.repeat(24)]) {
+      expect(metadataOf({ ...allow, ...change }, id)).toMatchObject({ decision_id: id, recorded: true });
+      expect(metadataOf(allow, id)).not.toHaveProperty('recorded');
+    }
+  });
+
   test('a call that no policy is about is allowed in Istio mode alone', () => {
     const byDefault: Decision = { ...allow, reason: 'allow_by_default', rule: '' };
     const { bytes } = encodeDecision({ ...byDefault, mode: 'istio' }, 'd-1');

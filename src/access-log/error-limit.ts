@@ -1,0 +1,27 @@
+/** Whether an error gets a record of its own; the others are counted together. */
+export type ErrorLimit = (owner: string, now: Date) => boolean;
+
+/**
+ * Holds back records of errors: a callee that is away makes one of each call, which tell all the same. Each pair of caller
+ * and callee has a budget of records that refills with time.
+ * @param burst records at once
+ * @param perSecond records in the long run
+ */
+export function createErrorLimit(burst = 50, perSecond = 1, maxOwners = 4_096): ErrorLimit {
+  const budgets = new Map<string, { left: number; atMs: number }>();
+  return (owner, now) => {
+    const nowMs = now.getTime();
+    const known = budgets.get(owner);
+    // The longest unused has refilled most.
+    budgets.delete(owner);
+    for (const oldest of budgets.keys()) {
+      if (budgets.size < maxOwners) break;
+      budgets.delete(oldest);
+    }
+    const passedMs = known === undefined ? 0 : Math.max(0, nowMs - known.atMs);
+    const left = known === undefined ? burst : Math.min(burst, known.left + (passedMs / 1_000) * perSecond);
+    const isOwn = left >= 1;
+    budgets.set(owner, { left: isOwn ? left - 1 : left, atMs: nowMs });
+    return isOwn;
+  };
+}
