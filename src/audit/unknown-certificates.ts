@@ -1,0 +1,122 @@
+import type { TrustDomain } from '../spiffe/id.ts';
+import type { Clock } from '../clock.ts';
+import type { AlarmEvent } from './access-event.ts';
+import type { AuditEvent } from './event.ts';
+
+/** Looks after certificates that proxies accepted and nobody here gave out. */
+export type UnknownCertificates = {
+  /** Looks at events that are in the log, without waiting. A serial is looked up once. */
+  readonly look: (events: readonly AuditEvent[]) => void;
+  /** Resolves when nothing is being looked up. */
+  readonly settled: () => Promise<void>;
+  readonly close: () => void;
+};
+
+/** What it asks and tells. */
+export type UnknownCertificatesOptions = {
+  readonly trustDomain: TrustDomain;
+  /** Which of the serials the log has no issuance of. */
+  readonly findUnknown: (serials: readonly string[]) => Promise<readonly string[]>;
+  readonly raise: (alarm: AlarmEvent) => void;
+  /** The serials could not be looked up, and will be again. */
+  readonly onError: (error: unknown) => void;
+  readonly clock: Clock;
+  /** Serials of alarms that were raised before. */
+  readonly raised?: readonly string[];
+};
+
+/**
+ * Raises an alarm when a certificate of the trust domain was accepted that the log has no issuance of. Issuances are in the log
+ * before their certificates exist, so that none is ever late. At most 60 alarms are raised in a minute; a serial that found no
+ * room is looked up again when it is seen again.
+ *
+ * A proxy tells which certificate it has seen. So one that lies can raise an alarm in its own name, and can keep silent.
+ */
+export function createUnknownCertificates(options: UnknownCertificatesOptions): UnknownCertificates {
+  const { trustDomain, findUnknown, raise, onError, clock } = options;
+  const known = createRecent(maxKnown);
+  const raised = createRecent(maxRaised);
+  for (const serial of options.raised ?? []) raised.add(serial);
+  const waiting = new Map<string, AlarmEvent>();
+  const stop = new AbortController();
+  let running: Promise<void> | undefined;
+  let [minuteMs, raisedInMinute] = [-Infinity, 0];
+
+  return {
+    look: (events) => {
+      for (const event of events) {
+        const alarm = alarmOf(event, trustDomain, clock.now());
+        if (alarm === undefined || waiting.size >= maxWaiting || stop.signal.aborted) continue;
+        const { serial } = alarm;
+        if (known.has(serial) || raised.has(serial) || waiting.has(serial)) continue;
+        waiting.set(serial, alarm);
+        running ??= run().finally(() => {
+          running = undefined;
+        });
+      }
+    },
+    settled: async () => running,
+    close: () => stop.abort('closed'),
+  };
+
+  async function run(): Promise<void> {
+    // All that came together are one question.
+    await Promise.resolve();
+    while (waiting.size > 0 && !stop.signal.aborted) {
+      const serials = [...waiting.keys()].slice(0, maxAsked);
+      try {
+        const unknown = new Set(await findUnknown(serials));
+        for (const serial of serials) settle(serial, !unknown.has(serial));
+      } catch (error) {
+        onError(error);
+        await clock.sleep(retryMs, stop.signal);
+      }
+    }
+  }
+
+  function settle(serial: string, isKnown: boolean): void {
+    const alarm = waiting.get(serial);
+    waiting.delete(serial);
+    if (isKnown) return known.add(serial);
+    const nowMs = clock.now().getTime();
+    if (Math.abs(nowMs - minuteMs) >= 60_000) [minuteMs, raisedInMinute] = [nowMs, 0];
+    if (alarm === undefined || raisedInMinute >= maxInMinute) return;
+    raisedInMinute += 1;
+    raised.add(serial);
+    raise(alarm);
+  }
+}
+
+/** What would have to be said of an event if nobody here gave out the certificate in it. */
+function alarmOf(event: AuditEvent, trustDomain: TrustDomain, time: Date): AlarmEvent | undefined {
+  if (!('sourceSerial' in event) || event.sourceSerial === '') return undefined;
+  // Whoever asked was nobody known, and may have made up the certificate.
+  if (event.type === 'decision' && claimReasons.has(event.reason)) return undefined;
+  const names = [event.source, event.type === 'connections' ? event.claimedSource : ''];
+  const claimedSource = names.find((name) => name.startsWith(`${trustDomain.id}/`));
+  if (claimedSource === undefined) return undefined;
+  const { sourceSerial: serial, destination, caller, type: seenIn } = event;
+  const sourceAddress = 'sourceAddress' in event ? event.sourceAddress : { personal: '' };
+  const about = { serial, claimedSource, destination, seenIn, sourceAddress, caller };
+  return { type: 'alarm', time, kind: 'unknown_certificate', ...about };
+}
+
+/** The last texts that were added, of which at least half of `capacity` are held. */
+function createRecent(capacity: number) {
+  let [young, old] = [new Set<string>(), new Set<string>()];
+  return {
+    has: (text: string): boolean => young.has(text) || old.has(text),
+    add: (text: string): void => {
+      if (young.size >= capacity / 2) [young, old] = [new Set(), young];
+      young.add(text);
+    },
+  };
+}
+
+const claimReasons: ReadonlySet<string> = new Set(['caller_unknown', 'destination_forged', 'engine_failed']);
+const maxKnown = 65_536;
+const maxRaised = 8_192;
+const maxWaiting = 4_096;
+const maxAsked = 100;
+const maxInMinute = 60;
+const retryMs = 5_000;
