@@ -36,12 +36,12 @@ export function createAgentInstruments(
   );
   metrics.gauge(
     'countersign_agent_events_queued',
-    "Decisions and refusals that are not in the server's log yet.",
+    "Decisions, refusals and what proxies saw that are not in the server's log yet.",
     () => status().events.queued,
   );
   metrics.gauge(
     'countersign_agent_events_lost',
-    'Decisions and refusals lost since the start.',
+    'Decisions, refusals and what proxies saw that were lost since the start.',
     () => status().events.lost,
   );
   return { ...doors, text: metrics.text };

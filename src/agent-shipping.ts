@@ -1,3 +1,4 @@
+import { type AccessLog, createAccessLog } from './access-log/access-log.ts';
 import { createEventQueue } from './audit/event-queue.ts';
 import type { AuditEvent, RefusalEvent } from './audit/event.ts';
 import type { Clock } from './clock.ts';
@@ -11,6 +12,7 @@ import type { NodeClient } from './wire/node.ts';
 /** The way of what happens at an agent into the server's log. */
 export type AgentShipping = {
   readonly decisions: DecisionLog;
+  readonly accessLog: AccessLog;
   /** Takes refusals without waiting; they are in the log of the agent, too, at the level info. */
   readonly recordQuietly: (events: readonly AuditEvent[]) => void;
   /** Events that are not in the server's log yet, and those lost since the start. */
@@ -41,6 +43,12 @@ export function createAgentShipping(parts: {
     allowedCallsWindowSeconds,
     onError,
   });
+  const accessLog = createAccessLog({
+    record: shipper.record,
+    clock,
+    allowedCallsWindowSeconds,
+    onError,
+  });
   const refusals = createEventQueue<RefusalEvent>({
     record: shipper.record,
     clock,
@@ -53,6 +61,7 @@ export function createAgentShipping(parts: {
   });
   return {
     decisions,
+    accessLog,
     recordQuietly: (events) => {
       for (const event of events) {
         log.info({ event }, 'refused');
@@ -60,17 +69,17 @@ export function createAgentShipping(parts: {
       }
     },
     depth: () => {
-      const [one, other] = [decisions.depth(), refusals.depth()];
+      const all = [decisions, accessLog, refusals].map(({ depth }) => depth());
       return {
-        queued: one.queued + other.queued + shipper.inHand(),
-        lost: one.lostInAll + other.lostInAll + shipper.refused(),
+        queued: all.reduce((sum, { queued }) => sum + queued, shipper.inHand()),
+        lost: all.reduce((sum, { lostInAll }) => sum + lostInAll, shipper.refused()),
       };
     },
     close: async () => {
       // A server that takes connections and says nothing would hold up the end for minutes, call by call.
       const closed = new AbortController();
       void clock.sleep(closeMs, closed.signal).then(shipper.giveUp);
-      await Promise.all([decisions.close(), refusals.close()]);
+      await Promise.all([decisions.close(), accessLog.close(), refusals.close()]);
       await shipper.close().catch((error: unknown) => {
         log.error({ lost: shipper.inHand(), ...publicError(error) }, 'events were lost');
       });

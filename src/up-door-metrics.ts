@@ -1,3 +1,4 @@
+import type { AccessLog } from './access-log/access-log.ts';
 import type { SourceHealth } from './attest/source-health.ts';
 import { type Decision, decisionReasons } from './authz/decision.ts';
 import type { Clock } from './clock.ts';
@@ -24,6 +25,7 @@ export type DoorMetricsParts = {
   readonly holder: MeshHolder;
   readonly keeper: Keeper;
   readonly decisions: DecisionLog;
+  readonly accessLog: Pick<AccessLog, 'depth'>;
   readonly outlooks: () => readonly WorkloadOutlook[];
   readonly sources: () => readonly SourceHealth[];
   readonly clock: Clock;
@@ -81,7 +83,7 @@ export function addDoorMetrics(metrics: Metrics, parts: DoorMetricsParts): DoorI
   ]);
   return { ...sdsAndWorkloadApi(metrics), checks: checksOf(metrics, parts), issuances };
 
-  function addMeshMetrics(to: Metrics, { decisions }: DoorMetricsParts): void {
+  function addMeshMetrics(to: Metrics, { decisions, accessLog }: DoorMetricsParts): void {
     const mesh = () => holder.current().mesh;
     to.gauge('countersign_mesh_revision', 'Revision of the mesh in force.', () => mesh().revision);
     to.gauge('countersign_entries', 'Registration entries.', () => mesh().entries.size);
@@ -92,6 +94,16 @@ export function addDoorMetrics(metrics: Metrics, parts: DoorMetricsParts): DoorI
       'countersign_decisions_lost',
       'Decisions lost and not yet recorded as lost.',
       () => decisions.depth().lost,
+    );
+    to.gauge(
+      'countersign_access_log_queued',
+      'What proxies saw that is not yet in the log.',
+      () => accessLog.depth().queued,
+    );
+    to.gauge(
+      'countersign_access_log_lost',
+      'What proxies saw that was lost since the start, by full queues alone.',
+      () => accessLog.depth().lostInAll,
     );
   }
 }

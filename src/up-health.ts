@@ -18,6 +18,8 @@ export type HealthFacts = {
   readonly freeBytes: number | null;
   /** Decisions that wait for the log, and how many were lost and not yet recorded as lost. */
   readonly decisions: { readonly queued: number; readonly lost: number };
+  /** Certificates that were used within a day and that the log has no issuance of. */
+  readonly alarms: number;
   /** Policies that end within a week, and those that have ended. */
   readonly policies: { readonly ending: number; readonly ended: number };
   readonly process: ProcessState;
@@ -54,7 +56,7 @@ export function watchHealth(parts: {
 
 /** What is wrong, the causes first. */
 export function judgeHealth(facts: HealthFacts): readonly Condition[] {
-  const { store, outlook, doubt, freeBytes, decisions, policies, process } = facts;
+  const { store, outlook, doubt, freeBytes, decisions, alarms, policies, process } = facts;
   return [
     ...(store.ok
       ? []
@@ -116,6 +118,15 @@ export function judgeHealth(facts: HealthFacts): readonly Condition[] {
             'decisions_lost',
             `${decisions.lost} decisions were lost and are not in the log`,
             'see countersign audit list --type loss, and why the log is behind',
+          ),
+        ]),
+    ...(alarms === 0
+      ? []
+      : [
+          warning(
+            'unknown_serial',
+            `certificates that the audit log has no issuance of were used within a day: ${alarms}`,
+            'see countersign audit list --type alarm: somebody else may have a key of the CA',
           ),
         ]),
     ...(policies.ending + policies.ended === 0

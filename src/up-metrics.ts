@@ -5,6 +5,7 @@ import { type Counter, createMetrics } from './metrics.ts';
 import type { Store } from './store/store.ts';
 import type { KeptAuthority } from './up-authority.ts';
 import { addDoorMetrics, type DoorInstruments, type DoorMetricsParts } from './up-door-metrics.ts';
+import type { Alarms } from './up-proxy-logs.ts';
 import { addProcessMetrics } from './up-process.ts';
 
 /** What the process counts, and where its parts report it. */
@@ -19,6 +20,7 @@ export function createInstruments(
     readonly authority: KeptAuthority;
     readonly store: Store;
     readonly nodes: () => NodesReport;
+    readonly alarms: Pick<Alarms, 'raised'>;
     readonly clock: Clock;
     /** Why the clock is not to be trusted; null when it is. */
     readonly doubt: () => string | null;
@@ -49,6 +51,11 @@ export function createInstruments(
   );
   metrics.gauge('countersign_store_ok', 'Whether the store takes writes: 1 or 0.', () =>
     parts.store.health().ok ? 1 : 0,
+  );
+  metrics.gauge(
+    'countersign_unknown_certificates',
+    'Certificates that were used and that the log has no issuance of, since the start.',
+    parts.alarms.raised,
   );
   metrics.gauge(
     'countersign_nodes_attested',

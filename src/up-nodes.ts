@@ -43,6 +43,7 @@ import { createNodeCoverage, isOverForNode } from './up-node-coverage.ts';
 import { nodesReport } from './up-nodes-report.ts';
 import { type DoorCertificate, keepOwnCertificate } from './up-own-certificate.ts';
 import { watchAhead } from './up-policy-revisions.ts';
+import type { Alarms } from './up-proxy-logs.ts';
 import type { Rotation } from './up-rotation.ts';
 
 /** The nodes of a mesh, and the door that they come in by. */
@@ -70,6 +71,8 @@ export type NodesParts = {
   readonly readCsr: ProofThread['readCsr'];
   readonly breathe: Breathe;
   readonly note: Rotation['note'];
+  /** Told of what nodes shipped, once it is in the log. */
+  readonly look: Alarms['look'];
   readonly clock: Clock;
   readonly randomBytes: RandomBytes;
   readonly log: Log;
@@ -161,7 +164,11 @@ async function openDoor(
         parts.note(isConfirmed, client, name, content, time);
       }
     },
-    storeShipment: ({ events, ...shipment }) => store.recordShipment(shipment, events),
+    storeShipment: async ({ events, ...shipment }) => {
+      const isNew = await store.recordShipment(shipment, events);
+      if (isNew) parts.look(events);
+      return isNew;
+    },
     delivering: renewed,
     keeps,
     enforces: watchAhead(holder, clock, log),

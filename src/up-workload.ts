@@ -1,10 +1,13 @@
 import { randomBytes } from 'node:crypto';
 import { dirname } from 'node:path';
+import type { AccessLog } from './access-log/access-log.ts';
+import { createAccessLogService } from './access-log/service.ts';
 import type { AuditEvent } from './audit/event.ts';
 import type { Snapshot } from './authz/snapshot.ts';
 import type { Clock } from './clock.ts';
 import type { Config } from './config.ts';
 import { publicError } from './errors.ts';
+import { createCallers } from './ext-authz/callers.ts';
 import { createDecisionIds } from './ext-authz/decision-id.ts';
 import type { DecisionLog } from './ext-authz/decision-log.ts';
 import { createExtAuthzService } from './ext-authz/service.ts';
@@ -13,7 +16,7 @@ import type { Breathe } from './identity/breath.ts';
 import { createBundleWatch } from './identity/bundle-watch.ts';
 import type { MeshHolder } from './identity/current-mesh.ts';
 import { entitlementOf } from './identity/entitlement.ts';
-import type { Attest } from './identity/evidence.ts';
+import type { Attest, Attestation } from './identity/evidence.ts';
 import type { IssueX509 } from './identity/issuer.ts';
 import type { MintJwt } from './identity/jwt-svid.ts';
 import type { Keeper } from './identity/keeper.ts';
@@ -57,6 +60,7 @@ export type WorkloadDoorParts = {
   readonly readCsr: ProofThread['readCsr'];
   readonly attest: Attest;
   readonly decisions: DecisionLog;
+  readonly accessLog: AccessLog;
   /** Records without anybody waiting for it. */
   readonly recordQuietly: (events: readonly AuditEvent[]) => void;
   readonly observer: Rotation['observer'];
@@ -112,13 +116,24 @@ export async function openWorkloadDoor(parts: WorkloadDoorParts): Promise<Worklo
     log: (level, message, detail) => log[level](detail, message),
   });
   const countCall = parts.decisions.count;
+  const entitledIds = ({ selectors }: Attestation) =>
+    holder
+      .current()
+      .registry.match(selectors, clock.now())
+      .map(({ spiffeId }) => spiffeId);
+  const accessLog = createAccessLogService({
+    attested: createCallers({ attest, clock }).attested,
+    entitledIds,
+    trustDomain,
+    accessLog: parts.accessLog,
+    recordRefusal: (event) => recordQuietly([event]),
+    clock,
+    breathe: parts.breathe,
+    report: (error) => log.error(publicError(error), 'access log of a proxy failed'),
+  });
   const extAuthz = createExtAuthzService({
     attest,
-    entitledIds: ({ selectors }) =>
-      holder
-        .current()
-        .registry.match(selectors, clock.now())
-        .map(({ spiffeId }) => spiffeId),
+    entitledIds,
     snapshot: parts.snapshot ?? (() => holder.current().snapshot),
     bans: () => holder.current().bans,
     record: (event) => {
@@ -181,6 +196,7 @@ export async function openWorkloadDoor(parts: WorkloadDoorParts): Promise<Worklo
       { ...sds.aggregated, requestBytes: 262_144 },
       signing,
       traceCalls({ ...extAuthz, requestBytes: 262_144 }, checkServiceName, checkedTraceparent),
+      { ...accessLog, requestBytes: 262_144 },
       { ...workloadApi, requestBytes: 65_536 },
     ],
     log: (message, detail) => log.warn(detail, message),

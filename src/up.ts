@@ -9,7 +9,6 @@ import { signerOf } from './ca/slot.ts';
 import { type Clock, systemClock } from './clock.ts';
 import type { Config } from './config.ts';
 import { publicError } from './errors.ts';
-import { createDecisionLog, decisionsOfCommit } from './ext-authz/decision-log.ts';
 import { maxOutlooks, type StatusReport } from './http/status-report.ts';
 import { createAdministration } from './identity/administration.ts';
 import { compileStoredMesh, createMeshHolder } from './identity/current-mesh.ts';
@@ -40,6 +39,7 @@ import { sourceReport, workloadOutlooks } from './up-outlook.ts';
 import { countEnding, policyStatus } from './identity/policy-terms.ts';
 import { checkPolicyRevision, keepPolicyRevisions, openPolicyKey } from './up-policy-revisions.ts';
 import { sayPolicyMode } from './up-policy-mode.ts';
+import { openProxyLogs } from './up-proxy-logs.ts';
 import { openRotation } from './up-rotation.ts';
 import { custodyOf, readSealingSecret } from './up-secret.ts';
 import { type Nodes, openNodes } from './up-nodes.ts';
@@ -234,19 +234,13 @@ async function open(
       .recordEvents(events)
       .catch((error: unknown) => log.error(publicError(error), 'event could not be recorded'));
   };
-  const decisions = createDecisionLog({
-    record: store.recordAtLeisure,
-    maxBatch: decisionsOfCommit,
-    clock,
-    allowedCallsWindowSeconds: config.allowedCallsWindowSeconds,
-    onError: (error, lost) => log.error({ lost, ...publicError(error) }, 'decisions could not be recorded'),
-  });
-  opened.push(() => decisions.close());
+  const proxyLogs = await openProxyLogs({ store, trustDomain, config, clock, log });
+  opened.push(proxyLogs.close);
   const outlooks = () => workloadOutlooks({ states: keeper.states(), policyUntil: null, now: clock.now() });
   const instruments = createInstruments({
     holder,
     keeper,
-    decisions,
+    ...proxyLogs,
     authority,
     store,
     outlooks,
@@ -272,6 +266,7 @@ async function open(
     readCsr: proofs.readCsr,
     breathe,
     note: rotation.note,
+    look: proxyLogs.alarms.look,
     clock,
     randomBytes,
     log,
@@ -292,7 +287,7 @@ async function open(
       keyOwners,
       readCsr: proofs.readCsr,
       attest,
-      decisions,
+      ...proxyLogs,
       recordQuietly,
       observer: rotation.observer,
       instruments,
@@ -314,7 +309,8 @@ async function open(
       outlook: rotation.outlook(),
       issuer: signerOf(authority.state()) ?? null,
       doubt: rotation.doubt(),
-      decisions: decisions.depth(),
+      decisions: proxyLogs.decisions.depth(),
+      alarms: proxyLogs.alarms.recent(),
       policies: countEnding(holder.current().policies, clock.now()),
     }),
     clock,

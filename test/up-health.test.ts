@@ -14,6 +14,7 @@ const well: HealthFacts = {
   doubt: null,
   freeBytes: 10_000 * mebibyte,
   decisions: { queued: 0, lost: 0 },
+  alarms: 0,
   policies: { ending: 0, ended: 0 },
   process: {
     loopDelaySeconds: 0.01,
@@ -50,6 +51,7 @@ const troubles: readonly [string, Partial<HealthFacts>, readonly (readonly [Cond
   ['a long queue', { decisions: { queued: 10_000, lost: 0 } }, [['log_behind', 'warning']]],
   ['a shorter queue', { decisions: { queued: 9_999, lost: 0 } }, []],
   ['a loss', { decisions: { queued: 0, lost: 1 } }, [['decisions_lost', 'warning']]],
+  ['a certificate of nobody', { alarms: 1 }, [['unknown_serial', 'warning']]],
   ['a policy near its end', { policies: { ending: 1, ended: 0 } }, [['policies_ending', 'warning']]],
   ['a policy that has ended', { policies: { ending: 0, ended: 1 } }, [['policies_ending', 'warning']]],
   ['a slow loop', { process: { ...well.process, loopDelaySeconds: 1 } }, [['event_loop_slow', 'warning']]],

@@ -1,4 +1,5 @@
 import type { EnvoyPlan } from './envoy-bootstrap-options.ts';
+import { reportLog } from './envoy-bootstrap-report.ts';
 import { authzCluster, type Json, typed } from './envoy-bootstrap-tls.ts';
 
 /** HTTP from other workloads: identity from their certificates, a decision for every request, then the application. */
@@ -14,6 +15,7 @@ export function inboundHttp(plan: EnvoyPlan, cluster: string): Json {
       use_remote_address: true,
       skip_xff_append: true,
       http_filters: [extAuthz(plan), router],
+      access_log: [accessLog(plan, 'inbound', 'request'), ...reportLog(plan, 'inbound', 'request')],
     },
     // Envoy never looks at a peer's certificate again while a connection lives: this bounds what it misses.
     { max_connection_duration: `${plan.maxConnectionSeconds}s` },

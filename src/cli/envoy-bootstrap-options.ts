@@ -26,6 +26,8 @@ export type EnvoyBootstrapOptions = {
   readonly admin?: string;
   /** `stdout` (the default) or an absolute path. */
   readonly accessLog?: string;
+  /** `on` (the default) or `off`: whether the proxy tells the audit log what it sees of calls from peers. */
+  readonly accessLogStream?: string;
   /** `3600s`, `15m` or `1h`: how long a connection may outlive the checks it began with; 10 s to 24 h. */
   readonly maxConnectionDuration?: string;
   /** `250ms` (the default) or `1s`: how long a call waits for its decision before it fails; 50 ms to 10 s. */
@@ -58,6 +60,7 @@ export type EnvoyPlan = {
   readonly outboundTcp: readonly Upstream[];
   readonly admin: { readonly path: string } | HostPort | null;
   readonly accessLog: 'stdout' | { readonly path: string };
+  readonly accessLogStream: boolean;
   readonly maxConnectionSeconds: number;
   readonly decisionTimeoutMs: number;
   readonly nodeId: string;
@@ -83,6 +86,7 @@ export function planEnvoy(options: EnvoyBootstrapOptions): EnvoyPlan {
     outboundTcp: (options.outboundTcp ?? []).map((text) => upstream('--outbound-tcp', text)),
     admin: options.admin === undefined ? null : admin(options.admin),
     accessLog: accessLog(options.accessLog ?? 'stdout'),
+    accessLogStream: isOn('--access-log-stream', options.accessLogStream ?? 'on'),
     maxConnectionSeconds: connectionDuration(options.maxConnectionDuration ?? '3600s'),
     decisionTimeoutMs: decisionTimeout(options.decisionTimeout ?? '250ms'),
     nodeId: nodeId(options.nodeId ?? `sidecar${workload.path}`),
@@ -141,6 +145,11 @@ function admin(text: string): NonNullable<EnvoyPlan['admin']> {
 function accessLog(text: string): EnvoyPlan['accessLog'] {
   if (text === 'stdout') return 'stdout';
   return { path: absolutePath('--access-log', text) };
+}
+
+function isOn(option: string, text: string): boolean {
+  if (text !== 'on' && text !== 'off') throw invalid(option, text, 'is neither on nor off', 'on');
+  return text === 'on';
 }
 
 function connectionDuration(text: string): number {

@@ -7,6 +7,7 @@ import {
   type HostPort,
   planEnvoy,
 } from './envoy-bootstrap-options.ts';
+import { reportCluster, reportLog, reports } from './envoy-bootstrap-report.ts';
 import {
   adsConfig,
   authzCluster,
@@ -19,7 +20,8 @@ import {
 
 /**
  * A complete Envoy 1.40 bootstrap for the sidecar of one workload: certificates over SDS, mTLS with SPIFFE IDs both
- * ways, a policy decision for each inbound request or TCP connection that fails closed, JSON access logs.
+ * ways, a policy decision for each inbound request or TCP connection that fails closed, access logs as JSON and to the audit
+ * log.
  * @param format YAML with a heading comment, or JSON
  * @throws MeshError `usage` or `config_invalid`, naming the option
  */
@@ -65,6 +67,7 @@ function buildBootstrap(plan: EnvoyPlan): Json {
   // A connection, breakers and statistics of its own: a slow certificate never delays a decision.
   const decides = inbound !== null || plan.inboundTcp.some(({ open }) => !open);
   if (decides) clusters.push(authorityCluster(authzCluster, socket, '0.2s'));
+  if (reports(plan)) clusters.push(authorityCluster(reportCluster, socket, '1s'));
   return {
     node: { id: plan.nodeId, cluster: workload.text },
     ...(plan.admin === null ? {} : { admin: { address: adminAddress(plan.admin) } }),
@@ -85,7 +88,11 @@ function listener(
     name,
     address: socketAddress(listen),
     per_connection_buffer_limit_bytes: 32_768,
-    access_log: [accessLog(plan, name, 'connection')],
+    // Who comes in over plain TCP is the workload itself: nobody's audit is about that.
+    access_log: [
+      accessLog(plan, name, 'connection'),
+      ...(tls === undefined ? [] : reportLog(plan, name, 'connection')),
+    ],
     filter_chains: [
       {
         ...(tls === undefined ? {} : { transport_socket_connect_timeout: '5s', transport_socket: tls }),
@@ -108,7 +115,7 @@ function outboundExtras(plan: EnvoyPlan, peer: SpiffeId): Record<string, Json> {
   };
 }
 
-/** SDS and ext_authz: plain HTTP/2 on the authority's Unix socket, whose other end knows us by our process. */
+/** SDS, ext_authz and access logs: plain HTTP/2 on the authority's Unix socket, whose other end knows us by our process. */
 function authorityCluster(name: string, socket: string, connectTimeout: string): Json {
   return {
     name,

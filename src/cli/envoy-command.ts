@@ -37,6 +37,7 @@ export function envoyCommand(session: Session): Command {
     .option('--outbound-tcp <host:port=id@host:port>', 'the same for TCP; may be repeated', repeated)
     .option('--admin <address>', "Envoy's admin: a socket's path, or a loopback host:port")
     .option('--access-log <file>', 'stdout, or a path')
+    .option('--access-log-stream <on|off>', 'whether the audit log is told what the proxy sees of peers (on)')
     .option('--max-connection-duration <duration>', 'how long a connection may live, 10s to 24h')
     .option('--decision-timeout <duration>', 'how long a call may wait for its decision, 50ms to 10s (250ms)')
     .option('--node-id <id>', 'name of the proxy in its own logs')

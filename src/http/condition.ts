@@ -11,6 +11,7 @@ export const conditionCodes = [
   'disk_low',
   'log_behind', // decisions wait longer than they should
   'decisions_lost',
+  'unknown_serial', // somebody uses a certificate that nobody here gave out
   'policies_ending', // policies stop to match within a week, or have
   'event_loop_slow',
   'memory_low',

@@ -199,6 +199,20 @@ describe('what the bootstrap must say', () => {
     expect(made.match(/"name": "countersign_authz"/g) ?? []).toHaveLength(times > 0 ? 1 : 0);
   });
 
+  test.each([
+    ['inbound', { ...inbound }, 2],
+    ['inbound TCP', { ...base, inboundTcp: ['127.0.0.1:1=127.0.0.1:2'] }, 1],
+    ['open TCP', { ...base, inboundTcpOpen: ['127.0.0.1:1=127.0.0.1:2'] }, 1],
+    ['outbound', { ...base, outbound: [`127.0.0.1:1=${orders}@127.0.0.1:2`] }, 0],
+    ['inbound that is not to tell', { ...inbound, accessLogStream: 'off' }, 0],
+  ])('the audit log is told by %s, over a cluster of its own', (_, options, times) => {
+    const made = renderEnvoyBootstrap(options, 'json');
+    expect(made.match(/"cluster_name": "countersign_access_log"\n/g) ?? []).toHaveLength(times);
+    expect(made.match(/"name": "countersign_access_log"/g) ?? []).toHaveLength(times > 0 ? 1 : 0);
+    // Without it no certificate could be looked up.
+    expect(made.match(/"value": "%DOWNSTREAM_PEER_SERIAL%"/g) ?? []).toHaveLength(times);
+  });
+
   test('a TCP application hears and says nothing before the decision', () => {
     const made = renderEnvoyBootstrap({ ...base, inboundTcp: ['127.0.0.1:1=127.0.0.1:2'] }, 'json');
     const [listener] = (
@@ -240,6 +254,7 @@ describe('refused options', () => {
     ['socket too long', { ...inbound, socket: `/${'a'.repeat(107)}` }, 'config_invalid', '--workload-socket'],
     ['socket with a NUL', { ...inbound, socket: '/run/\0' }, 'config_invalid', '--workload-socket'],
     ['a host name', { ...inbound, app: 'localhost:8080' }, 'config_invalid', '--app'],
+    ['neither on nor off', { ...inbound, accessLogStream: 'yes' }, 'config_invalid', '--access-log-stream'],
     ['port 0', { ...inbound, inbound: '127.0.0.1:0' }, 'config_invalid', '--inbound'],
     ['port 65536', { ...inbound, inbound: '127.0.0.1:65536' }, 'config_invalid', '--inbound'],
     ['no port', { ...inbound, inbound: '127.0.0.1' }, 'config_invalid', '--inbound'],

@@ -92,6 +92,20 @@ test('decisions of the node are in the log of the server, with its name', async 
   });
 });
 
+test('what the proxy of the node saw is in the log of the server, too', async () => {
+  const seen = await eventually('an outcome', async () => {
+    const [first] = await server.audit('type=outcomes');
+    return first;
+  });
+  expect(seen).toMatchObject({
+    outcome: 'ok',
+    source: web.id,
+    destination: orders.id,
+    rule: 'shop/all rule[0]',
+  });
+  expect((seen['caller'] as { node: string }).node).toBe('web-1');
+});
+
 test('an entry reaches an open stream soon', async () => {
   const pending = fetchKeyPair(agent.workloadSocket, 'spiffe://mesh.test/ns/test/sa/late');
   await new Promise((resolve) => setTimeout(resolve, 200));

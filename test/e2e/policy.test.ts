@@ -1,3 +1,5 @@
+import { join } from 'node:path';
+import { parse, stringify } from 'yaml';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { readAsEnvoy } from '../../src/ext-authz/response.ts';
 import { checkBytes } from '../ext-authz/check-input.ts';
@@ -8,7 +10,10 @@ import { ask } from '../harness/http.ts';
 import { entry, idOf, policy, type Sidecar, startSidecar } from '../harness/mesh.ts';
 import { sendCheck } from '../harness/check-client.ts';
 import { createScope } from '../harness/scope.ts';
+import { fetchKeyPair } from '../harness/sds-client.ts';
+import { signWithStolenKey } from '../harness/stolen-key.ts';
 import { freePorts, makeTempDir } from '../harness/temp.ts';
+import { forgeKeyPair, shakeHands } from '../harness/tls-client.ts';
 
 const scope = createScope();
 afterAll(() => scope.close());
@@ -18,6 +23,8 @@ let web: Sidecar;
 let orders: Sidecar;
 let app: HttpApp;
 let toOrders: number;
+let [inbound, plain] = [0, 0];
+let directory: string;
 
 const mayRead = (methods: readonly string[]): string =>
   policy('shop', 'orders', {
@@ -31,25 +38,25 @@ const mayRead = (methods: readonly string[]): string =>
   });
 
 beforeAll(async () => {
-  const directory = makeTempDir(scope);
+  directory = makeTempDir(scope);
   authority = await startAuthority(scope, {
     directory,
     env: { COUNTERSIGN_ALLOWED_CALLS_WINDOW_SECONDS: '1' },
   });
-  const [inbound, outbound] = (await freePorts(2)) as [number, number];
-  toOrders = outbound;
+  [inbound, plain, toOrders] = (await freePorts(3)) as [number, number, number];
   app = await startHttpApp(scope, 'orders');
   orders = startSidecar(scope, {
     authority,
     directory,
     service: 'shop/orders',
     ways: { inbound: `127.0.0.1:${inbound}`, app: `127.0.0.1:${app.port}` },
+    rewrite: (bootstrap) => withPlainListener(bootstrap, plain),
   });
   web = startSidecar(scope, {
     authority,
     directory,
     service: 'shop/web',
-    ways: { outbound: [`127.0.0.1:${outbound}=${orders.id}@127.0.0.1:${inbound}`] },
+    ways: { outbound: [`127.0.0.1:${toOrders}=${orders.id}@127.0.0.1:${inbound}`] },
   });
   await authority.apply(
     [
@@ -174,3 +181,82 @@ describe('a policy', () => {
     expect((await ask({ to: toOrders, path: '/admin' })).status).toBe(403);
   });
 });
+
+describe('what the proxy saw', () => {
+  const seen = async (type: string, expected: object): Promise<Record<string, unknown>> =>
+    eventually(`${type} ${JSON.stringify(expected)} in the log`, async () =>
+      (await authority.audit(`type=${type}`)).find((event) =>
+        Object.entries(expected).every(([name, value]) => event[name] === value),
+      ),
+    );
+
+  test('of an allowed call is counted with others', async () => {
+    expect((await ask({ to: toOrders, path: '/orders/7' })).status).toBe(200);
+    const event = await seen('outcomes', { source: web.id, outcome: 'ok', statusClass: '2xx' });
+    expect(event).toMatchObject({ destination: orders.id, rule: 'shop/orders rule[0]', method: 'GET' });
+  });
+
+  test('of a denied call is joined to its decision', async () => {
+    const { headers } = await ask({ to: toOrders, path: '/admin' });
+    const event = await seen('outcome', { decisionId: headers['x-countersign-decision'] });
+    expect(event).toMatchObject({ outcome: 'denied', status: 403, source: web.id, flags: 'UAEX' });
+  });
+
+  test('of a stranger with a name of ours is a claim, and no identity', async () => {
+    expect(await shakeHands(inbound, await forgeKeyPair(web.id))).toMatchObject({ accepted: false });
+    const event = await seen('connections', { kind: 'tls_failed', claimedSource: web.id });
+    expect(event).toMatchObject({
+      failure: 'unknown_issuer',
+      claimedSerial: '01',
+      source: '',
+      sourceSerial: '',
+    });
+    expect(await authority.audit(`type=connections&source=${web.id}`)).toEqual([]);
+  });
+
+  test('without TLS is told as such', async () => {
+    expect((await ask({ to: plain, path: '/orders/1', headers: { connection: 'close' } })).status).toBe(403);
+    const event = await seen('connections', { kind: 'plaintext' });
+    expect(event).toMatchObject({ source: '', claimedSource: '', destination: orders.id, port: plain });
+  });
+
+  test('of a certificate that somebody made with the key of the CA is an alarm', async () => {
+    await authority.apply(entry(idOf(authority, 'shop/tester'), process.execPath));
+    const own = await fetchKeyPair(authority.workloadSocket);
+    const forged = await signWithStolenKey(join(directory, 'data'), own.cert, web.id);
+    // Nothing about it is wrong but that nobody gave it out.
+    for (const pair of [own, forged]) {
+      const answer = await shakeHands(inbound, pair, '/orders/1');
+      expect(answer.accepted).toBe(true);
+    }
+    const alarm = await seen('alarm', { serial: forged.serial });
+    expect(alarm).toMatchObject({
+      kind: 'unknown_certificate',
+      claimedSource: web.id,
+      destination: orders.id,
+    });
+    await seen('connections', { kind: 'mtls', source: web.id, sourceSerial: forged.serial });
+    expect(await authority.audit('type=alarm')).toHaveLength(1);
+    const { body } = await ask({ to: authority.adminSocket, path: '/readyz' });
+    expect(body).toContain('certificates that the audit log has no issuance of');
+    expect(authority.child().output()).toContain(
+      'a certificate was used that the audit log has no issuance of',
+    );
+  });
+});
+
+/** An inbound listener once more, without TLS: the product makes none. */
+function withPlainListener(bootstrap: string, port: number): string {
+  const made = parse(bootstrap) as { static_resources: { listeners: Record<string, never>[] } };
+  const [first] = made.static_resources.listeners;
+  const copy = JSON.parse(JSON.stringify(first)) as {
+    name: string;
+    address: { socket_address: { port_value: number } };
+    filter_chains: { transport_socket?: object }[];
+  };
+  copy.name = 'plain';
+  copy.address.socket_address.port_value = port;
+  delete copy.filter_chains[0]?.transport_socket;
+  made.static_resources.listeners.push(copy as never);
+  return stringify(made, { aliasDuplicateObjects: false });
+}

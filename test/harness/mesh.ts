@@ -20,6 +20,8 @@ export type SidecarOptions = {
   readonly plainTrustedCa?: boolean;
   /** Ends each connection at this age, which may be less than the product lets anybody choose: a test sees more of them. */
   readonly connectionSeconds?: number;
+  /** Changes the bootstrap, for what the product configures nowhere. */
+  readonly rewrite?: (bootstrap: string) => string;
 };
 
 /** Starts the Envoy of a service from the bootstrap that the product makes; it is live once it has an entry. */
@@ -28,18 +30,21 @@ export function startSidecar(scope: Scope, options: SidecarOptions): Sidecar {
   const id = idOf(authority, service);
   const directory = join(options.directory, service.replace('/', '-'));
   const binary = makeEnvoyBinary(directory);
+  const { rewrite = (text) => text } = options;
   const bootstrap = (files: { admin: string; accessLog: string }): string =>
-    renderEnvoyBootstrap({
-      decisionTimeout,
-      ...ways,
-      ...files,
-      workload: id,
-      socket: authority.workloadSocket,
-    })
-      .replace(/^  cluster: .*$/m, options.plainTrustedCa === true ? `$&${plainMetadata}` : '$&')
-      .replace(/(connection_duration: "?)[0-9]+s/g, (all, key: string) =>
-        options.connectionSeconds === undefined ? all : `${key}${options.connectionSeconds}s`,
-      );
+    rewrite(
+      renderEnvoyBootstrap({
+        decisionTimeout,
+        ...ways,
+        ...files,
+        workload: id,
+        socket: authority.workloadSocket,
+      })
+        .replace(/^  cluster: .*$/m, options.plainTrustedCa === true ? `$&${plainMetadata}` : '$&')
+        .replace(/(connection_duration: "?)[0-9]+s/g, (all, key: string) =>
+          options.connectionSeconds === undefined ? all : `${key}${options.connectionSeconds}s`,
+        ),
+    );
   return { ...startEnvoy(scope, { name: service, directory, binary, bootstrap }), id, binary };
 }
 

@@ -1,0 +1,129 @@
+import { type AccessLog, createAccessLog } from './access-log/access-log.ts';
+import type { AlarmEvent } from './audit/access-event.ts';
+import type { AuditEvent, RecordEvents } from './audit/event.ts';
+import { parseAuditQuery } from './audit/question.ts';
+import { createUnknownCertificates } from './audit/unknown-certificates.ts';
+import type { Clock } from './clock.ts';
+import { publicError } from './errors.ts';
+import { createDecisionLog, type DecisionLog, decisionsOfCommit } from './ext-authz/decision-log.ts';
+import type { Log } from './log.ts';
+import type { TrustDomain } from './spiffe/id.ts';
+import type { Store } from './store/store.ts';
+import { createComplaints } from './up-complaints.ts';
+
+/** The way of what proxies ask and tell into the log, and what is noticed on it. */
+export type ProxyLogs = {
+  readonly decisions: DecisionLog;
+  readonly accessLog: AccessLog;
+  readonly alarms: Alarms;
+  readonly close: () => Promise<void>;
+};
+
+/** Certificates that were used and are not in the log. */
+export type Alarms = {
+  /** Looks at events that are in the log by now. */
+  readonly look: (events: readonly AuditEvent[]) => void;
+  /** Raised since the start. */
+  readonly raised: () => number;
+  /** Raised within the last day, those of before the start included, 1,000 of them at most. */
+  readonly recent: () => number;
+};
+
+/** Opens the queues, both of which look at what they have recorded. */
+export async function openProxyLogs(parts: {
+  readonly store: Pick<Store, 'recordEvents' | 'recordAtLeisure' | 'namedCertificates' | 'queryAudit'>;
+  readonly trustDomain: TrustDomain;
+  readonly config: { readonly allowedCallsWindowSeconds: number };
+  readonly clock: Clock;
+  readonly log: Log;
+}): Promise<ProxyLogs> {
+  const { store, clock, log } = parts;
+  const { alarms, close: closeAlarms } = await openAlarms(parts);
+  const record: RecordEvents = async (events) => {
+    const indexes = await store.recordAtLeisure(events);
+    alarms.look(events);
+    return indexes;
+  };
+  const { allowedCallsWindowSeconds } = parts.config;
+  const onError = (message: string) => (error: unknown, lost: number) =>
+    log.error({ lost, ...publicError(error) }, message);
+  const decisions = createDecisionLog({
+    record,
+    maxBatch: decisionsOfCommit,
+    clock,
+    allowedCallsWindowSeconds,
+    onError: onError('decisions could not be recorded'),
+  });
+  const accessLog = createAccessLog({
+    record,
+    clock,
+    allowedCallsWindowSeconds,
+    onError: onError('access logs of proxies could not be recorded'),
+  });
+  return {
+    decisions,
+    accessLog,
+    alarms,
+    close: async () => {
+      await Promise.all([decisions.close(), accessLog.close()]);
+      await closeAlarms();
+    },
+  };
+}
+
+async function openAlarms(parts: Parameters<typeof openProxyLogs>[0]) {
+  const { store, trustDomain, clock, log } = parts;
+  const complain = createComplaints(clock, (detail, message) => log.error(detail, message));
+  const now = clock.now();
+  const { rows } = await store.queryAudit(
+    parseAuditQuery({ types: ['alarm'], since: '1d', limit: maxRecent }, now),
+  );
+  const before = rows.map(
+    ({ leaf }) => JSON.parse(leaf) as { readonly serial: string; readonly time: string },
+  );
+  let recent = before.map(({ time }) => Date.parse(time)).reverse();
+  let raised = 0;
+  const raise = (alarm: AlarmEvent): void => {
+    raised += 1;
+    recent = [...recent.slice(1 - maxRecent), alarm.time.getTime()];
+    const { serial, claimedSource, destination } = alarm;
+    const fix = `see countersign audit list --serial ${serial}; countersign ban serial ${serial} keeps it out`;
+    log.error(
+      { serial, claimedSource, destination, fix },
+      'a certificate was used that the audit log has no issuance of',
+    );
+    store
+      .recordEvents([alarm])
+      .catch((error: unknown) => log.error(publicError(error), 'an alarm could not be recorded'));
+  };
+  const unknown = createUnknownCertificates({
+    trustDomain,
+    findUnknown: async (serials) => {
+      const asked = { spiffeIds: [], keys: [], serials };
+      return (await store.namedCertificates(asked, clock.now())).unknownSerials;
+    },
+    raise,
+    onError: (error) => {
+      const detail = publicError(error);
+      complain(detail.code, 'certificates could not be looked up in the audit log', detail);
+    },
+    clock,
+    raised: before.map(({ serial }) => serial),
+  });
+  const alarms: Alarms = {
+    look: unknown.look,
+    raised: () => raised,
+    recent: () => {
+      const since = clock.now().getTime() - dayMs;
+      return recent.filter((ms) => ms >= since).length;
+    },
+  };
+  const close = async (): Promise<void> => {
+    unknown.close();
+    await unknown.settled();
+  };
+  return { alarms, close };
+}
+
+const maxRecent = 1_000;
+const dayMs = 86_400_000;
