@@ -136,6 +136,8 @@ export const errorKinds = {
   audit_query_invalid: 'invalid',
   audit_cursor_invalid: 'invalid',
   audit_note_invalid: 'invalid',
+  audit_policy_invalid: 'invalid',
+  audit_quorum_missing: 'precondition',
   audit_signature_invalid: 'invalid',
   audit_proof_invalid: 'invalid',
   issuance_unproven: 'precondition',

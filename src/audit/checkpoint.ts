@@ -38,8 +38,19 @@ export function openCheckpoint(note: string, key: NoteKey): Checkpoint {
  * @throws MeshError `audit_note_invalid`
  */
 export function parseCheckpoint(text: string): Checkpoint {
-  const [origin = '', size = '', root = '', end, ...more] = text.split('\n');
+  const [, , , end, ...more] = text.split('\n');
   if (end !== '' || more.length > 0) throw invalid('does not have three lines');
+  return parseForeignCheckpoint(text);
+}
+
+/**
+ * The same of a log of others, which may have said more below the three lines: that is passed over.
+ * @see https://c2sp.org/tlog-checkpoint
+ * @throws MeshError `audit_note_invalid`
+ */
+export function parseForeignCheckpoint(text: string): Checkpoint {
+  const [origin = '', size = '', root = '', ...more] = text.split('\n');
+  if (more.pop() !== '' || more.includes('')) throw invalid('does not have three lines or more');
   checkKeyName(origin);
   if (!/^(0|[1-9][0-9]{0,15})$/.test(size) || !Number.isSafeInteger(Number(size))) {
     throw invalid('has a size that is none');

@@ -34,9 +34,9 @@ export function createNoteSigner(name: string, privateKey: KeyObject): NoteSigne
     throw invalid('the key that signs notes is not Ed25519');
   }
   const raw = rawKey(createPublicKey(privateKey));
-  const head = Buffer.from(keyIdOf(name, raw), 'hex');
+  const head = Buffer.from(keyIdOf(name, raw, ed25519Type), 'hex');
   return Object.freeze({
-    verifierKey: formatVerifierKey(name, raw),
+    verifierKey: formatKeyText(name, raw, ed25519Type),
     name,
     sign: (text: string) => {
       if (!isText(text)) throw new MeshError('internal', 'the text of a note is none');
@@ -51,17 +51,26 @@ export function createNoteSigner(name: string, privateKey: KeyObject): NoteSigne
  * @throws MeshError `audit_note_invalid`
  */
 export function parseVerifierKey(text: string): NoteKey {
+  return parseKeyText(text, ed25519Type);
+}
+
+/**
+ * Reads the text of a key of one type.
+ * @param type 0x01 of Ed25519 that signs notes, 0x04 of Ed25519 that cosigns checkpoints
+ * @throws MeshError `audit_note_invalid`
+ */
+export function parseKeyText(text: string, type: KeyType): NoteKey {
   // The base64 may hold a plus sign too.
   const match = /^(?<name>[^+]+)\+(?<keyId>[0-9a-f]{8})\+(?<key>[A-Za-z0-9+/]+=*)$/.exec(text)?.groups;
   if (match === undefined || text.length > maxKeyText) throw notAKey('it is not name+keyId+base64');
   const { name = '', keyId = '', key = '' } = match;
   checkKeyName(name);
   const bytes = decodeBase64(key, 'base64');
-  if (bytes === undefined || bytes.length !== 1 + rawKeyBytes || bytes[0] !== ed25519Type) {
-    throw notAKey('it holds no Ed25519 key');
+  if (bytes === undefined || bytes.length !== 1 + rawKeyBytes || bytes[0] !== type) {
+    throw notAKey(`it holds no Ed25519 key of type ${type}`);
   }
   const raw = bytes.subarray(1);
-  if (keyIdOf(name, raw) !== keyId) throw notAKey('its ID is that of another name or key');
+  if (keyIdOf(name, raw, type) !== keyId) throw notAKey('its ID is that of another name or key');
   const publicKey = createPublicKey({
     key: Buffer.concat([spkiHead, raw]),
     format: 'der',
@@ -87,26 +96,13 @@ export type OpenedNote = {
  * @see https://c2sp.org/signed-note
  */
 export function openNote(note: string, keys: readonly NoteKey[]): OpenedNote {
-  if (note.length > maxNoteLength) throw invalid(`the note is longer than ${maxNoteLength} characters`);
-  const end = note.lastIndexOf('\n\n');
-  const text = note.slice(0, end + 1);
-  const lines = note.slice(end + 2);
-  if (end < 0 || !isText(text)) throw invalid('the note is not text, an empty line and signatures');
-  if (!lines.endsWith('\n')) throw invalid('the note does not end with a line of a signature');
-  const signatures = lines.slice(0, -1).split('\n').map(parseSignature);
-  if (signatures.length > maxSignatures) throw invalid(`the note has more than ${maxSignatures} signatures`);
+  const { text, signatures } = readNote(note);
   const signedBy = new Set<NoteKey>();
   for (const { name, keyId, signature } of signatures) {
     const key = keys.find((known) => known.name === name && known.keyId === keyId);
     if (key === undefined) continue;
     if (signature.length !== signatureBytes || !verify(null, Buffer.from(text), key.publicKey, signature)) {
-      throw new MeshError(
-        'audit_signature_invalid',
-        `the signature of ${quote(`${name}+${keyId}`)} is wrong`,
-        {
-          fix: 'the text was changed after it was signed: keep it for the auditor',
-        },
-      );
+      throw wrongSignature(name, keyId);
     }
     signedBy.add(key);
   }
@@ -123,6 +119,44 @@ export function openNote(note: string, keys: readonly NoteKey[]): OpenedNote {
   return { text, signedBy: [...signedBy] };
 }
 
+/** A line below a note, of whatever kind. Nothing of it is proven. */
+export type NoteSignature = {
+  readonly name: string;
+  /** 8 lower-case hex digits. */
+  readonly keyId: string;
+  /** What follows the ID; one byte at least. */
+  readonly signature: Uint8Array;
+  /** The line as it stood there, without its line break. */
+  readonly line: string;
+};
+
+/**
+ * Reads a note without proving anything of it.
+ * @param note at most 65,536 bytes, with at most 100 signatures
+ * @throws MeshError `audit_note_invalid`
+ */
+export function readNote(note: string): {
+  readonly text: string;
+  readonly signatures: readonly NoteSignature[];
+} {
+  if (note.length > maxNoteLength) throw invalid(`the note is longer than ${maxNoteLength} characters`);
+  const end = note.lastIndexOf('\n\n');
+  const text = note.slice(0, end + 1);
+  const lines = note.slice(end + 2);
+  if (end < 0 || !isText(text)) throw invalid('the note is not text, an empty line and signatures');
+  if (!lines.endsWith('\n')) throw invalid('the note does not end with a line of a signature');
+  const signatures = lines.slice(0, -1).split('\n').map(parseSignature);
+  if (signatures.length > maxSignatures) throw invalid(`the note has more than ${maxSignatures} signatures`);
+  return { text, signatures };
+}
+
+/** The error for a signature of a known key that is not right. */
+export function wrongSignature(name: string, keyId: string): MeshError {
+  return new MeshError('audit_signature_invalid', `the signature of ${quote(`${name}+${keyId}`)} is wrong`, {
+    fix: 'the text was changed after it was signed: keep it for the auditor',
+  });
+}
+
 /**
  * Checks the name of a key, which is also the origin of a log.
  * @throws MeshError `audit_note_invalid`
@@ -134,28 +168,27 @@ export function checkKeyName(name: string): void {
   );
 }
 
-function formatVerifierKey(name: string, raw: Uint8Array): string {
-  const key = Buffer.concat([Buffer.from([ed25519Type]), raw]).toString('base64');
-  return `${name}+${keyIdOf(name, raw)}+${key}`;
+/** A key as text: `name+keyId+base64`. */
+export function formatKeyText(name: string, raw: Uint8Array, type: KeyType): string {
+  const key = Buffer.concat([Buffer.from([type]), raw]).toString('base64');
+  return `${name}+${keyIdOf(name, raw, type)}+${key}`;
 }
 
-function keyIdOf(name: string, raw: Uint8Array): string {
+/** The ID of a key, 8 lower-case hex digits: who has the name, the type and the key has the ID. */
+export function keyIdOf(name: string, raw: Uint8Array, type: KeyType): string {
   const digest = createHash('sha256')
     .update(`${name}\n`)
-    .update(Buffer.from([ed25519Type]))
+    .update(Buffer.from([type]))
     .update(raw);
   return digest.digest('hex').slice(0, 2 * keyIdBytes);
 }
 
-function rawKey(publicKey: KeyObject): Uint8Array {
+/** The 32 bytes of an Ed25519 key. */
+export function rawKey(publicKey: KeyObject): Uint8Array {
   return publicKey.export({ format: 'der', type: 'spki' }).subarray(spkiHead.length);
 }
 
-function parseSignature(line: string): {
-  readonly name: string;
-  readonly keyId: string;
-  readonly signature: Uint8Array;
-} {
+function parseSignature(line: string): NoteSignature {
   const match = /^— (?<name>[^ ]+) (?<bytes>[A-Za-z0-9+/]+=*)$/.exec(line)?.groups;
   const bytes = decodeBase64(match?.['bytes'] ?? '', 'base64');
   if (match === undefined || bytes === undefined || bytes.length <= keyIdBytes) {
@@ -167,6 +200,7 @@ function parseSignature(line: string): {
     name,
     keyId: Buffer.from(bytes.subarray(0, keyIdBytes)).toString('hex'),
     signature: bytes.subarray(keyIdBytes),
+    line,
   };
 }
 
@@ -185,6 +219,9 @@ function notAKey(why: string): MeshError {
 function invalid(message: string, fix = 'take the file as the server gave it'): MeshError {
   return new MeshError('audit_note_invalid', message, { fix });
 }
+
+/** What the byte before a key says that it is for. */
+export type KeyType = 0x01 | 0x04;
 
 const mark = '— ';
 const ed25519Type = 0x01;
