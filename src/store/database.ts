@@ -228,6 +228,8 @@ const pragmas: readonly (readonly [name: string, value: string, expected: string
   ['foreign_keys', 'ON', 1],
   ['busy_timeout', '5000', busyTimeoutMs],
   ['trusted_schema', 'OFF', 0],
+  // A REPLACE asks the triggers of deletion too.
+  ['recursive_triggers', 'ON', 1],
   ['cell_size_check', 'ON', 1],
   // Serials are random, so each leaf changes pages of its own: in 32 MiB of WAL most of them are written once, not often.
   ['wal_autocheckpoint', '8000', 8_000],

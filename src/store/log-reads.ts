@@ -1,9 +1,10 @@
 import type { ConsistencyProof, EntryProof } from '../audit/proof.ts';
 import type { TileName } from '../audit/tile-path.ts';
 import type { QuestionKind, Questions } from './protocol.ts';
+import { type Write, type WitnessCalls, witnessCalls } from './witness-calls.ts';
 
 /** What others verify the log with. All of it is under the latest checkpoint. */
-export type LogReads = {
+export type LogReads = WitnessCalls & {
   /** As it was signed; null until somebody signs. */
   readonly auditCheckpoint: () => Promise<string | null>;
   /** Null for one that the checkpoint does not cover. */
@@ -14,11 +15,13 @@ export type LogReads = {
 
 export function logReads(
   ask: <K extends QuestionKind>(kind: K, about: Questions[K]['ask']) => Promise<Questions[K]['answer']>,
+  write: Write,
 ): LogReads {
   return {
     auditCheckpoint: () => ask('auditCheckpoint', null),
     auditTile: (tile) => ask('auditTile', tile),
     proveEntry: (index) => ask('auditProof', index),
     proveConsistency: (from) => ask('auditConsistency', from),
+    ...witnessCalls(ask, write),
   };
 }

@@ -12,6 +12,7 @@ import { tokenKeys } from './migrations/0010-token-keys.ts';
 import { policyRevisions } from './migrations/0011-policy-revisions.ts';
 import { decisionIds } from './migrations/0012-decision-ids.ts';
 import { auditTree } from './migrations/0013-audit-tree.ts';
+import { witnesses } from './migrations/0015-witnesses.ts';
 
 /**
  * Each takes the schema one version further. INVARIANT: one that was released is never changed; what it did wrong the
@@ -31,6 +32,8 @@ const migrations: readonly string[] = [
   policyRevisions,
   decisionIds,
   auditTree,
+  '', // the place of schema 14
+  witnesses,
 ];
 
 /** The version of the schema this program writes; `PRAGMA user_version` of the file. */

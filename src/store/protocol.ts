@@ -4,6 +4,7 @@ import type { PersonalValue } from '../audit/canonical.ts';
 import type { ConsistencyProof, EntryProof } from '../audit/proof.ts';
 import type { AuditPage, AuditQuery } from '../audit/query.ts';
 import type { TileName } from '../audit/tile-path.ts';
+import type { Fork, HeldCheckpoint } from '../audit/witness.ts';
 import type { JwtSlot } from '../ca/jwt-slot.ts';
 import type { StoredAuthority } from '../ca/stored.ts';
 import { type ErrorCode, MeshError } from '../errors.ts';
@@ -18,6 +19,7 @@ import type { PolicyPast } from '../identity/policy-edits.ts';
 import type { DecisionRows } from './decision-table.ts';
 import type { PolicyRevision, PolicyRevisionRecord } from '../identity/policy-revision.ts';
 import type { NodeAlias } from '../identity/node-alias.ts';
+import type { StoredFork } from './witness-table.ts';
 
 // What travels between the store and its threads. Structured clones: plain data, no classes of ours.
 
@@ -105,6 +107,9 @@ export type StoreChange =
     }
   | { readonly kind: 'join_token_created'; readonly token: JoinToken }
   | { readonly kind: 'join_token_revoked'; readonly id: string }
+  | { readonly kind: 'held'; readonly next: HeldCheckpoint; readonly from: number | null }
+  | { readonly kind: 'fork'; readonly fork: Fork; readonly seenMs: number }
+  | { readonly kind: 'witnessed'; readonly size: number; readonly note: string }
   | {
       readonly kind: 'shipment';
       readonly node: string;
@@ -187,6 +192,14 @@ export type Questions = {
   auditTile: { ask: TileName; answer: Uint8Array | null };
   auditProof: { ask: number; answer: EntryProof | null };
   auditConsistency: { ask: number; answer: ConsistencyProof | null };
+  held: { ask: string; answer: HeldCheckpoint | null };
+  allHeld: { ask: null; answer: readonly HeldCheckpoint[] };
+  forks: { ask: null; answer: readonly StoredFork[] };
+  witnessed: { ask: null; answer: string | null };
+  growth: {
+    ask: { readonly from: number; readonly to: number };
+    answer: readonly Uint8Array[] | null;
+  };
 };
 /** Which certificates are meant, and at what time. */
 export type NamedQuestion = {

@@ -42,7 +42,9 @@ export type MetaKey =
   | 'crl_number'
   | 'policy_key'
   | 'audit_key'
-  | 'audit_verifier_key';
+  | 'audit_verifier_key'
+  | 'witness_key'
+  | 'witness_verifier_key';
 
 /** Whether the store can write. It may again when the disk has room, and after no other failure. */
 export type StoreHealth = { readonly ok: true } | { readonly ok: false; readonly cause: string };
@@ -348,7 +350,7 @@ async function openLocked(
     auditSize: () => ask('auditSize', null),
     signLog: async (name, key, newKeyId = null) =>
       (await writer.call({ kind: 'sign', name, key, newKeyId })) as string,
-    ...logReads(ask),
+    ...logReads(ask, write),
     createToken: async (token, events) => {
       await write({ kind: 'token_created', token }, events);
     },

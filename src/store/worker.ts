@@ -45,6 +45,7 @@ import {
 } from './revision-table.ts';
 import { readAuthorities, readCoverage, readUnexpired } from './rotation-tables.ts';
 import { readLatestExpiries, readLatestExpiry, readMeta, readToken, readTokens } from './state-tables.ts';
+import { proveGrowth, readAllHeld, readForks, readHeld, readWitnessed } from './witness-table.ts';
 import { type BatchWriter, createBatchWriter } from './writer.ts';
 
 // A thread of the store: it opens the database, says so as call 0, and answers calls one after the other. All SQL runs
@@ -221,6 +222,16 @@ function read(db: Database, question: Question): unknown {
       return proveStoredEntry(db, question.ask);
     case 'auditConsistency':
       return proveStoredConsistency(db, question.ask);
+    case 'held':
+      return readHeld(db, question.ask);
+    case 'allHeld':
+      return readAllHeld(db);
+    case 'forks':
+      return readForks(db);
+    case 'witnessed':
+      return readWitnessed(db);
+    case 'growth':
+      return proveGrowth(db, question.ask);
     default:
       return question satisfies never;
   }

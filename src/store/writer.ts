@@ -21,6 +21,7 @@ import {
 import { dropRevisions } from './revision-table.ts';
 import { storeAuthorities, storeCoverage } from './rotation-tables.ts';
 import { removeExpired, removeToken, storeMeta, storeToken } from './state-tables.ts';
+import { storeFork, storeHeld, storeWitnessed } from './witness-table.ts';
 
 /**
  * Commits batches of requests, each batch in one transaction, each request all or nothing within it.
@@ -156,6 +157,15 @@ function applyChange(db: Database, change: StoreChange): void {
       return;
     case 'join_token_revoked':
       removeJoinToken(db, change.id);
+      return;
+    case 'held':
+      storeHeld(db, change.next, change.from);
+      return;
+    case 'fork':
+      storeFork(db, change.fork, change.seenMs);
+      return;
+    case 'witnessed':
+      storeWitnessed(db, change);
       return;
     case 'shipment':
       storeShipment(db, change);

@@ -202,7 +202,21 @@ test.each([
   ['UPDATE audit_checkpoint SET size = 5', 'never goes back'],
   ['UPDATE audit_checkpoint SET root = zeroblob(32)', 'never changes'],
   ['DELETE FROM audit_checkpoint', 'stays'],
-  ["INSERT OR REPLACE INTO audit_checkpoint VALUES (1, 5, zeroblob(32), '')", 'covers the whole log'],
+  ["INSERT INTO audit_checkpoint VALUES (1, 700, zeroblob(32), '')", 'covers the whole log'],
+  // A REPLACE deletes the row that stands in its way; without the pragma no trigger of deletion is asked.
+  ...['ON', 'OFF'].flatMap((asked): [string, string][] => {
+    const replace = `PRAGMA recursive_triggers = ${asked}; INSERT OR REPLACE INTO`;
+    return [
+      [`${replace} audit_checkpoint VALUES (1, 600, zeroblob(32), '')`, 'never changes'],
+      [`${replace} audit_checkpoint VALUES (1, 5, zeroblob(32), '')`, 'never goes back'],
+      [`${replace} audit_nodes VALUES (1, 1, zeroblob(32))`, 'no gaps'],
+      [
+        `${replace} audit_leaves SELECT 599, leaf, hash, type, 0, NULL, NULL, NULL, NULL FROM audit_leaves WHERE idx = 1`,
+        'no gaps',
+      ],
+    ];
+  }),
+  ['UPDATE OR REPLACE audit_leaves SET idx = 5 WHERE idx = 6', 'append-only'],
   ['UPDATE audit_nodes SET hash = zeroblob(32)', 'only grows'],
   ['DELETE FROM audit_nodes', 'only grows'],
   ['INSERT INTO audit_nodes VALUES (1, 7, zeroblob(32))', 'no gaps'],
