@@ -1,5 +1,4 @@
 import { join } from 'node:path';
-import { checkKeyName } from './audit/note.ts';
 import { policyModes } from './authz/policy-mode.ts';
 import { defaultJwtTtlSeconds, jwtTtlBounds } from './ca/jwt.ts';
 import { jwtKeyTypes } from './ca/jwt-slot.ts';
@@ -13,10 +12,12 @@ import {
   descriptor,
   httpsIssuer,
   integer,
+  keyName,
   kubeletUrl,
   logLevels,
   loopbackAddress,
   namespaceName,
+  noteKeys,
   oneOf,
   optional,
   plainText,
@@ -178,10 +179,27 @@ export const optionTable: { readonly [K in keyof Config]: OptionSpec<Config[K]> 
   auditOrigin: {
     ordinarily: '',
     help: 'what the audit log is called in its checkpoints, fixed by the first start; <trust domain>/audit when empty',
-    parse: optional((text) => {
-      checkKeyName(text);
-      return text;
-    }),
+    parse: optional(keyName),
+  },
+  auditWitnessesFile: {
+    ordinarily: '',
+    help: 'file with the witnesses that cosign the audit log, and which of them are a quorum (C2SP tlog-policy)',
+    parse: optional(absolutePath),
+  },
+  auditWitnessesCaFile: {
+    ordinarily: '',
+    help: 'PEM file with the CAs of the certificates that they show; without one those of the system',
+    parse: optional(absolutePath),
+  },
+  witnessLogs: {
+    ordinarily: '',
+    help: 'verifier keys of audit logs that this server is a witness of, separated by spaces',
+    parse: noteKeys,
+  },
+  witnessName: {
+    ordinarily: '',
+    help: 'what this witness is called, fixed by its first start; <trust domain>/witness when empty',
+    parse: optional(keyName),
   },
   leafTtlSeconds: {
     ordinarily: `${defaultTtlSeconds}`,

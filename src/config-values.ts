@@ -1,4 +1,5 @@
 import { join, resolve } from 'node:path';
+import { checkKeyName, type NoteKey, parseVerifierKey } from './audit/note.ts';
 import { SpiffeId } from './spiffe/id.ts';
 
 /** The trust domain of a first start that is told nothing. */
@@ -98,6 +99,19 @@ export function plainText(value: string): string {
 export function spiffeIds(value: string): readonly SpiffeId[] {
   if (value.trim() === '') return [];
   return value.split(',').map((part) => SpiffeId.parseWorkload(part.trim()));
+}
+
+/** The name of a key that signs notes. */
+export function keyName(value: string): string {
+  checkKeyName(value);
+  return value;
+}
+
+/** Verifier keys of logs, separated by spaces: a name may hold a comma. No two are the same. */
+export function noteKeys(value: string): readonly NoteKey[] {
+  const texts = value.split(/[ \t\n]+/).filter((text) => text !== '');
+  if (new Set(texts).size < texts.length) throw new Error('names a key twice');
+  return texts.map(parseVerifierKey);
 }
 
 /** User ids, separated by commas. */

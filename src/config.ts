@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs';
+import type { NoteKey } from './audit/note.ts';
 import type { PolicyMode } from './authz/policy-mode.ts';
 import type { JwtKeyType } from './ca/jwt-slot.ts';
 import { optionTable } from './config-options.ts';
@@ -63,6 +64,14 @@ export type Config = {
   readonly policyMode: PolicyMode;
   /** What the audit log is called: the name of the key of its checkpoints. Null: `<trust domain>/audit`. */
   readonly auditOrigin: string | null;
+  /** The policy of witnesses that cosign our checkpoints, a file as tlog-policy has it; null for none. */
+  readonly auditWitnessesFile: string | null;
+  /** PEM with the CAs of the certificates that witnesses show; null for those of the system. */
+  readonly auditWitnessesCaFile: string | null;
+  /** Verifier keys of the logs of others that this server is a witness of. */
+  readonly witnessLogs: readonly NoteKey[];
+  /** What this witness is called: the name of its key. Null: `<trust domain>/witness`. */
+  readonly witnessName: string | null;
   /** Lifetime of a leaf whose entry names none. */
   readonly leafTtlSeconds: number;
   /** The longest and usual lifetime of a token, 20 to 86,400 seconds. */

@@ -185,6 +185,9 @@ export const errorKinds = {
   method_not_allowed: 'invalid',
   media_type_unsupported: 'invalid',
   body_too_large: 'too_large',
+  witness_log_unknown: 'not_found',
+  witness_unsigned: 'forbidden',
+  witness_inconsistent: 'conflict',
   token_not_found: 'not_found',
   // cli and configuration
   config_invalid: 'invalid',

@@ -42,6 +42,7 @@ export type AdminDoorParts = Pick<
   | 'status'
   | 'readiness'
   | 'metricsText'
+  | 'auditWitnesses'
   | 'clock'
   | 'randomBytes'
 > & {
@@ -92,6 +93,7 @@ function portsOf(parts: AdminDoorParts): Omit<AdminPorts, 'access'> {
     ...decisionPorts({ ...parts, rootNamespace: parts.config.rootNamespace }),
     auditCheckpoint: store.auditCheckpoint,
     auditKey: () => store.readMeta('audit_verifier_key'),
+    witnessedCheckpoint: store.witnessedCheckpoint,
     auditTile: store.auditTile,
     proveEntry: store.proveEntry,
     proveConsistency: store.proveConsistency,

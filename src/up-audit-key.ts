@@ -20,7 +20,6 @@ export async function signAuditLog(
   },
 ): Promise<void> {
   const { store, trustDomain } = parts;
-  const { key, keyId } = await openAuditKey(parts);
   const known = await store.readMeta('audit_verifier_key');
   const origin = known?.slice(0, known.indexOf('+')) ?? `${trustDomain.name}/audit`;
   if (known !== null && parts.auditOrigin !== null && parts.auditOrigin !== origin) {
@@ -29,16 +28,31 @@ export async function signAuditLog(
     });
   }
   const name = known === null ? (parts.auditOrigin ?? origin) : origin;
+  if (Buffer.byteLength(name) > maxNameBytes) {
+    throw new MeshError(
+      'config_invalid',
+      'the trust domain is too long for the audit log to be called by it',
+      {
+        fix: 'set auditOrigin to 1 to 255 bytes without spaces and "+"',
+      },
+    );
+  }
+  const { key, keyId } = await openSealedEd25519(parts, await store.readMeta('audit_key'));
   const { verifierKey } = createNoteSigner(name, key);
   if (known !== null && verifierKey !== known) throw anotherKey(name);
   await store.signLog(name, key, known === null ? keyId : null);
 }
 
-async function openAuditKey(
-  parts: KeyParts & { readonly store: Pick<Store, 'readMeta'> },
+/**
+ * Opens a sealed Ed25519 key, or makes and seals a new one.
+ * @param keyId null for a new one; whoever asks names it in a row afterwards
+ * @throws MeshError `key_passphrase_wrong`, `key_envelope_invalid`, `file_missing`, `file_permissions`,
+ *   `authority_invalid` when the file holds another key
+ */
+export async function openSealedEd25519(
+  parts: KeyParts,
+  keyId: string | null,
 ): Promise<{ readonly key: KeyObject; readonly keyId: string }> {
-  const { store } = parts;
-  const keyId = await store.readMeta('audit_key');
   const pkcs8 = keyId === null ? await generateEd25519() : await openStoredKey(parts, keyId);
   try {
     // INVARIANT: the same memory, not a copy, which nobody would wipe.
@@ -64,3 +78,5 @@ function anotherKey(name: string): MeshError {
     fix: 'restore it from a backup',
   });
 }
+
+const maxNameBytes = 255;

@@ -4,6 +4,7 @@ import type { Clock } from './clock.ts';
 import type { Condition } from './http/condition.ts';
 import type { ServerReadiness } from './http/status-report.ts';
 import type { StoreHealth } from './store/store.ts';
+import type { WitnessTrouble } from './up-audit-log.ts';
 import { type ProcessState, processState } from './up-process.ts';
 
 /** What a judgement of a server's health goes by. */
@@ -20,6 +21,8 @@ export type HealthFacts = {
   readonly decisions: { readonly queued: number; readonly lost: number };
   /** Certificates that were used within a day and that the log has no issuance of. */
   readonly alarms: number;
+  /** Of the log; null when nobody is configured to cosign it. */
+  readonly witnesses?: WitnessTrouble | null;
   /** Policies that end within a week, and those that have ended. */
   readonly policies: { readonly ending: number; readonly ended: number };
   readonly process: ProcessState;
@@ -129,6 +132,7 @@ export function judgeHealth(facts: HealthFacts): readonly Condition[] {
             'see countersign audit list --type alarm: somebody else may have a key of the CA',
           ),
         ]),
+    ...witnessesOf(facts),
     ...(policies.ending + policies.ended === 0
       ? []
       : [
@@ -156,6 +160,33 @@ export function judgeHealth(facts: HealthFacts): readonly Condition[] {
             'raise the limit with NODE_OPTIONS=--max-old-space-size, in MiB',
           ),
         ]),
+  ];
+}
+
+/** Witnesses that are away stop nobody: what they prove is proven later, or seen to be missing. */
+function witnessesOf({ witnesses, now }: HealthFacts): readonly Condition[] {
+  if (witnesses === undefined || witnesses === null) return [];
+  const { disputing, count, behindSince, size } = witnesses;
+  const isBehind = behindSince !== null && now.getTime() - behindSince.getTime() >= unwitnessedMs;
+  return [
+    ...(disputing === 0
+      ? []
+      : [
+          warning(
+            'log_disputed',
+            `${disputing} of ${count} witnesses have seen another history of the audit log`,
+            'see countersign audit witnesses; the data was set back to an older state, or somebody else has the key of the log',
+          ),
+        ]),
+    ...(isBehind
+      ? [
+          warning(
+            'log_unwitnessed',
+            `no quorum has cosigned the audit log since ${behindSince.toISOString()}: it is witnessed up to ${size ?? 0} entries`,
+            'see countersign audit witnesses: who does not answer, and why',
+          ),
+        ]
+      : []),
   ];
 }
 
@@ -201,6 +232,7 @@ const lookMs = 30_000;
 const lowDiskBytes = 268_435_456;
 // Half of what the queue holds.
 const behindQueued = 10_000;
+const unwitnessedMs = 600_000;
 const slowLoopSeconds = 1;
 const fullHeap = 0.9;
 const lateFraction = 6;

@@ -3,6 +3,7 @@ import type { NodesReport } from './http/status-report.ts';
 import { trustAnswers as trustAnswerKinds } from './http/trust-app.ts';
 import { type Counter, createMetrics } from './metrics.ts';
 import type { Store } from './store/store.ts';
+import type { WitnessTrouble } from './up-audit-log.ts';
 import type { KeptAuthority } from './up-authority.ts';
 import { addDoorMetrics, type DoorInstruments, type DoorMetricsParts } from './up-door-metrics.ts';
 import type { Alarms } from './up-proxy-logs.ts';
@@ -24,6 +25,8 @@ export function createInstruments(
     readonly clock: Clock;
     /** Why the clock is not to be trusted; null when it is. */
     readonly doubt: () => string | null;
+    /** Of the log; null when nobody is configured to cosign it. */
+    readonly witnesses: () => WitnessTrouble | null;
   },
 ): Instruments {
   const metrics = createMetrics();
@@ -48,6 +51,16 @@ export function createInstruments(
   );
   metrics.gauge('countersign_clock_in_doubt', 'Whether the clock of this machine was put: 1 or 0.', () =>
     parts.doubt() === null ? 0 : 1,
+  );
+  metrics.gauge(
+    'countersign_audit_witnessed_entries',
+    'Entries of the latest checkpoint of the log that a quorum of witnesses has cosigned.',
+    () => parts.witnesses()?.size ?? 0,
+  );
+  metrics.gauge(
+    'countersign_audit_witnesses_disputing',
+    'Witnesses that have seen another history of the log.',
+    () => parts.witnesses()?.disputing ?? 0,
   );
   metrics.gauge('countersign_store_ok', 'Whether the store takes writes: 1 or 0.', () =>
     parts.store.health().ok ? 1 : 0,

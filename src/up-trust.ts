@@ -3,6 +3,7 @@ import type { Clock } from './clock.ts';
 import type { Config } from './config.ts';
 import { publicError } from './errors.ts';
 import type { StatusReport } from './http/status-report.ts';
+import type { TrustPorts } from './http/trust-app.ts';
 import { createTrustDocuments } from './http/trust-documents.ts';
 import { listenTrust } from './http/trust-listener.ts';
 import { createTrustRate } from './http/trust-rate.ts';
@@ -32,6 +33,8 @@ export type TrustDoorParts = {
   readonly trustDomain: TrustDomain;
   readonly x509: () => TrustBundle;
   readonly jwt: () => JwtBundle;
+  /** Null when no log of others is witnessed. */
+  readonly witness: TrustPorts['witness'];
   readonly keeper: Keeper;
   readonly instruments: Pick<Instruments, 'trust'>;
   readonly clock: Clock;
@@ -76,6 +79,7 @@ export async function openTrustDoor(
       answered: (answer) => instruments.trust.answers.add(answer),
       reportFailure: (errorId, error) => log.error({ errorId, err: error }, 'request failed'),
       randomBytes: parts.randomBytes,
+      witness: parts.witness ?? null,
     },
     turnedAway: (why) => instruments.trust.turnedAway.add(why),
   });

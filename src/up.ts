@@ -19,7 +19,7 @@ import { policyInForce } from './identity/policy-revision.ts';
 import type { Log } from './log.ts';
 import { startProofThread } from './signing/thread.ts';
 import { ensurePrivateDirectory } from './store/key-files.ts';
-import { openStore, type Store } from './store/store.ts';
+import { openStore } from './store/store.ts';
 import { type AdminDoors, openAdminDoors } from './up-admin.ts';
 import type { Failpoint } from './up-authority.ts';
 import { type JwtPlant, openJwt } from './up-jwt.ts';
@@ -44,7 +44,7 @@ import { openRotation } from './up-rotation.ts';
 import { custodyOf, readSealingSecret } from './up-secret.ts';
 import { type Nodes, openNodes } from './up-nodes.ts';
 import { traceIssuance, traceSteps } from './tracing.ts';
-import { signAuditLog } from './up-audit-key.ts';
+import { openAuditLog } from './up-audit-log.ts';
 import { openWorkloadDoor } from './up-workload.ts';
 import { openTrustDoor, type TrustDoor } from './up-trust.ts';
 import { version } from './version.ts';
@@ -119,7 +119,8 @@ async function open(
   const keyDir = join(config.dataDir, 'keys');
   ensurePrivateDirectory(keyDir);
   const sealing = { keyDir, trustDomain, secret: readSealingSecret(config, keyDir), randomBytes };
-  await signAuditLog({ ...sealing, store, auditOrigin: config.auditOrigin });
+  const auditLog = await openAuditLog({ ...sealing, config, store, clock, log });
+  opened.push(auditLog.close);
   const custody = createFileCustody(sealing);
   let reissue: Keeper['reissue'] = () => undefined;
   let isOver: Nodes['isOver'] = () => false;
@@ -186,8 +187,8 @@ async function open(
   });
   jwtKeys = jwt.keySha256;
   opened.push(jwt.close);
-  await recordLifecycle(store, clock, 'started');
-  opened.push(() => recordLifecycle(store, clock, 'stopped'));
+  await auditLog.record('started');
+  opened.push(() => auditLog.record('stopped'));
   const issue = createIssuer({
     ...traceSteps({ authority: crl.signer, record: store.recordProven }),
     mayStillSign: authority.mayStillSign,
@@ -248,6 +249,7 @@ async function open(
     nodes: () => nodes.report(),
     clock,
     doubt: rotation.doubt,
+    witnesses: auditLog.trouble,
     ...checkComplaints(clock, log),
   });
   const keyOwners = createKeyOwners(undefined, await store.keyOwners(clock.now()));
@@ -311,6 +313,7 @@ async function open(
       doubt: rotation.doubt(),
       decisions: proxyLogs.decisions.depth(),
       alarms: proxyLogs.alarms.recent(),
+      witnesses: auditLog.trouble(),
       policies: countEnding(holder.current().policies, clock.now()),
     }),
     clock,
@@ -354,6 +357,7 @@ async function open(
     config,
     trustDomain,
     store,
+    auditWitnesses: auditLog.report,
     administration,
     holder,
     authority,
@@ -377,17 +381,13 @@ async function open(
     opened.push(metrics.close);
   }
   if (config.trustAddress !== null) {
-    const bundles = { x509: authority.bundle, jwt: jwt.bundle };
+    const bundles = { x509: authority.bundle, jwt: jwt.bundle, witness: auditLog.witness };
     const parts = { config, trustDomain, ...bundles, keeper, instruments, clock, log, randomBytes };
     trustDoor = await openTrustDoor(parts, config.trustAddress);
     opened.push(trustDoor.close);
   }
   let closing: Promise<void> | undefined;
   return { status, close: () => (closing ??= closeAll()) };
-}
-
-async function recordLifecycle(store: Store, clock: Clock, action: 'started' | 'stopped'): Promise<void> {
-  await store.recordEvents([{ type: 'lifecycle', time: clock.now(), action, version }]);
 }
 
 // Of each turn of the event loop, for long work; calls that wait for a decision get the rest.

@@ -26,6 +26,12 @@ const well: HealthFacts = {
   now,
 };
 
+const witnessed = (disputing: number, behindSince: Date | null) => ({
+  disputing,
+  count: 3,
+  behindSince,
+  size: 5,
+});
 const waiting = { warnings: ['its successor waits'], ended: null };
 const troubles: readonly [string, Partial<HealthFacts>, readonly (readonly [ConditionCode, string])[]][] = [
   ['nothing', {}, []],
@@ -52,6 +58,18 @@ const troubles: readonly [string, Partial<HealthFacts>, readonly (readonly [Cond
   ['a shorter queue', { decisions: { queued: 9_999, lost: 0 } }, []],
   ['a loss', { decisions: { queued: 0, lost: 1 } }, [['decisions_lost', 'warning']]],
   ['a certificate of nobody', { alarms: 1 }, [['unknown_serial', 'warning']]],
+  ['witnesses that keep up', { witnesses: witnessed(0, null) }, []],
+  ['a witness that disputes', { witnesses: witnessed(1, null) }, [['log_disputed', 'warning']]],
+  [
+    'witnesses away for less than ten minutes',
+    { witnesses: witnessed(0, new Date(now.getTime() - 599_000)) },
+    [],
+  ],
+  [
+    'witnesses away for ten minutes',
+    { witnesses: witnessed(0, new Date(now.getTime() - 600_000)) },
+    [['log_unwitnessed', 'warning']],
+  ],
   ['a policy near its end', { policies: { ending: 1, ended: 0 } }, [['policies_ending', 'warning']]],
   ['a policy that has ended', { policies: { ending: 0, ended: 1 } }, [['policies_ending', 'warning']]],
   ['a slow loop', { process: { ...well.process, loopDelaySeconds: 1 } }, [['event_loop_slow', 'warning']]],

@@ -1,13 +1,15 @@
 import { existsSync, readFileSync } from 'node:fs';
-import { resolve } from 'node:path';
+import { join, resolve } from 'node:path';
 import { Command, InvalidArgumentError } from 'commander';
-import { type Checkpoint, openCheckpoint } from '../audit/checkpoint.ts';
+import type { Checkpoint } from '../audit/checkpoint.ts';
+import { parseWitnessKey } from '../audit/cosignature.ts';
 import { leafHash } from '../audit/leaf.ts';
-import { type NoteKey, parseVerifierKey } from '../audit/note.ts';
+import { parseVerifierKey } from '../audit/note.ts';
 import { parseTlogProof, verifyTlogProof } from '../audit/tlog-proof.ts';
 import { type ReadTile, verifyLog } from '../audit/verify-log.ts';
 import { MeshError, quote } from '../errors.ts';
 import type { EntryProofView } from '../http/log-routes.ts';
+import type { WitnessReport } from '../http/witness-report.ts';
 import { type ProvenIssuance, verifyIssuanceProof } from '../identity/issuance-proof.ts';
 import { decodePem } from '../spiffe/pem.ts';
 import {
@@ -17,8 +19,9 @@ import {
   type RecordOptions,
   recordOptions,
 } from './audit-export-records.ts';
-import { directoryLog, openExport, readVerifierKey, saveCheckpoint, serverLog } from './audit-source.ts';
-import type { AdminClient } from './client.ts';
+import { directoryLog, keepEvidence, openExport, saveCheckpoint, serverLog } from './audit-source.ts';
+import { type OpenedCheckpoint, readTrust, type TrustOptions, trustOptions } from './audit-trust.ts';
+import { witnessesCommand } from './audit-witness-command.ts';
 import { globalOptions } from './global-options.ts';
 import { examples } from './help.ts';
 import { writeNewFile } from './new-file.ts';
@@ -26,13 +29,18 @@ import { readText } from './read-text.ts';
 import { clientOf, print, type Session } from './session.ts';
 import { count, formatPairs, printable, printableJson, printableLines } from './text.ts';
 
-/** `countersign audit verify|export|prove|key`. */
+/** `countersign audit verify|export|prove|key|witnesses`. */
 export function auditProofCommands(session: Session): readonly Command[] {
-  return [verifyCommand(session), exportCommand(session), proveCommand(session), keyCommand(session)];
+  return [
+    verifyCommand(session),
+    exportCommand(session),
+    proveCommand(session),
+    keyCommand(session),
+    witnessesCommand(session),
+  ];
 }
 
-type VerifyOptions = {
-  readonly key?: string;
+type VerifyOptions = TrustOptions & {
   readonly since?: string;
   readonly save?: string;
   readonly proof?: string;
@@ -41,7 +49,9 @@ type VerifyOptions = {
 };
 
 function verifyCommand(session: Session): Command {
-  return new Command('verify')
+  const verify = new Command('verify');
+  for (const option of trustOptions()) verify.addOption(option);
+  return verify
     .description('prove that the log is what its checkpoint says; exits 1 and names the entry when it is not')
     .argument('[directory]', 'an export; the log of the server when left out')
     .option('--key <key>', 'the verifier key that you trust, or a file with it: audit key prints it')
@@ -57,6 +67,7 @@ function verifyCommand(session: Session): Command {
         'audit verify --key log.key --save checkpoint.monday',
         'audit verify --key log.key --since checkpoint.monday',
         'audit verify ./export --key log.key',
+        'audit verify --policy trust.tlog-policy',
         'audit verify --proof 300.tlog-proof --key log.key',
         'audit verify --proof svid.tlog-proof --certificate svid.pem --key log.key',
       ),
@@ -67,20 +78,25 @@ function verifyCommand(session: Session): Command {
       if (options.certificate !== undefined) throw usage('--certificate goes with --proof');
       refuseToForget(options);
       const client = directory === undefined ? clientOf(session, command) : undefined;
-      const log = client === undefined ? directoryLog(directory ?? '') : serverLog(client);
-      const key = await trustedKey(session, options.key, client);
+      const trust = await readTrust(session, options, client);
+      const log = client === undefined ? directoryLog(directory ?? '') : serverLog(client, trust.isWitnessed);
       const note = await log.checkpoint();
-      const checkpoint = openCheckpoint(note, key);
+      const opened = trust.open(note);
       const since =
-        options.since === undefined ? null : openCheckpoint(readText(options.since, options.since), key);
-      await verifyLog(checkpoint, log.read, since);
+        options.since === undefined ? null : trust.openEarlier(readText(options.since, options.since));
+      if (client !== undefined && trust.isWitnessed) refuseBehind(opened.checkpoint, since);
+      await verifyLog(opened.checkpoint, log.read, since).catch(
+        keepingEvidence(session, options.save ?? options.since ?? '', note),
+      );
       if (options.save !== undefined) saveCheckpoint(options.save, note);
-      report(session, command, key, checkpoint, since);
+      report(session, command, opened, since);
     });
 }
 
 function exportCommand(session: Session): Command {
-  const command = new Command('export')
+  const exporting = new Command('export');
+  for (const option of trustOptions()) exporting.addOption(option);
+  const command = exporting
     .description(
       'copy the log into a directory that others can verify, and prove it on the way; or write records in a format of others',
     )
@@ -99,47 +115,62 @@ function exportCommand(session: Session): Command {
       ),
     );
   return recordOptions(command).action(
-    async (directory: string | undefined, options: VerifyOptions & RecordOptions, command: Command) => {
-      const { key: given } = options;
+    async (directory: string | undefined, options: TrustOptions & RecordOptions, called: Command) => {
       if (directory === undefined || options.format !== undefined) {
-        checkRecordOptions(directory, given, options);
-        return exportRecords(session, command, options);
+        checkRecordOptions(directory, options.key, options);
+        return exportRecords(session, called, options);
       }
       checkCopyOptions(options);
-      const client = clientOf(session, command);
-      const log = serverLog(client);
-      const key = await trustedKey(session, given, client);
+      const client = clientOf(session, called);
+      const trust = await readTrust(session, options, client);
+      const log = serverLog(client, trust.isWitnessed);
       const made = openExport(directory, log);
       const earlier = await made.before();
-      const since = earlier === null ? null : openCheckpoint(earlier, key);
+      const since = earlier === null ? null : trust.openEarlier(earlier);
       const note = await log.checkpoint();
-      const checkpoint = openCheckpoint(note, key);
+      const opened = trust.open(note);
+      if (trust.isWitnessed) refuseBehind(opened.checkpoint, since);
       const read: ReadTile = made.read;
-      await verifyLog(checkpoint, read, since).catch((error: unknown) => {
-        // What is wrong is not kept: it would stand in the way of an export of the right log.
-        if (error instanceof MeshError && error.code.startsWith('audit_log_')) made.undo();
-        throw error;
-      });
+      await verifyLog(opened.checkpoint, read, since)
+        .catch((error: unknown) => {
+          // What is wrong is not kept: it would stand in the way of an export of the right log.
+          if (error instanceof MeshError && error.code.startsWith('audit_log_')) made.undo();
+          throw error;
+        })
+        .catch(keepingEvidence(session, join(directory, 'checkpoint'), note));
       made.finish(note);
-      report(session, command, key, checkpoint, since, directory);
+      report(session, called, opened, since, directory);
     },
   );
 }
+
+type ProveOptions = { readonly out?: string; readonly witnessed?: boolean };
 
 function proveCommand(session: Session): Command {
   return new Command('prove')
     .description('print the proof that an entry is in the log, for whoever has its key and nothing else')
     .argument('<index>', 'of the entry: audit list shows it', parseIndex)
     .option('--out <file>', 'write it into a new file')
-    .addHelpText('after', examples('audit prove 300 --out 300.tlog-proof', 'audit prove 300 -o json'))
-    .action(async (index: number, { out }: { readonly out?: string }, command: Command) => {
+    .option('--witnessed', 'under the latest checkpoint that a quorum of witnesses has cosigned')
+    .addHelpText(
+      'after',
+      examples(
+        'audit prove 300 --out 300.tlog-proof',
+        'audit prove 300 --witnessed --out 300.tlog-proof',
+        'audit prove 300 -o json',
+      ),
+    )
+    .action(async (index: number, { out, witnessed: isWitnessed }: ProveOptions, command: Command) => {
       const client = clientOf(session, command);
       const path = `/v1/audit/proof/${index}`;
       if (globalOptions(command).output === 'json' && out === undefined) {
-        session.write(`${printableJson(await client.get<EntryProofView>(path))}\n`);
+        const query = isWitnessed === true ? { witnessed: 'true' } : {};
+        session.write(`${printableJson(await client.get<EntryProofView>(path, query))}\n`);
         return;
       }
-      const proof = plain(await client.getText(`${path}?format=tlog-proof`));
+      const proof = plain(
+        await client.getText(`${path}?format=tlog-proof${isWitnessed === true ? '&witnessed=true' : ''}`),
+      );
       const { index: proven } = parseTlogProof(proof);
       if (proven !== index) {
         throw new MeshError(
@@ -160,12 +191,61 @@ function keyCommand(session: Session): Command {
     .description(
       'print the key that verifies the checkpoints of the log; keep it where the server cannot change it',
     )
-    .addHelpText('after', examples('audit key > log.key'))
-    .action(async (_options: unknown, command: Command) => {
+    .option('--witness', 'that of this server as a witness of other logs instead')
+    .addHelpText('after', examples('audit key > log.key', 'audit key --witness'))
+    .action(async ({ witness: isWitness }: { readonly witness?: boolean }, command: Command) => {
+      if (isWitness === true) return printWitnessKey(session, command);
       const text = plain((await clientOf(session, command).getText('/v1/audit/log/key')).trimEnd());
       const { name, keyId } = parseVerifierKey(text);
       print(session, command, { verifierKey: text, origin: name, keyId }, () => `${text}\n`);
     });
+}
+
+/** What cannot be kept is printed: it must not stand in the way of what was found. */
+function sayEvidence(session: Session, beside: string, note: string): void {
+  try {
+    session.say(`kept the other checkpoint in ${printable(keepEvidence(beside, note))}\n`);
+  } catch {
+    session.say(
+      `the other checkpoint could not be kept beside ${printable(beside)}; it is:\n${printableLines(note)}\n`,
+    );
+  }
+}
+
+async function printWitnessKey(session: Session, command: Command): Promise<void> {
+  const { witness } = await clientOf(session, command).get<WitnessReport>('/v1/audit/witnesses');
+  if (witness === null) {
+    throw new MeshError('authority_not_found', 'this server is no witness', {
+      fix: 'set witnessLogs to the keys of the logs that it shall witness',
+    });
+  }
+  const { name, keyId } = parseWitnessKey(witness.verifierKey);
+  print(
+    session,
+    command,
+    { verifierKey: witness.verifierKey, name, keyId },
+    () => `${plain(witness.verifierKey)}\n`,
+  );
+}
+
+/** Two checkpoints prove that history was rewritten: the one that is not kept for the next time is kept beside. */
+function keepingEvidence(session: Session, beside: string, note: string): (error: unknown) => never {
+  return (error) => {
+    if (error instanceof MeshError && error.code === 'audit_log_forked' && beside !== '') {
+      sayEvidence(session, beside, note);
+    }
+    throw error;
+  };
+}
+
+/** What witnesses have cosigned may be older than what was kept without them. @throws MeshError `audit_quorum_missing` */
+function refuseBehind({ size }: Checkpoint, since: Checkpoint | null): void {
+  if (since === null || since.size <= size) return;
+  throw new MeshError(
+    'audit_quorum_missing',
+    `a quorum has cosigned ${size} entries, and the older checkpoint has ${since.size}`,
+    { fix: 'wait for the witnesses: countersign audit witnesses says how far they are' },
+  );
 }
 
 /** INVARIANT: a checkpoint that was kept makes way only for one of a log that is proven to go on from it. */
@@ -185,23 +265,26 @@ function plain(text: string): string {
   });
 }
 
-function verifyProof(
+async function verifyProof(
   session: Session,
   command: Command,
   directory: string | undefined,
-  { proof: file = '', key: given, leaf: leafFile, certificate, since, save }: VerifyOptions,
-): void {
+  options: VerifyOptions,
+): Promise<void> {
+  const { proof: file = '', leaf: leafFile, certificate, since, save } = options;
   if (directory !== undefined || since !== undefined || save !== undefined)
     throw usage('--proof is verified by itself');
-  if (given === undefined) throw usage('a proof is verified with --key');
-  const key = readVerifierKey(given);
+  if (options.key === undefined && options.policy === undefined)
+    throw usage('a proof is verified with --key or --policy');
+  const trust = await readTrust(session, options, undefined);
   const text = readText(file, file);
+  const proof = parseTlogProof(text);
+  const { key } = trust.open(proof.checkpoint);
   if (certificate !== undefined) {
     const leaf = leafFile === undefined ? undefined : readLeaf(leafFile);
     printIssuance(session, command, verifyIssuanceProof(text, readLeafCertificate(certificate), key, leaf));
     return;
   }
-  const proof = parseTlogProof(text);
   const leaf = leafFile === undefined ? proof.extra : readLeaf(leafFile);
   if (leaf === null) throw usage(`${quote(file)} does not hold the entry: give it with --leaf`);
   const { origin, size, root } = verifyTlogProof(proof, leafHash(leaf), key);
@@ -241,29 +324,10 @@ function readLeafCertificate(file: string): Uint8Array {
   return leaf;
 }
 
-/** The key that is given, or else, with a warning, the one that the server itself states. */
-async function trustedKey(
-  session: Session,
-  given: string | undefined,
-  client: AdminClient | undefined,
-): Promise<NoteKey> {
-  if (given !== undefined) return readVerifierKey(given);
-  if (client === undefined) {
-    throw new MeshError('usage', 'an export is verified with --key', {
-      fix: 'give the key that countersign audit key printed while you trusted the server, or a file with it',
-    });
-  }
-  session.say(
-    'warning: the key comes from the server itself; keep the output of audit key and give it with --key\n',
-  );
-  return parseVerifierKey((await client.getText('/v1/audit/log/key')).trimEnd());
-}
-
 function report(
   session: Session,
   command: Command,
-  key: NoteKey,
-  { origin, size, root }: Checkpoint,
+  { key, checkpoint: { origin, size, root }, cosignatures }: OpenedCheckpoint,
   since: Checkpoint | null,
   directory?: string,
 ): void {
@@ -275,6 +339,7 @@ function report(
     root: text,
     keyId: key.keyId,
     since: since?.size ?? null,
+    witnesses: cosignatures.map(({ key: { name, keyId }, at }) => ({ name, keyId, cosignedAt: at })),
     ...(directory === undefined ? {} : { directory }),
   };
   print(session, command, value, () =>
@@ -282,6 +347,9 @@ function report(
       ['log', origin],
       ['checkpoint', `${count(size, 'entry', 'entries')}, signed by ${key.name}+${key.keyId}`],
       ['root', text],
+      ...cosignatures.map(
+        ({ key: { name, keyId }, at }) => ['witness', `${name}+${keyId} at ${at.toISOString()}`] as const,
+      ),
       ['entries', 'all hashed anew: as the checkpoint says'],
       ...(since === null
         ? []

@@ -1,4 +1,4 @@
-import { mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { tileWidth } from '../audit/merkle-tree.ts';
 import { type NoteKey, parseVerifierKey } from '../audit/note.ts';
@@ -18,12 +18,12 @@ export type LogSource = {
   readonly read: ReadTile;
 };
 
-/** The log of a server. */
-export function serverLog(client: AdminClient): LogSource {
+/** The log of a server. @param isWitnessed its checkpoint is the latest that a quorum of its witnesses has cosigned */
+export function serverLog(client: AdminClient, isWitnessed = false): LogSource {
+  const checkpoint = `/v1/audit/log/${isWitnessed ? 'witnessed' : checkpointName}`;
   return {
     name: client.address,
-    checkpoint: async () =>
-      decodeText(await client.getBytes('/v1/audit/log/checkpoint', maxTextBytes), 'the checkpoint'),
+    checkpoint: async () => decodeText(await client.getBytes(checkpoint, maxTextBytes), 'the checkpoint'),
     read: async (tile) => {
       try {
         const maxBytes = tile.level === 'entries' ? maxTileBytes : maxTextBytes;
@@ -76,6 +76,23 @@ export function openExport(directory: string, from: LogSource) {
     finish: (checkpoint: string): void =>
       writeWhole(directory, checkpointName, Buffer.from(checkpoint), { flush: true }),
   };
+}
+
+/**
+ * Keeps a checkpoint beside another file, as proof against its log.
+ * @returns where; a file that is there already is kept too, for it was found first
+ */
+export function keepEvidence(beside: string, checkpoint: string): string {
+  for (let at = 0; at < maxEvidence; at++) {
+    const file = `${beside}.forked${at === 0 ? '' : `.${at}`}`;
+    if (existsSync(file)) {
+      if (readText(file, file) === checkpoint) return file;
+      continue;
+    }
+    writing(file, () => writeFileSync(file, checkpoint, { mode: 0o600, flag: 'wx', flush: true }));
+    return file;
+  }
+  return `${beside}.forked`;
 }
 
 /** Keeps a checkpoint in the place of an older one. */
@@ -167,6 +184,7 @@ function writing(path: string, work: () => void): void {
   }
 }
 
+const maxEvidence = 16;
 const checkpointName = 'checkpoint';
 const maxTileBytes = tileWidth * (2 + 65_535);
 // A note, a tile of hashes, or why there is none.

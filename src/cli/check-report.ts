@@ -8,7 +8,7 @@ export const checkSections = {
   time: ['clock_agrees', 'clock_steady'],
   certificates: ['issuer_valid', 'root_valid', 'jwt_key_signs'],
   rotation: ['rotation_settled', 'keys_untainted'],
-  log: ['log_writable', 'log_complete'],
+  log: ['log_writable', 'log_complete', 'log_witnessed'],
   'admin doors': ['admin_socket_private', 'admin_tls', 'trust_endpoint_tls', 'tokens_last'],
   entries: ['entries_last', 'entries_have_nodes', 'entries_unbanned', 'callers_known'],
   policies: ['policies_present', 'policies_last', 'glass_whole', 'policy_mode'],

@@ -196,6 +196,12 @@ function judgeLog(status: CheckedStatus): readonly CheckResult[] {
       of('log_behind', 'decisions_lost'),
       'warning',
     ),
+    ofConditions(
+      'log_witnessed',
+      'no witness of the log is missed',
+      of('log_disputed', 'log_unwitnessed'),
+      'warning',
+    ),
   ];
 }
 
@@ -223,7 +229,13 @@ function severity({ status }: CheckResult): number {
 }
 
 // Each has a check of its own.
-const elsewhere: ReadonlySet<ConditionCode> = new Set(['clock_put', 'log_behind', 'decisions_lost']);
+const elsewhere: ReadonlySet<ConditionCode> = new Set([
+  'clock_put',
+  'log_behind',
+  'decisions_lost',
+  'log_unwitnessed',
+  'log_disputed',
+]);
 const apartMostMs = 5_000;
 // A new certificate is valid from half a minute ago, so that others see it as not valid yet.
 const farApartMs = 30_000;

@@ -102,6 +102,7 @@ const ownExitCodes: ReadonlyMap<ErrorCode, ExitCode> = new Map<ErrorCode, ExitCo
   // The answer to `audit verify`.
   ['audit_signature_invalid', exitCodes.negative],
   ['audit_proof_invalid', exitCodes.negative],
+  ['audit_quorum_missing', exitCodes.negative],
   ['audit_log_invalid', exitCodes.negative],
   ['audit_pack_invalid', exitCodes.negative],
   ['audit_log_shorter', exitCodes.negative],

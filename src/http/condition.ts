@@ -12,6 +12,8 @@ export const conditionCodes = [
   'log_behind', // decisions wait longer than they should
   'decisions_lost',
   'unknown_serial', // somebody uses a certificate that nobody here gave out
+  'log_unwitnessed', // no quorum of witnesses has cosigned the log for ten minutes
+  'log_disputed', // a witness has seen another history of it
   'policies_ending', // policies stop to match within a week, or have
   'event_loop_slow',
   'memory_low',

@@ -10,6 +10,7 @@ import type { NoteRead } from './audit-routes.ts';
 import { callerOf } from './caller.ts';
 import { parseInput } from './input.ts';
 import { addRoute } from './route.ts';
+import type { WitnessReport } from './witness-report.ts';
 
 /** What proving the log needs of the house. */
 export type LogPorts = {
@@ -17,9 +18,13 @@ export type LogPorts = {
   readonly auditCheckpoint: () => Promise<string | null>;
   /** The key that verifies it, as text. */
   readonly auditKey: () => Promise<string | null>;
+  /** The latest that a quorum of witnesses has cosigned; null while there is none. */
+  readonly witnessedCheckpoint: () => Promise<string | null>;
+  readonly auditWitnesses: () => Promise<WitnessReport>;
   /** Null for a tile that the latest checkpoint does not cover. */
   readonly auditTile: (tile: TileName) => Promise<Uint8Array | null>;
-  readonly proveEntry: (index: number) => Promise<EntryProof | null>;
+  /** Null for an entry that the checkpoint does not cover: the latest, or the latest that a quorum has cosigned. */
+  readonly proveEntry: (index: number, isWitnessed?: boolean) => Promise<EntryProof | null>;
   readonly proveConsistency: (from: number) => Promise<ConsistencyProof | null>;
 };
 
@@ -51,6 +56,15 @@ export function addLogRoutes(app: FastifyInstance, ports: LogPorts, noteRead: No
     await noteRead(request, 'checkpoint of the log');
     return reply.type(plainText).send(there(await ports.auditCheckpoint()));
   });
+  addRoute(app, 'GET /v1/audit/log/witnessed', async (request, reply) => {
+    await noteRead(request, 'witnessed checkpoint of the log');
+    const note = await ports.witnessedCheckpoint();
+    if (note !== null) return reply.type(plainText).send(note);
+    throw new MeshError('audit_quorum_missing', 'no quorum of witnesses has cosigned the log yet', {
+      fix: 'see countersign audit witnesses: who is asked, and what is in the way',
+    });
+  });
+  addRoute(app, 'GET /v1/audit/witnesses', () => ports.auditWitnesses());
   addRoute(app, 'GET /v1/audit/log/key', async (request, reply) => {
     await noteRead(request, 'key of the log');
     return reply.type(plainText).send(`${there(await ports.auditKey())}\n`);
@@ -71,11 +85,12 @@ export function addLogRoutes(app: FastifyInstance, ports: LogPorts, noteRead: No
       .send(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length));
   });
   addRoute<{ readonly index: string }>(app, 'GET /v1/audit/proof/:index', async (request, reply) => {
-    const { format } = parseInput(proofQuery, request.query, 'query_invalid');
+    const { format, witnessed } = parseInput(proofQuery, request.query, 'query_invalid');
+    const isWitnessed = witnessed === 'true';
     const index = parseIndex(request.params.index);
     await noteRead(request, `proof of entry ${index}`);
-    const proof = await ports.proveEntry(index);
-    if (proof === null) throw noEntry(request.params.index);
+    const proof = await ports.proveEntry(index, isWitnessed);
+    if (proof === null) throw isWitnessed ? notWitnessed(index) : noEntry(request.params.index);
     if (format !== 'tlog-proof') return entryProofView(proof);
     // The entry itself goes along to whoever may read every entry.
     const extra = mayReadAll(callerOf(request).grants) ? proof.leaf : null;
@@ -133,6 +148,12 @@ function noEntry(text: string): MeshError {
   });
 }
 
+function notWitnessed(index: number): MeshError {
+  return new MeshError('audit_quorum_missing', `no quorum of witnesses has cosigned entry ${index}`, {
+    fix: 'wait a few seconds; countersign audit witnesses says who is in the way',
+  });
+}
+
 function noTile(path: string): MeshError {
   return new MeshError('audit_tile_not_found', `the log has no ${quote(path)}`, {
     fix: 'its checkpoint says how many entries there are; tiles are named as in c2sp.org/tlog-tiles',
@@ -144,7 +165,10 @@ function toHex(bytes: Uint8Array): string {
 }
 
 /** The query of `GET /v1/audit/proof/:index`. */
-export const proofQuery = z.strictObject({ format: z.enum(['json', 'tlog-proof']).optional() });
+export const proofQuery = z.strictObject({
+  format: z.enum(['json', 'tlog-proof']).optional(),
+  witnessed: z.enum(['true', 'false']).optional(),
+});
 /** The query of `GET /v1/audit/consistency`. */
 export const consistencyQuery = z.strictObject({
   from: z.string().regex(/^(0|[1-9][0-9]{0,15})$/, 'the number of entries of an older checkpoint'),

@@ -71,6 +71,7 @@ const ownStatus: ReadonlyMap<ErrorCode, number> = new Map<ErrorCode, number>([
   // A browser led here by a rebound DNS name must not read the answer as this origin's (RFC 9110 section 15.5.20).
   ['host_not_allowed', 421],
   ['method_not_allowed', 405],
+  ['witness_inconsistent', 422],
   ['media_type_unsupported', 415],
 ]);
 

@@ -61,6 +61,8 @@ const routes = {
   // Bundles of entries hold all of the log: the route itself demands audit:decisions for them.
   'GET /v1/audit/log/checkpoint': 'audit:read',
   'GET /v1/audit/log/key': 'audit:read',
+  'GET /v1/audit/log/witnessed': 'audit:read',
+  'GET /v1/audit/witnesses': 'audit:read',
   'GET /v1/audit/log/tile/*': 'audit:read',
   'GET /v1/audit/proof/:index': 'audit:read',
   'GET /v1/audit/consistency': 'audit:read',

@@ -6,9 +6,18 @@ import { soleHeader } from './origin.ts';
 import { problemMediaType, problemOf, type ReportFailure } from './problem.ts';
 import type { TrustDocuments } from './trust-documents.ts';
 import type { TakeToken } from '../identity/rate-limit.ts';
+import { answerWitness, type WitnessDoorPorts, witnessAnswers, witnessPrefix } from './witness-door.ts';
 
 /** What an answer was; a closed set, for counting. */
-export const trustAnswers = ['bundle', 'discovery', 'keys', 'not_modified', 'refused', 'failed'] as const;
+export const trustAnswers = [
+  'bundle',
+  'discovery',
+  'keys',
+  'not_modified',
+  ...witnessAnswers,
+  'refused',
+  'failed',
+] as const;
 export type TrustAnswer = (typeof trustAnswers)[number];
 
 /** All that the trust endpoint needs of the rest of the house. */
@@ -20,24 +29,35 @@ export type TrustPorts = {
   readonly answered: (answer: TrustAnswer) => void;
   readonly reportFailure: ReportFailure;
   readonly randomBytes: (size: number) => Uint8Array;
+  /** Cosigns checkpoints of logs of others; null when none is witnessed. */
+  readonly witness?: WitnessDoorPorts | null;
 };
 
 /**
- * Answers strangers: public documents, to GET and HEAD, and nothing else. Nobody is asked who they are (SPIFFE
- * Federation, sections 5.2.1.3 and 5.2.2.3), no body is read, and what is asked is written nowhere: a flood costs a count.
+ * Answers strangers: public documents, to GET and HEAD, checkpoints of logs that are witnessed, and nothing else. Nobody
+ * is asked who they are (SPIFFE Federation, sections 5.2.1.3 and 5.2.2.3), but for a checkpoint no body is read, and what
+ * is asked is written nowhere: a flood costs a count.
  */
 export function createTrustHandler(ports: TrustPorts): RequestListener {
   return (request, response) => {
     for (const [name, value] of Object.entries(everyAnswer)) response.setHeader(name, value);
     try {
-      ports.answered(answer(request, response, ports));
+      const path = admit(request, ports);
+      if (path.startsWith(witnessPrefix) && (ports.witness ?? null) !== null) {
+        void answerWitness(path, request, response, ports.witness as WitnessDoorPorts)
+          .catch((error: unknown) => refuse(error, response, ports))
+          .then(ports.answered);
+        return;
+      }
+      ports.answered(answer(path, request, response, ports));
     } catch (error) {
       ports.answered(refuse(error, response, ports));
     }
   };
 }
 
-function answer(request: IncomingMessage, response: ServerResponse, ports: TrustPorts): TrustAnswer {
+/** @returns the path that is asked for */
+function admit(request: IncomingMessage, ports: TrustPorts): string {
   if (!ports.takeTurn(addressKey(request.socket.remoteAddress))) {
     throw new MeshError('rate_limited', 'too many requests of this address', {
       fix: `ask again in a few seconds, and then every ${ports.maxAgeSeconds}`,
@@ -46,7 +66,15 @@ function answer(request: IncomingMessage, response: ServerResponse, ports: Trust
   if (soleHeader(request, 'host') === undefined && request.httpVersion !== '1.0') {
     throw new MeshError('body_invalid', 'the request has no Host header, or more than one');
   }
-  const [path = ''] = (request.url ?? '').split('?', 1);
+  return (request.url ?? '').split('?', 1)[0] ?? '';
+}
+
+function answer(
+  path: string,
+  request: IncomingMessage,
+  response: ServerResponse,
+  ports: TrustPorts,
+): TrustAnswer {
   const document = ports.documents().get(path);
   if (document === undefined) {
     throw new MeshError('route_not_found', 'no such route', {

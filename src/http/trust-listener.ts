@@ -59,7 +59,7 @@ export async function listenTrust(options: TrustListenerOptions): Promise<TlsLis
   );
   server.maxRequestsPerSocket = limits.requestsPerConnection;
   server.on('clientError', answerUnread);
-  // Whoever waits for leave to send a body is answered at once instead: no body is read here.
+  // Whoever waits for leave to send a body is answered at once instead, but for a checkpoint: no other body is read here.
   server.on('checkContinue', handler);
   server.on('checkExpectation', handler);
   limitConnections(

@@ -6,6 +6,7 @@ import type { TileName } from '../audit/tile-path.ts';
 import { damaged, readCheckpoint } from './audit-checkpoint.ts';
 import { hashReader } from './audit-tree.ts';
 import type { Database } from './database.ts';
+import { readWitnessedHead } from './witness-table.ts';
 
 /** A tile or a bundle under the latest checkpoint; null for one that it does not cover. */
 export function readTile(db: Database, { level, index, width }: TileName): Uint8Array | null {
@@ -27,11 +28,14 @@ export function readTile(db: Database, { level, index, width }: TileName): Uint8
   return encodeBundle(entries);
 }
 
-/** Proves an entry under the latest checkpoint; null when that does not cover it. */
-export function proveStoredEntry(db: Database, index: number): EntryProof | null {
+/**
+ * Proves an entry under the latest checkpoint, or the latest that a quorum of witnesses has cosigned; null when that does
+ * not cover it, or there is none.
+ */
+export function proveStoredEntry(db: Database, index: number, isWitnessed = false): EntryProof | null {
   // One read transaction: the checkpoint and what it covers belong together.
   return db.transaction(() => {
-    const checkpoint = readCheckpoint(db);
+    const checkpoint = isWitnessed ? readWitnessedHead(db) : readCheckpoint(db);
     if (checkpoint === null || index >= checkpoint.size) return null;
     const { size, note } = checkpoint;
     const row = db

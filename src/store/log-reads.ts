@@ -9,7 +9,8 @@ export type LogReads = WitnessCalls & {
   readonly auditCheckpoint: () => Promise<string | null>;
   /** Null for one that the checkpoint does not cover. */
   readonly auditTile: (tile: TileName) => Promise<Uint8Array | null>;
-  readonly proveEntry: (index: number) => Promise<EntryProof | null>;
+  /** @param isWitnessed under the latest checkpoint that a quorum has cosigned; null too while there is none */
+  readonly proveEntry: (index: number, isWitnessed?: boolean) => Promise<EntryProof | null>;
   readonly proveConsistency: (from: number) => Promise<ConsistencyProof | null>;
 };
 
@@ -20,7 +21,7 @@ export function logReads(
   return {
     auditCheckpoint: () => ask('auditCheckpoint', null),
     auditTile: (tile) => ask('auditTile', tile),
-    proveEntry: (index) => ask('auditProof', index),
+    proveEntry: (index, isWitnessed = false) => ask('auditProof', { index, isWitnessed }),
     proveConsistency: (from) => ask('auditConsistency', from),
     ...witnessCalls(ask, write),
   };

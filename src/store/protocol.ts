@@ -190,7 +190,10 @@ export type Questions = {
   decisions: { ask: { readonly id: string; readonly limit: number }; answer: DecisionRows };
   auditCheckpoint: { ask: null; answer: string | null };
   auditTile: { ask: TileName; answer: Uint8Array | null };
-  auditProof: { ask: number; answer: EntryProof | null };
+  auditProof: {
+    ask: { readonly index: number; readonly isWitnessed: boolean };
+    answer: EntryProof | null;
+  };
   auditConsistency: { ask: number; answer: ConsistencyProof | null };
   held: { ask: string; answer: HeldCheckpoint | null };
   allHeld: { ask: null; answer: readonly HeldCheckpoint[] };

@@ -63,7 +63,16 @@ export function storeFork(db: Database, { origin, held, other }: Fork, seenMs: n
 
 /** The latest checkpoint of our log that a quorum has cosigned; null while there is none. */
 export function readWitnessed(db: Database): string | null {
-  return db.prepare<[], string>('SELECT note FROM audit_witnessed WHERE id = 1').pluck().get() ?? null;
+  return readWitnessedHead(db)?.note ?? null;
+}
+
+/** The same with its size. */
+export function readWitnessedHead(db: Database): { readonly size: number; readonly note: string } | null {
+  return (
+    db
+      .prepare<[], { size: number; note: string }>('SELECT size, note FROM audit_witnessed WHERE id = 1')
+      .get() ?? null
+  );
 }
 
 /** Keeps it, inside the caller's transaction, unless a later one is kept. */

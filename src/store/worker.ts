@@ -219,7 +219,7 @@ function read(db: Database, question: Question): unknown {
     case 'auditTile':
       return readTile(db, question.ask);
     case 'auditProof':
-      return proveStoredEntry(db, question.ask);
+      return proveStoredEntry(db, question.ask.index, question.ask.isWitnessed);
     case 'auditConsistency':
       return proveStoredConsistency(db, question.ask);
     case 'held':

@@ -97,6 +97,9 @@ test('an export is a directory that verifies without the server, grows, and goes
   expect((await cli('verify', 'fork', '--key', 'log.key', '--since', 'forked')).code).toBe(0);
   const forked = await cli('verify', 'fork', '--key', 'log.key', '--since', 'export/checkpoint');
   expect([forked.code, forked.err]).toEqual([1, expect.stringContaining('error[audit_log_forked]')]);
+  // Both checkpoints prove it, and stay.
+  expect(forked.err).toContain('kept the other checkpoint in export/checkpoint.forked\n');
+  expect(readFileSync(at('export/checkpoint.forked'), 'utf8')).toBe(fork.note);
   // It would be kept as the next state of this export.
   cpSync(at('export'), at('mixed'), { recursive: true });
   cpSync(at('fork/checkpoint'), at('mixed/checkpoint'));
@@ -109,7 +112,9 @@ test('an export is a directory that verifies without the server, grows, and goes
   const after = readdirSync(at('mixed'), { recursive: true, withFileTypes: true }).filter((one) =>
     one.isFile(),
   );
-  expect(after.map(({ name }) => name).sort()).toEqual(before.map(({ name }) => name).sort());
+  expect(after.map(({ name }) => name).sort()).toEqual(
+    [...before.map(({ name }) => name), 'checkpoint.forked.1'].sort(),
+  );
   // A checkpoint that was kept makes way for nothing that it was not held against.
   for (const held of [[], ['--since', 'export/checkpoint']]) {
     const lost = await cli('verify', '--key', 'log.key', ...held, '--save', 'old');

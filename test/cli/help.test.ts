@@ -27,6 +27,7 @@ test('the tree holds the commands that docs/cli.md promises', () => {
     'audit pack verify',
     'audit prove',
     'audit verify',
+    'audit witnesses',
     'authz',
     'authz can-reach',
     'authz check',

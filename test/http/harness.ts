@@ -190,6 +190,8 @@ export async function startHarness(
     }),
     auditCheckpoint: store.auditCheckpoint,
     auditKey: () => Promise.resolve(logSigner.verifierKey),
+    auditWitnesses: async () => ({ cosigned: null, witness: null }),
+    witnessedCheckpoint: store.witnessedCheckpoint,
     auditTile: store.auditTile,
     proveEntry: store.proveEntry,
     proveConsistency: store.proveConsistency,

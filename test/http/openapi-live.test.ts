@@ -9,6 +9,7 @@ import { openStore } from '../../src/store/store.ts';
 import { type Running, startUp } from '../../src/up.ts';
 import { randomBytes } from '../../src/up-random.ts';
 import { decision } from '../audit/events.ts';
+import { eventually } from '../harness/eventually.ts';
 import { ask } from '../harness/http.ts';
 import { makeOpensslRoot } from '../harness/openssl-ca.ts';
 import { createAnswerCheck } from './openapi-check.ts';
@@ -45,8 +46,10 @@ beforeAll(async () => {
     workloadSocket: join(directory, 'w.sock'),
     adminAddress: 'off',
     nodeAddress: '127.0.0.1:0',
+    auditWitnessesFile: join(directory, 'policy'),
     shutdownGraceSeconds: '0',
   };
+  writeFileSync(join(directory, 'policy'), 'quorum none\n');
   const config = loadConfig({ flags, environment: {}, file: null, isRoot: false });
   running = await startUp(config, openLog('error'));
 });
@@ -160,6 +163,12 @@ test('every operation of a real server succeeds once, with an answer that is as 
   for (const path of ['log/checkpoint', 'log/key', 'log/tile/0/000.p/1', 'proof/0', 'consistency?from=1']) {
     await call('GET', `/v1/audit/${path}`);
   }
+  await call('GET', '/v1/audit/witnesses');
+  // Nobody has to cosign it, but that is found out in a round that nothing waits for.
+  await eventually('a witnessed checkpoint', async () => {
+    await call('GET', '/v1/audit/log/witnessed');
+    return true;
+  });
   await call('DELETE', '/v1/policies/shop/web');
   await call('DELETE', '/v1/entries/web');
 

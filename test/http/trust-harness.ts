@@ -84,6 +84,7 @@ export async function startTrust(
     readonly jwt?: JwtBundle;
     readonly authority?: TestAuthority;
     readonly port?: number;
+    readonly witness?: Parameters<typeof listenTrust>[0]['ports']['witness'];
   } = {},
 ): Promise<TrustHarness> {
   const authority = options.authority ?? (await createAuthority('example.org'));
@@ -109,6 +110,7 @@ export async function startTrust(
         }),
       maxAgeSeconds: 300,
       takeTurn: createTrustRate(clock, options.rates),
+      witness: options.witness ?? null,
       answered: (answer) => answers.push(answer),
       reportFailure: (_id, error) => failures.push(error),
       randomBytes: (size) => new Uint8Array(randomBytes(size)),
