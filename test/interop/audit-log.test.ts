@@ -1,8 +1,9 @@
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { parseTlogProof } from '../../src/audit/tlog-proof.ts';
 import { decision } from '../audit/events.ts';
+import { createCosigner } from '../../src/audit/cosignature.ts';
 import { logSigner, makeLogFiles, makeNoteSigner, someEntries } from '../audit/log-files.ts';
 import { openCli } from '../cli/run-cli.ts';
 import { createScope } from '../harness/scope.ts';
@@ -10,7 +11,7 @@ import { makeTempDir } from '../harness/temp.ts';
 import { type Harness, startHarness } from '../http/harness.ts';
 import { buildGoClient, goIsHere, runClient } from './go-client.ts';
 
-// The log of a server, verified by code of others alone: golang.org/x/mod/sumdb and transparency-dev/merkle.
+// The log of a server, verified by code of others alone: golang.org/x/mod/sumdb, transparency-dev/merkle and Tessera.
 describe.skipIf(!goIsHere())('Go', () => {
   const scope = createScope();
   const directory = makeTempDir(scope);
@@ -114,5 +115,59 @@ describe.skipIf(!goIsHere())('Go', () => {
     ]);
     writeFileSync(at('proof'), JSON.stringify({ hashes: hashes.toReversed() }));
     expect((await verify('consistency', given))[0]).toBe(1);
+  });
+
+  test('finds a cosignature of ours to be one, and over this checkpoint only', async () => {
+    const cosigner = createCosigner('example.net/witness', makeNoteSigner('x', 9).privateKey);
+    const note = readFileSync(at('log/checkpoint'), 'utf8');
+    const text = note.slice(0, note.indexOf('\n\n') + 1);
+    const when = new Date('2026-01-31T12:00:00.000Z');
+    const given = { cp: at('cosigned'), witness: cosigner.verifierKey };
+    writeFileSync(at('cosigned'), note + cosigner.cosign(text, when));
+    expect(await verify('cosigned', given)).toEqual([
+      0,
+      'OK cosigned by example.net/witness at 2026-01-31T12:00:00Z',
+    ]);
+    writeFileSync(at('cosigned'), note + cosigner.cosign(`${text}more\n`, when));
+    expect((await verify('cosigned', given))[0]).toBe(1);
+  });
+
+  // A failure of it may hang, or exit 0: what counts is that it says so.
+  describe('fsck of Tessera, as it is', () => {
+    let fsck = '';
+    beforeAll(async () => {
+      fsck = await buildGoClient('tesserafsck', 'github.com/transparency-dev/tessera/cmd/fsck');
+      writeFileSync(at('key'), logSigner.verifierKey);
+    });
+    const success = "Successfully fsck'd log";
+    /** Whether it says that the log is right. */
+    const isRight = async (url: string, ...args: string[]) => {
+      const given = ['--ui=false', '--N=4', `--public_key=${at('key')}`, `--storage_url=${url}`, ...args];
+      const limits = { timeoutMs: 20_000, env: { SSL_CERT_FILE: at('ca') } };
+      const { output } = await runClient(fsck, given, undefined, limits);
+      return [output.includes(success), output] as const;
+    };
+
+    test('finds nothing in an export, nor in the log of a server over HTTP', async () => {
+      expect((await isRight(`file://${at('log')}/`))[0]).toBe(true);
+      writeFileSync(at('ca'), harness.caPem);
+      const port = harness.tls.address.split(':').at(-1);
+      const url = `https://localhost:${port}/v1/audit/log/`;
+      const [served, output] = await isRight(url, `--bearer_token=${harness.tokens.auditor}`);
+      expect([served, output]).toEqual([true, expect.any(String)]);
+      expect((await isRight(url))[0]).toBe(false);
+    });
+
+    test.each(['tile/entries/002', 'tile/0/003', 'tile/1/000.p/5'])(
+      'finds a changed bit of %s',
+      async (path) => {
+        rmSync(at('bad'), { recursive: true, force: true });
+        cpSync(at('log'), at('bad'), { recursive: true });
+        const bytes = readFileSync(at(`bad/${path}`));
+        bytes[40]! ^= 1;
+        writeFileSync(at(`bad/${path}`), bytes);
+        expect((await isRight(`file://${at('bad')}/`))[0]).toBe(false);
+      },
+    );
   });
 });

@@ -18,8 +18,9 @@ const goTool = fileURLToPath(new URL('../../tool/go', import.meta.url));
 /**
  * Builds the client in test/interop/<name> into .tool/, once for each state of its sources, and answers with the path
  * of the binary. Its modules come from the module proxy, pinned by go.sum.
+ * @param what of that module is built: a command of others that its go.mod names
  */
-export async function buildGoClient(name: string): Promise<string> {
+export async function buildGoClient(name: string, what = '.'): Promise<string> {
   const sources = fileURLToPath(new URL(`./${name}`, import.meta.url));
   const hash = createHash('sha256').update(process.arch);
   for (const file of readdirSync(sources).sort())
@@ -30,19 +31,24 @@ export async function buildGoClient(name: string): Promise<string> {
   mkdirSync(directory, { recursive: true });
   // Under another name first: two test runs may build at once.
   const making = `${binary}.${randomBytes(4).toString('hex')}`;
-  await run('bash', [goTool, 'build', '-buildvcs=false', '-o', making, '.'], { cwd: sources });
+  await run('bash', [goTool, 'build', '-buildvcs=false', '-o', making, what], { cwd: sources });
   renameSync(making, binary);
   return binary;
 }
 
-/** Runs a client to its end, at most 150 s. @param enough when it settles, the client is told to end by SIGTERM */
+/**
+ * Runs a client to its end, at most 150 s unless something else is said.
+ * @param enough when it settles, the client is told to end by SIGTERM
+ */
 export async function runClient(
   binary: string,
   args: readonly string[],
   enough?: Promise<unknown>,
+  { timeoutMs = 150_000, env = {} }: { readonly timeoutMs?: number; readonly env?: NodeJS.ProcessEnv } = {},
 ): Promise<ClientRun> {
   try {
-    const running = run(binary, args, { timeout: 150_000, maxBuffer: 67_108_864 });
+    const limits = { timeout: timeoutMs, maxBuffer: 67_108_864, env: { ...process.env, ...env } };
+    const running = run(binary, args, limits);
     const stop = (): void => void running.child.kill('SIGTERM');
     enough?.then(stop, stop);
     const { stdout, stderr } = await running;
