@@ -24,6 +24,7 @@ import {
   spiffeIds,
   unlessOff,
   uids,
+  zeroOr,
 } from './config-values.ts';
 import { defaultTtlSeconds, maxTtlSeconds, minTtlSeconds } from './identity/entry.ts';
 import { TrustDomain } from './spiffe/id.ts';
@@ -200,6 +201,24 @@ export const optionTable: { readonly [K in keyof Config]: OptionSpec<Config[K]> 
     ordinarily: '',
     help: 'what this witness is called, fixed by its first start; <trust domain>/witness when empty',
     parse: optional(keyName),
+  },
+  retainCallsDays: {
+    ordinarily: '0',
+    help: 'how many days the log keeps the contents of entries about calls; 0: for ever',
+    parse: integer(0, 36_500),
+    isNumber: true,
+  },
+  retainPersonalDays: {
+    ordinarily: '0',
+    help: 'how many days personal values are kept beside the log; 0: for ever',
+    parse: integer(0, 36_500),
+    isNumber: true,
+  },
+  retainRecordsDays: {
+    ordinarily: '0',
+    help: 'how many days, 90 or more, the log keeps the contents of all other entries; 0: for ever',
+    parse: zeroOr(integer(90, 36_500)),
+    isNumber: true,
   },
   leafTtlSeconds: {
     ordinarily: `${defaultTtlSeconds}`,

@@ -31,6 +31,11 @@ export function unlessOff<T>(parse: (value: string) => T): (value: string) => T 
   return (value) => (value === 'off' ? null : parse(value));
 }
 
+/** `0`, or what `parse` takes. */
+export function zeroOr(parse: (value: string) => number): (value: string) => number {
+  return (value) => (value === '0' ? 0 : parse(value));
+}
+
 /** `host:port`, or null for `off`. */
 export function address(value: string): { readonly host: string; readonly port: number } | null {
   if (value === 'off') return null;

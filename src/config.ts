@@ -72,6 +72,10 @@ export type Config = {
   readonly witnessLogs: readonly NoteKey[];
   /** What this witness is called: the name of its key. Null: `<trust domain>/witness`. */
   readonly witnessName: string | null;
+  /** How many days contents of the audit log are kept; 0: for ever. Records at least 90, all at most 36,500. */
+  readonly retainCallsDays: number;
+  readonly retainPersonalDays: number;
+  readonly retainRecordsDays: number;
   /** Lifetime of a leaf whose entry names none. */
   readonly leafTtlSeconds: number;
   /** The longest and usual lifetime of a token, 20 to 86,400 seconds. */

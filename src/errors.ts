@@ -148,12 +148,18 @@ export const errorKinds = {
   audit_log_damaged: 'unavailable',
   audit_tile_not_found: 'not_found',
   audit_entry_not_found: 'not_found',
+  audit_entries_pruned: 'not_found',
+  audit_shred_invalid: 'invalid',
   // store
   store_locked: 'precondition',
   store_newer: 'precondition',
   store_corrupt: 'unavailable',
   store_unavailable: 'unavailable',
   store_backup_failed: 'precondition',
+  backup_unsealed: 'precondition',
+  backup_invalid: 'invalid',
+  backup_failed: 'precondition',
+  restore_refused: 'precondition',
   file_permissions: 'precondition',
   file_missing: 'not_found',
   // grpc, sds, ext-authz

@@ -85,6 +85,7 @@ export async function measureLog(): Promise<void> {
       name: 'the bench',
       checkpoint: () => Promise.resolve(note),
       read: (tile) => Promise.resolve(readTile(reader, tile) ?? undefined),
+      readRemains: () => Promise.resolve(undefined),
     });
     const exporting = performance.now();
     await verifyLog(checkpoint, made.read);

@@ -109,6 +109,7 @@ export function auditColumns(event: AuditEvent): AuditColumns {
     case 'jwt_key':
     case 'node_alias_change':
     case 'grant_change':
+    case 'retention':
       return common;
     default:
       return event satisfies never;

@@ -1,5 +1,6 @@
 import type { AlarmEvent, ConnectionsEvent, OutcomeEvent, OutcomesEvent } from './access-event.ts';
 import type { PolicyChangeEvent, PolicyRevisionEvent, PolicyTextEvent } from './policy-event.ts';
+import type { RetentionEvent } from './retention-event.ts';
 
 /**
  * The closed union of what the log records, version 1. Later versions add fields or members; what is stored never
@@ -29,7 +30,8 @@ export type AuditEvent =
   | JwtKeyEvent
   | NodeEvent
   | NodeAliasChangeEvent
-  | GrantChangeEvent;
+  | GrantChangeEvent
+  | RetentionEvent;
 
 export type AuditEventType = AuditEvent['type'];
 
@@ -228,8 +230,12 @@ export type AdminEvent = {
 export type LifecycleEvent = {
   readonly type: 'lifecycle';
   readonly time: Date;
-  readonly action: 'started' | 'stopped';
+  /** `restored`: the first start of a data directory that was made from a backup. */
+  readonly action: 'started' | 'stopped' | 'restored';
   readonly version: string;
+  /** Of `restored`: when the backup was made, and how many entries its log had. Absent for all others. */
+  readonly backupMadeAt?: Date;
+  readonly backupSize?: number;
 };
 
 /** A ban that was made (or made to last longer), or lifted. One that runs out has no event: `until` told of it. */

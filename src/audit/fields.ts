@@ -162,7 +162,13 @@ export const eventFields: { readonly [T in AuditEventType]: KindsOf<EventOf<T>> 
     detail: 'text',
     sourceAddress: 'personal',
   },
-  lifecycle: { time: 'time', action: 'text', version: 'text' },
+  lifecycle: {
+    time: 'time',
+    action: 'text',
+    version: 'text',
+    backupMadeAt: 'time',
+    backupSize: 'number',
+  },
   ban: {
     time: 'time',
     action: 'text',
@@ -228,6 +234,20 @@ export const eventFields: { readonly [T in AuditEventType]: KindsOf<EventOf<T>> 
     actor: 'actor',
     before: 'state',
     after: 'state',
+  },
+  retention: {
+    time: 'time',
+    action: 'text',
+    class: 'text',
+    first: 'number',
+    last: 'number',
+    entries: 'number',
+    values: 'number',
+    types: 'texts',
+    olderThan: 'time',
+    by: 'texts',
+    reason: 'text',
+    actor: 'actor',
   },
 };
 

@@ -1,8 +1,8 @@
 /** That an entry is in the log, under its latest checkpoint. Hashes have 32 bytes. */
 export type EntryProof = {
   readonly index: number;
-  /** The entry's exact bytes. */
-  readonly leaf: Uint8Array;
+  /** The entry's exact bytes; null when they are kept no longer. */
+  readonly leaf: Uint8Array | null;
   readonly leafHash: Uint8Array;
   /** Of the log under the checkpoint. */
   readonly size: number;

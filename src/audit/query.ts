@@ -34,6 +34,8 @@ export type AuditRow = {
   readonly leaf: string;
   /** Personal fields that are still held, by field name. */
   readonly personal: Readonly<Record<string, string>>;
+  /** The personal fields whose values are kept no longer. */
+  readonly shredded: readonly string[];
 };
 
 export type AuditPage = {

@@ -51,6 +51,7 @@ export const auditEventTypes = [
   'node',
   'node_alias_change',
   'grant_change',
+  'retention',
 ] as const satisfies readonly AuditEventType[];
 
 /**

@@ -2,6 +2,7 @@ import { MeshError } from '../errors.ts';
 import type { Checkpoint } from './checkpoint.ts';
 import { decodeBundle } from './entry-bundle.ts';
 import { leafHash } from './leaf.ts';
+import { createGaps, type Gaps, invalidLog as invalid, type LogCensus } from './log-gaps.ts';
 import { emptyEdge, growTree, hashBytes, tileWidth, widthOfTile } from './merkle-tree.ts';
 import { formatTilePath, type TileName } from './tile-path.ts';
 
@@ -13,15 +14,18 @@ export type ReadTile = (tile: TileName) => Promise<Uint8Array | undefined>;
  * With an older checkpoint it proves besides that nothing of what that one covered was changed or taken away.
  * @param checkpoint one whose signature was verified, as that of `since`
  * @param onEntries told how many entries are proven so far
- * @throws MeshError `audit_log_invalid` naming the first entry that is not right, `audit_log_shorter` and
- *   `audit_log_forked` about `since`; whatever `read` throws
+ * @param readRemains bundles that have lost contents as the log announced, by the names that they would have: nothing stands
+ *   in the place of an entry that is gone. Default: there are none
+ * @throws MeshError `audit_log_invalid` naming the first entry that is not right, or that is gone and was not announced;
+ *   `audit_log_shorter` and `audit_log_forked` about `since`; whatever `read` throws
  */
 export async function verifyLog(
   checkpoint: Checkpoint,
   read: ReadTile,
   since: Checkpoint | null = null,
   onEntries: (count: number) => void = () => undefined,
-): Promise<void> {
+  readRemains: ReadTile = () => Promise.resolve(undefined),
+): Promise<LogCensus> {
   const { size } = checkpoint;
   if (since !== null && since.size > size) throw shorter(since.size, size);
   // Of each level of tiles from 1 on: the hashes that wait for their tile to be full, and how many went before them.
@@ -40,9 +44,10 @@ export async function verifyLog(
   };
   const bundles = Math.ceil(size / tileWidth);
   const ahead: Promise<Bundle>[] = [];
+  const gaps = createGaps();
   const fetchNext = (index: number): void => {
     if (index >= bundles) return;
-    const bundle = readBundle(read, size, index);
+    const bundle = readBundle(read, readRemains, size, index);
     // It is awaited in its turn.
     bundle.catch(() => undefined);
     ahead.push(bundle);
@@ -52,7 +57,7 @@ export async function verifyLog(
   for (let index = 0; index < bundles; index++) {
     const bundle = await ahead.shift();
     fetchNext(index + readAhead);
-    for (const hash of checkedHashes(size, index, bundle ?? { entries: undefined, hashes: undefined })) {
+    for (const hash of checkedHashes(size, index, bundle ?? noBundle, gaps)) {
       tree.append(hash);
       if (since !== null && tree.size() === since.size) checkSince(since, tree.root());
     }
@@ -65,17 +70,30 @@ export async function verifyLog(
       `the entries 0 to ${size - 1} do not have the root that the checkpoint was signed with: some of them were changed, and all hashes written anew`,
     );
   }
+  return gaps.close();
 }
 
-type Bundle = { readonly entries: Uint8Array | undefined; readonly hashes: Uint8Array | undefined };
+type Bundle = {
+  readonly entries: Uint8Array | undefined;
+  readonly hashes: Uint8Array | undefined;
+  /** `entries` may have nothing in the place of one. */
+  readonly isRest: boolean;
+};
 
-async function readBundle(read: ReadTile, size: number, index: number): Promise<Bundle> {
+async function readBundle(
+  read: ReadTile,
+  readRemains: ReadTile,
+  size: number,
+  index: number,
+): Promise<Bundle> {
   const width = widthOfTile(size, 0, index);
-  const [entries, hashes] = await Promise.all([
-    readEither(read, { level: 'entries', index, width }),
+  const name: TileName = { level: 'entries', index, width };
+  const [whole, hashes] = await Promise.all([
+    readEither(read, name),
     readEither(read, { level: 0, index, width }),
   ]);
-  return { entries, hashes };
+  const entries = whole ?? (await readEither(readRemains, name));
+  return { entries, hashes, isRest: whole === undefined };
 }
 
 /** A log that has grown may have nothing but the full tile. */
@@ -85,7 +103,12 @@ async function readEither(read: ReadTile, tile: TileName): Promise<Uint8Array | 
 }
 
 /** The hashes of the entries of a bundle, each compared with what the tile says. */
-function checkedHashes(size: number, index: number, { entries, hashes }: Bundle): readonly Uint8Array[] {
+function checkedHashes(
+  size: number,
+  index: number,
+  { entries, hashes, isRest }: Bundle,
+  gaps: Gaps,
+): readonly Uint8Array[] {
   const width = widthOfTile(size, 0, index);
   const first = index * tileWidth;
   const bundlePath = formatTilePath({ level: 'entries', index, width });
@@ -94,7 +117,12 @@ function checkedHashes(size: number, index: number, { entries, hashes }: Bundle)
   if (hashes === undefined) throw invalid(`the hash of entry ${first} is missing: there is no ${tilePath}`);
   const decoded = decodeBundle(entries);
   const made = decoded.entries.slice(0, width).map((entry, at) => {
+    if (isRest && entry.length === 0 && hashAt(hashes, at).length === hashBytes) {
+      gaps.noteGone(first + at);
+      return hashAt(hashes, at);
+    }
     const hash = leafHash(entry);
+    gaps.noteEntry(first + at, entry);
     if (Buffer.compare(hash, hashAt(hashes, at)) === 0) return hash;
     throw invalid(
       `entry ${first + at} is not what its hash was made of: ${bundlePath} and ${tilePath} differ`,
@@ -171,10 +199,5 @@ function shorter(before: number, now: number): MeshError {
   });
 }
 
-function invalid(message: string): MeshError {
-  return new MeshError('audit_log_invalid', message, {
-    fix: 'keep it for the auditor, and compare it with an export or a backup',
-  });
-}
-
+const noBundle: Bundle = { entries: undefined, hashes: undefined, isRest: false };
 const readAhead = 8;

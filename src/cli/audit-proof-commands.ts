@@ -4,6 +4,7 @@ import { Command, InvalidArgumentError } from 'commander';
 import type { Checkpoint } from '../audit/checkpoint.ts';
 import { parseWitnessKey } from '../audit/cosignature.ts';
 import { leafHash } from '../audit/leaf.ts';
+import type { LogCensus } from '../audit/log-gaps.ts';
 import { parseVerifierKey } from '../audit/note.ts';
 import { parseTlogProof, verifyTlogProof } from '../audit/tlog-proof.ts';
 import { type ReadTile, verifyLog } from '../audit/verify-log.ts';
@@ -85,11 +86,10 @@ function verifyCommand(session: Session): Command {
       const since =
         options.since === undefined ? null : trust.openEarlier(readText(options.since, options.since));
       if (client !== undefined && trust.isWitnessed) refuseBehind(opened.checkpoint, since);
-      await verifyLog(opened.checkpoint, log.read, since).catch(
-        keepingEvidence(session, options.save ?? options.since ?? '', note),
-      );
+      const proven = verifyLog(opened.checkpoint, log.read, since, undefined, log.readRemains);
+      const census = await proven.catch(keepingEvidence(session, options.save ?? options.since ?? '', note));
       if (options.save !== undefined) saveCheckpoint(options.save, note);
-      report(session, command, opened, since);
+      report(session, command, opened, since, census);
     });
 }
 
@@ -131,7 +131,8 @@ function exportCommand(session: Session): Command {
       const opened = trust.open(note);
       if (trust.isWitnessed) refuseBehind(opened.checkpoint, since);
       const read: ReadTile = made.read;
-      await verifyLog(opened.checkpoint, read, since)
+      const proven = verifyLog(opened.checkpoint, read, since, undefined, made.readRemains);
+      const census = await proven
         .catch((error: unknown) => {
           // What is wrong is not kept: it would stand in the way of an export of the right log.
           if (error instanceof MeshError && error.code.startsWith('audit_log_')) made.undo();
@@ -139,7 +140,7 @@ function exportCommand(session: Session): Command {
         })
         .catch(keepingEvidence(session, join(directory, 'checkpoint'), note));
       made.finish(note);
-      report(session, called, opened, since, directory);
+      report(session, called, opened, since, census, directory);
     },
   );
 }
@@ -329,6 +330,7 @@ function report(
   command: Command,
   { key, checkpoint: { origin, size, root }, cosignatures }: OpenedCheckpoint,
   since: Checkpoint | null,
+  { pruned, prunedRanges }: LogCensus,
   directory?: string,
 ): void {
   const text = Buffer.from(root).toString('base64');
@@ -340,6 +342,8 @@ function report(
     keyId: key.keyId,
     since: since?.size ?? null,
     witnesses: cosignatures.map(({ key: { name, keyId }, at }) => ({ name, keyId, cosignedAt: at })),
+    pruned,
+    prunedRanges,
     ...(directory === undefined ? {} : { directory }),
   };
   print(session, command, value, () =>
@@ -350,13 +354,22 @@ function report(
       ...cosignatures.map(
         ({ key: { name, keyId }, at }) => ['witness', `${name}+${keyId} at ${at.toISOString()}`] as const,
       ),
-      ['entries', 'all hashed anew: as the checkpoint says'],
+      ['entries', entriesText(size, pruned)],
+      ...prunedRanges.map(
+        ({ first, last, entries }) =>
+          ['gone', `${entries} of ${first} to ${last}, as the log announced`] as const,
+      ),
       ...(since === null
         ? []
         : [['since', `the ${count(since.size, 'entry', 'entries')} of then are unchanged`] as const]),
       ...(directory === undefined ? [] : [['written to', printable(directory)] as const]),
     ]),
   );
+}
+
+function entriesText(size: number, pruned: number): string {
+  if (pruned === 0) return 'all hashed anew: as the checkpoint says';
+  return `${size - pruned} hashed anew, ${pruned} proven by their hashes alone: their contents are kept no longer`;
 }
 
 function readLeaf(file: string): Uint8Array {

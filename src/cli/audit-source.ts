@@ -2,7 +2,7 @@ import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, statSync, writ
 import { basename, dirname, join } from 'node:path';
 import { tileWidth } from '../audit/merkle-tree.ts';
 import { type NoteKey, parseVerifierKey } from '../audit/note.ts';
-import { formatTilePath } from '../audit/tile-path.ts';
+import { formatTilePath, type TileName } from '../audit/tile-path.ts';
 import type { ReadTile } from '../audit/verify-log.ts';
 import { MeshError, quote } from '../errors.ts';
 import { diskError } from '../store/disk-error.ts';
@@ -16,6 +16,8 @@ export type LogSource = {
   readonly name: string;
   readonly checkpoint: () => Promise<string>;
   readonly read: ReadTile;
+  /** What is left of bundles that have lost contents. */
+  readonly readRemains: ReadTile;
 };
 
 /** The log of a server. @param isWitnessed its checkpoint is the latest that a quorum of its witnesses has cosigned */
@@ -29,11 +31,29 @@ export function serverLog(client: AdminClient, isWitnessed = false): LogSource {
         const maxBytes = tile.level === 'entries' ? maxTileBytes : maxTextBytes;
         return await client.getBytes(`/v1/audit/log/${formatTilePath(tile)}`, maxBytes);
       } catch (error) {
-        if (error instanceof MeshError && error.code === 'audit_tile_not_found') return undefined;
+        if (isAbsent(error)) return undefined;
+        throw error;
+      }
+    },
+    readRemains: async (tile) => {
+      try {
+        return await client.getBytes(`/v1/audit/log/${formatTilePath(tile)}?pruned=empty`, maxTileBytes);
+      } catch (error) {
+        if (isAbsent(error)) return undefined;
         throw error;
       }
     },
   };
+}
+
+function isAbsent(error: unknown): boolean {
+  if (!(error instanceof MeshError)) return false;
+  return error.code === 'audit_tile_not_found' || error.code === 'audit_entries_pruned';
+}
+
+/** Beside the tiles and not among them: a bundle with nothing for some of its entries is none as others know them. */
+function remainsPath(tile: TileName): string {
+  return formatTilePath(tile).replace(/^tile/, 'remains');
 }
 
 /** An exported log: a directory with `checkpoint` and `tile/`. */
@@ -42,6 +62,7 @@ export function directoryLog(directory: string): LogSource {
     name: directory,
     checkpoint: async () => readText(join(directory, checkpointName), join(directory, checkpointName)),
     read: async (tile) => readTileFile(join(directory, formatTilePath(tile))),
+    readRemains: async (tile) => readTileFile(join(directory, remainsPath(tile))),
   };
 }
 
@@ -51,22 +72,26 @@ export function openExport(directory: string, from: LogSource) {
   const own = directoryLog(directory);
   const added: string[] = [];
   let isUndone = false;
+  const keeping =
+    (readOwn: ReadTile, readFrom: ReadTile, pathOf: (tile: TileName) => string): ReadTile =>
+    async (tile) => {
+      const kept = await readOwn(tile);
+      const bytes = kept ?? (await readFrom(tile));
+      if (kept === undefined && bytes !== undefined && !isUndone) {
+        const path = pathOf(tile);
+        writeWhole(directory, path, bytes);
+        added.push(path);
+      }
+      return bytes;
+    };
   return {
     /** The checkpoint of the export that was made here before; null for none. */
     before: async (): Promise<string | null> =>
       statSync(join(directory, checkpointName), { throwIfNoEntry: false }) === undefined
         ? null
         : own.checkpoint(),
-    read: (async (tile) => {
-      const kept = await own.read(tile);
-      const bytes = kept ?? (await from.read(tile));
-      if (kept === undefined && bytes !== undefined && !isUndone) {
-        const path = formatTilePath(tile);
-        writeWhole(directory, path, bytes);
-        added.push(path);
-      }
-      return bytes;
-    }) satisfies ReadTile,
+    read: keeping(own.read, from.read, formatTilePath),
+    readRemains: keeping(own.readRemains, from.readRemains, remainsPath),
     /** Takes away what was added, and adds no more of what was asked ahead. */
     undo: (): void => {
       isUndone = true;

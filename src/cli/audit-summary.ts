@@ -3,14 +3,17 @@ export type AuditItem = {
   readonly index: number;
   readonly leafHash: string;
   readonly personal: Readonly<Record<string, string>>;
+  /** Personal fields whose values are kept no longer. */
+  readonly shredded?: readonly string[];
   readonly event: Readonly<Record<string, unknown>>;
 };
 
 /** One row of a table: index, time, type and one line that says what happened. */
-export function summarise({ index, event, personal }: AuditItem): readonly string[] {
+export function summarise({ index, event, personal, shredded = [] }: AuditItem): readonly string[] {
   const field = (name: string): string => textOf(event[name] ?? '');
   const describe = descriptions.get(field('type'));
-  return [`${index}`, field('time'), field('type'), describe?.(field, personal) ?? ''];
+  const shown = { ...personal, ...Object.fromEntries(shredded.map((name) => [name, '(shredded)'])) };
+  return [`${index}`, field('time'), field('type'), describe?.(field, shown) ?? ''];
 }
 
 type Describe = (field: (name: string) => string, personal: AuditItem['personal']) => string;
@@ -215,7 +218,29 @@ const descriptions: ReadonlyMap<string, Describe> = new Map<string, Describe>([
     (field) => words(field('action'), field('alias'), field('after'), 'by', field('actor')),
   ],
   ['grant_change', (field) => words(field('action'), 'grant', field('grant'), 'by', field('actor'))],
-  ['lifecycle', (field) => words(field('action'), field('version'))],
+  [
+    'lifecycle',
+    (field) =>
+      words(
+        field('action'),
+        field('version'),
+        field('backupMadeAt') === '' ? '' : `from the backup of ${field('backupMadeAt')}`,
+      ),
+  ],
+  [
+    'retention',
+    (field) =>
+      words(
+        field('action'),
+        field('class'),
+        `of ${field('entries')} entries from ${field('first')} to ${field('last')}`,
+        field('olderThan') === '' ? '' : `older than ${field('olderThan')}`,
+        field('by') === '' ? '' : `found by ${field('by')}`,
+        'by',
+        `${field('actor')}${field('reason') === '' ? '' : ':'}`,
+        field('reason'),
+      ),
+  ],
 ]);
 
 function words(...all: readonly string[]): string {

@@ -30,7 +30,9 @@ export function addAuditRoutes(app: FastifyInstance, ports: AuditPorts, noteRead
     await noteRead(request, describe(asked));
     const page = await ports.queryAudit(query);
     const mayRead = scopeOf(grants, 'audit:personal') !== undefined;
-    const shown = mayRead ? page : { ...page, rows: page.rows.map((row) => ({ ...row, personal: {} })) };
+    const shown = mayRead
+      ? page
+      : { ...page, rows: page.rows.map((row) => ({ ...row, personal: {}, shredded: [] })) };
     return reply.type('application/json; charset=utf-8').send(formatAuditPage(shown));
   });
 }
@@ -44,8 +46,9 @@ export function formatAuditPage(page: AuditPage): string {
   return `{"items":[${items}],"next":${JSON.stringify(page.next)},"size":${page.size}}`;
 }
 
-function formatRow({ index, leafHash, leaf, personal }: AuditRow): string {
-  return `{"index":${index},"leafHash":"${leafHash}","personal":${JSON.stringify(personal)},"event":${leaf}}`;
+function formatRow({ index, leafHash, leaf, personal, shredded }: AuditRow): string {
+  const gone = shredded.length === 0 ? '' : `"shredded":${JSON.stringify(shredded)},`;
+  return `{"index":${index},"leafHash":"${leafHash}","personal":${JSON.stringify(personal)},${gone}"event":${leaf}}`;
 }
 
 /** Who calls whom is not for everybody who may look at the log. @throws MeshError `forbidden` */

@@ -56,7 +56,7 @@ export function addDecisionRoutes(
     const items: ExplainedDecision[] = [];
     for (const row of rows) {
       // INVARIANT: what whoever asks may not read has no part in the answer either.
-      const record = readLoggedDecision(mayReadPersonal ? row : { ...row, personal: {} });
+      const record = readLoggedDecision(mayReadPersonal ? row : { ...row, personal: {}, shredded: [] });
       items.push({ record, ...(await tellDecision(record)) });
     }
     return { decisionId: id, items, more } satisfies ExplainedDecisions;

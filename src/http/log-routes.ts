@@ -23,6 +23,8 @@ export type LogPorts = {
   readonly auditWitnesses: () => Promise<WitnessReport>;
   /** Null for a tile that the latest checkpoint does not cover. */
   readonly auditTile: (tile: TileName) => Promise<Uint8Array | null>;
+  /** What is left of a bundle that has lost contents; null for any other. */
+  readonly auditRemains: (tile: TileName) => Promise<Uint8Array | null>;
   /** Null for an entry that the checkpoint does not cover: the latest, or the latest that a quorum has cosigned. */
   readonly proveEntry: (index: number, isWitnessed?: boolean) => Promise<EntryProof | null>;
   readonly proveConsistency: (from: number) => Promise<ConsistencyProof | null>;
@@ -75,10 +77,12 @@ export function addLogRoutes(app: FastifyInstance, ports: LogPorts, noteRead: No
     if (tile === undefined) throw noTile(path);
     if (tile.level === 'entries') demandDecisions(callerOf(request).grants);
     await noteRead(request, tile.level === 'entries' ? 'entries of the log' : 'hashes of the log');
-    const bytes = await ports.auditTile(tile);
+    const { pruned } = parseInput(tileQuery, request.query, 'query_invalid');
+    const bytes = await (pruned === 'empty' ? ports.auditRemains(tile) : ports.auditTile(tile));
     if (bytes === null) throw noTile(path);
     // Nobody but who asked may keep it; it never changes, and a narrow one is not asked for once there is a wider one.
-    const maxAge = tile.width === tileWidth ? yearSeconds : hourSeconds;
+    // What is left may become less.
+    const maxAge = tile.width === tileWidth && pruned === undefined ? yearSeconds : hourSeconds;
     return reply
       .header('cache-control', `private, max-age=${maxAge}, immutable`)
       .type('application/octet-stream')
@@ -164,6 +168,8 @@ function toHex(bytes: Uint8Array): string {
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('hex');
 }
 
+/** The query of `GET /v1/audit/log/tile/*`: `empty` for what is left of a bundle, with nothing for what is gone. */
+export const tileQuery = z.strictObject({ pruned: z.enum(['empty']).optional() });
 /** The query of `GET /v1/audit/proof/:index`. */
 export const proofQuery = z.strictObject({
   format: z.enum(['json', 'tlog-proof']).optional(),

@@ -34,6 +34,7 @@ const auditRecordSchema = z.object({
   index: count,
   leafHash: sha256,
   personal: z.record(z.string(), z.string()),
+  shredded: z.array(z.string()).optional(),
   event: z.looseObject({ type: z.string(), time }),
 });
 const auditPageSchema = pageSchema(auditRecordSchema).extend({ size: count });

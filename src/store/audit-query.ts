@@ -2,6 +2,7 @@ import { verdictTypes } from '../audit/columns.ts';
 import { formatCursor, parseCursor } from '../audit/cursor.ts';
 import type { AuditPage, AuditQuery, AuditRow } from '../audit/query.ts';
 import { blockBits, readAuditSize } from './audit-log.ts';
+import { personalReader } from './audit-personal.ts';
 import type { Database } from './database.ts';
 
 /** A page ends early when its leaves are this long together. */
@@ -129,26 +130,22 @@ function searchRange(db: Database, query: AuditQuery, size: number): IndexRange 
 
 /** Rows by their indexes, fewer when their leaves are {@link maxPageBytes} long together. */
 export function readRows(db: Database, indexes: readonly number[]): readonly AuditRow[] {
-  const selectLeaf = db.prepare<[number], { leaf: Buffer; hash: Buffer }>(
-    'SELECT leaf, hash FROM audit_leaves WHERE idx = ?',
+  const selectLeaf = db.prepare<[number], { leaf: Buffer; hash: Buffer; type: string }>(
+    'SELECT leaf, hash, type FROM audit_leaves WHERE idx = ?',
   );
-  const selectPersonal = db
-    .prepare<[number], [field: string, value: string]>(
-      'SELECT field, value FROM audit_personal WHERE idx = ?',
-    )
-    .raw();
+  const personalOf = personalReader(db);
   const rows: AuditRow[] = [];
   let bytes = 0;
   for (const index of indexes) {
     const found = selectLeaf.get(index);
-    if (found === undefined) break;
+    if (found === undefined) continue;
     bytes += found.leaf.length;
     if (rows.length > 0 && bytes > maxPageBytes) break;
     rows.push({
       index,
       leafHash: found.hash.toString('hex'),
       leaf: found.leaf.toString('utf8'),
-      personal: Object.fromEntries(selectPersonal.all(index)),
+      ...personalOf(index, found.type),
     });
   }
   return rows;

@@ -11,6 +11,7 @@ import {
   tileWidth,
 } from '../audit/merkle-tree.ts';
 import { damaged, readCheckpoint } from './audit-checkpoint.ts';
+import { readPrunedHashes } from './audit-pruned.ts';
 import { type Database, inTransaction } from './database.ts';
 
 /**
@@ -58,6 +59,8 @@ export function hashReader(db: Database): ReadHashes {
     const found = level === 0 ? leaves.all(first, last) : nodes.all(level, first, last);
     // A damaged page is read as NULL, or as a text, without a word.
     if (found.length === count && found.every(isHash)) return found;
+    const kept = level === 0 ? readPrunedHashes(db, first, count) : undefined;
+    if (kept?.every(isHash) === true) return kept;
     throw damaged(`hashes of the ${entriesUnder(level, first, last)} are missing`);
   };
 }

@@ -110,6 +110,15 @@ export function touch(db: Database): void {
   inTransaction(db, () => db.pragma(`user_version = ${schemaVersion}`));
 }
 
+/**
+ * Folds the WAL into the database and empties it, so that nothing of what was overwritten is left in it.
+ * @returns false when somebody reads an older state at this moment: to be tried again
+ */
+export function foldWal(db: Database): boolean {
+  const [row] = db.pragma('wal_checkpoint(TRUNCATE)') as { busy: number }[];
+  return row?.busy === 0;
+}
+
 function isCorruption(code: string): boolean {
   return code.startsWith('SQLITE_CORRUPT') || code.startsWith('SQLITE_NOTADB');
 }
@@ -237,6 +246,8 @@ const pragmas: readonly (readonly [name: string, value: string, expected: string
   ['journal_size_limit', '67108864', 67_108_864],
   ['mmap_size', '0', 0],
   ['temp_store', 'MEMORY', 2],
+  // What is deleted is overwritten: contents that are kept no longer, and copies that SQLite makes when it moves rows.
+  ['secure_delete', 'ON', 1],
 ];
 
 // statfs(2): f_type

@@ -13,6 +13,7 @@ import { policyRevisions } from './migrations/0011-policy-revisions.ts';
 import { decisionIds } from './migrations/0012-decision-ids.ts';
 import { auditTree } from './migrations/0013-audit-tree.ts';
 import { witnesses } from './migrations/0015-witnesses.ts';
+import { retention } from './migrations/0016-retention.ts';
 
 /**
  * Each takes the schema one version further. INVARIANT: one that was released is never changed; what it did wrong the
@@ -34,10 +35,29 @@ const migrations: readonly string[] = [
   auditTree,
   '', // the place of schema 14
   witnesses,
+  retention,
 ];
 
 /** The version of the schema this program writes; `PRAGMA user_version` of the file. */
 export const schemaVersion = migrations.length;
+
+/**
+ * The schema that a database has: the SQL of each object, by its kind and name.
+ */
+export function describeSchema(db: SqliteDatabase.Database): ReadonlyMap<string, string> {
+  const rows = db
+    .prepare<[], [kind: string, name: string, sql: string]>(
+      "SELECT type, name, sql FROM sqlite_schema WHERE sql IS NOT NULL AND name NOT GLOB 'sqlite_*'",
+    )
+    .raw()
+    .all();
+  return new Map(rows.map(([kind, name, sql]) => [`${kind} ${name}`, sql]));
+}
+
+/** Makes the schema of a version in an empty database. */
+export function makeSchema(db: SqliteDatabase.Database, version: number): void {
+  for (const migration of migrations.slice(0, version)) db.exec(migration);
+}
 
 /** Brings a database forward to {@link schemaVersion}, inside the caller's transaction. There is no way back. */
 export function migrate(db: SqliteDatabase.Database): void {

@@ -2,6 +2,7 @@ import type { KeyObject } from 'node:crypto';
 import type { AuditColumns, CertificateColumns, TokenColumns } from '../audit/columns.ts';
 import type { PersonalValue } from '../audit/canonical.ts';
 import type { ConsistencyProof, EntryProof } from '../audit/proof.ts';
+import type { PrunedClass } from '../audit/retention.ts';
 import type { AuditPage, AuditQuery } from '../audit/query.ts';
 import type { TileName } from '../audit/tile-path.ts';
 import type { Fork, HeldCheckpoint } from '../audit/witness.ts';
@@ -16,6 +17,8 @@ import type { CoverageChange, CoverageRow, IssuedCertificate } from '../identity
 import type { NamedCertificates } from '../identity/revoked.ts';
 import type { NewPolicyRevision, PolicyDocument } from '../identity/mesh.ts';
 import type { PolicyPast } from '../identity/policy-edits.ts';
+import type { PersonalBatch, PersonalFilter, PersonalMatches } from './audit-personal.ts';
+import type { DueSpan, PruneQuestion } from './audit-pruned.ts';
 import type { DecisionRows } from './decision-table.ts';
 import type { PolicyRevision, PolicyRevisionRecord } from '../identity/policy-revision.ts';
 import type { NodeAlias } from '../identity/node-alias.ts';
@@ -63,6 +66,24 @@ export type BanRow = {
   readonly actor: string;
   readonly revision: number;
 };
+
+/** What goes of the log: see audit-pruned.ts and audit-personal.ts. */
+export type RetentionChange =
+  /** Its event is the announcement. */
+  | {
+      readonly kind: 'prune';
+      readonly class: PrunedClass;
+      readonly first: number;
+      readonly entries: number;
+    }
+  | {
+      readonly kind: 'prune_part';
+      readonly class: PrunedClass;
+      readonly first: number;
+      readonly part: number;
+    }
+  /** `remove`: also gives the room of older ones back. */
+  | { readonly kind: 'shred'; readonly ids: readonly number[]; readonly remove: boolean };
 
 /** What a write changes besides the log. */
 export type StoreChange =
@@ -115,7 +136,8 @@ export type StoreChange =
       readonly node: string;
       readonly epoch: string;
       readonly sequence: number;
-    };
+    }
+  | RetentionChange;
 
 /** A change and its events: atomic. With `prove`, each event is proven under the checkpoint of its commit. */
 export type WriteRequest = {
@@ -203,6 +225,17 @@ export type Questions = {
     ask: { readonly from: number; readonly to: number };
     answer: readonly Uint8Array[] | null;
   };
+  auditRemains: { ask: TileName; answer: Uint8Array | null };
+  dueSpan: { ask: PruneQuestion; answer: DueSpan | null };
+  lastPruned: { ask: null; answer: { readonly first: number; readonly class: PrunedClass } | null };
+  oldPersonal: {
+    ask: { readonly beforeMs: number; readonly from: number };
+    answer: PersonalBatch | null;
+  };
+  personal: {
+    ask: { readonly filter: PersonalFilter; readonly from: number };
+    answer: PersonalMatches;
+  };
 };
 /** Which certificates are meant, and at what time. */
 export type NamedQuestion = {
@@ -232,6 +265,7 @@ export type WorkerCall =
   | { readonly call: number; readonly kind: 'read'; readonly question: Question }
   | ({ readonly call: number; readonly kind: 'sign' } & LogSigning)
   | { readonly call: number; readonly kind: 'resume' }
+  | { readonly call: number; readonly kind: 'fold' }
   | { readonly call: number; readonly kind: 'close' };
 
 /** Whether writes are taken again: not while the disk has no room, never after a failure of another kind. */

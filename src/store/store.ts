@@ -44,7 +44,8 @@ export type MetaKey =
   | 'audit_key'
   | 'audit_verifier_key'
   | 'witness_key'
-  | 'witness_verifier_key';
+  | 'witness_verifier_key'
+  | 'restored';
 
 /** Whether the store can write. It may again when the disk has room, and after no other failure. */
 export type StoreHealth = { readonly ok: true } | { readonly ok: false; readonly cause: string };
@@ -350,7 +351,7 @@ async function openLocked(
     auditSize: () => ask('auditSize', null),
     signLog: async (name, key, newKeyId = null) =>
       (await writer.call({ kind: 'sign', name, key, newKeyId })) as string,
-    ...logReads(ask, write),
+    ...logReads(ask, write, () => writer.call({ kind: 'fold' })),
     createToken: async (token, events) => {
       await write({ kind: 'token_created', token }, events);
     },

@@ -26,7 +26,9 @@ export type ThreadRequest =
   | { readonly kind: 'write'; readonly batch: WriteBatch }
   | { readonly kind: 'read'; readonly question: Question }
   | ({ readonly kind: 'sign' } & LogSigning)
-  | { readonly kind: 'resume' };
+  | { readonly kind: 'resume' }
+  /** Folds the WAL into the database, and empties it. @returns whether nobody was in the way */
+  | { readonly kind: 'fold' };
 
 /**
  * Starts a thread and waits until its database is open.

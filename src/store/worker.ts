@@ -3,11 +3,14 @@ import { createNoteSigner, type NoteSigner } from '../audit/note.ts';
 import { MeshError } from '../errors.ts';
 import { checkSigned, readCheckpoint } from './audit-checkpoint.ts';
 import { readAuditSize } from './audit-log.ts';
-import { proveStoredConsistency, proveStoredEntry, readTile } from './audit-proofs.ts';
+import { findOldPersonal, findPersonal } from './audit-personal.ts';
+import { proveStoredConsistency, proveStoredEntry, readRemains, readTile } from './audit-proofs.ts';
+import { findDueSpan, readLastPruned } from './audit-pruned.ts';
 import { readAuditPage } from './audit-query.ts';
 import type { Migration } from './backup.ts';
 import {
   type Database,
+  foldWal,
   isBusy,
   isOutOfRoom,
   openForReading,
@@ -89,6 +92,8 @@ function serve(start: WorkerStart): void {
       }
       case 'resume':
         return resume(db);
+      case 'fold':
+        return foldWal(db);
       case 'close':
         db.close();
         return null;
@@ -232,6 +237,16 @@ function read(db: Database, question: Question): unknown {
       return readWitnessed(db);
     case 'growth':
       return proveGrowth(db, question.ask);
+    case 'auditRemains':
+      return readRemains(db, question.ask);
+    case 'dueSpan':
+      return findDueSpan(db, question.ask);
+    case 'lastPruned':
+      return readLastPruned(db);
+    case 'oldPersonal':
+      return findOldPersonal(db, question.ask);
+    case 'personal':
+      return findPersonal(db, question.ask.filter, question.ask.from);
     default:
       return question satisfies never;
   }

@@ -1,5 +1,7 @@
 import type { NoteSigner } from '../audit/note.ts';
 import { createAppender } from './audit-log.ts';
+import { removeShredded, shredPersonal } from './audit-personal.ts';
+import { notePruned, prunePart } from './audit-pruned.ts';
 import { type Database, inTransaction, sqliteCode } from './database.ts';
 import { storeJwtKeys } from './jwt-key-table.ts';
 import { storeMesh } from './mesh-table.ts';
@@ -51,6 +53,8 @@ export function createBatchWriter(
     try {
       applyChange(db, request.change);
       const firstIndex = appender.append(request.leaves);
+      // INVARIANT: behind its event, and before any other.
+      if (request.change.kind === 'prune') notePruned(db, request.change, firstIndex);
       release.run();
       return { firstIndex };
     } catch (error) {
@@ -101,6 +105,8 @@ export function createBatchWriter(
   }
 
   return (batch) => {
+    if (batch.requests.some(({ change }) => change.kind === 'prune'))
+      return commit(batch, (requests) => requests.map(answer));
     try {
       // Hardly ever is a request refused, and a savepoint for each copies every page that it changes.
       return commit(batch, applyTogether);
@@ -169,6 +175,16 @@ function applyChange(db: Database, change: StoreChange): void {
       return;
     case 'shipment':
       storeShipment(db, change);
+      return;
+    case 'prune':
+      // Noted behind its event.
+      return;
+    case 'prune_part':
+      prunePart(db, change);
+      return;
+    case 'shred':
+      shredPersonal(db, change.ids);
+      if (change.remove) removeShredded(db, Math.max(...change.ids));
       return;
     default:
       change satisfies never;

@@ -12,6 +12,7 @@ import type {
   IssuanceEvent,
   JwtIssuanceEvent,
 } from '../../src/audit/event.ts';
+import type { RetentionEvent } from '../../src/audit/retention-event.ts';
 
 export const noon = new Date('2026-01-31T12:00:00.000Z');
 export const caller = { pid: 4_711, uid: 1_000, gid: 1_000 };
@@ -36,6 +37,25 @@ export function decision(change: Partial<DecisionEvent> = {}): DecisionEvent {
     sourceSerial: '0a1b',
     sourceAddress: { personal: '127.0.0.1:40000' },
     caller,
+    ...change,
+  };
+}
+
+export function retention(change: Partial<RetentionEvent> = {}): RetentionEvent {
+  return {
+    type: 'retention',
+    time: noon,
+    action: 'pruned',
+    class: 'calls',
+    first: 0,
+    last: 8_191,
+    entries: 8_000,
+    values: 0,
+    types: ['decision', 'allowed_calls'],
+    olderThan: new Date('2025-10-31T12:00:00.000Z'),
+    by: [],
+    reason: 'retainCallsDays=90',
+    actor: { kind: 'system' },
     ...change,
   };
 }
@@ -336,6 +356,7 @@ export const oneOfEach: readonly AuditEvent[] = [
       namespaces: ['shop'],
     },
   },
+  retention(),
 ];
 
 const hostileText = fc.oneof(

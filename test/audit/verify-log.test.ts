@@ -3,6 +3,7 @@ import { describe, expect, test } from 'vitest';
 import type { Checkpoint } from '../../src/audit/checkpoint.ts';
 import { decodeBundle, encodeBundle } from '../../src/audit/entry-bundle.ts';
 import { formatTilePath } from '../../src/audit/tile-path.ts';
+import type { LogCensus } from '../../src/audit/log-gaps.ts';
 import { verifyLog } from '../../src/audit/verify-log.ts';
 import { makeLogFiles, someEntries } from './log-files.ts';
 
@@ -14,7 +15,7 @@ function verify(
   files: ReadonlyMap<string, Uint8Array>,
   checkpoint: Checkpoint = log.checkpoint,
   since: Checkpoint | null = null,
-): Promise<void> {
+): Promise<LogCensus> {
   return verifyLog(checkpoint, (tile) => Promise.resolve(files.get(formatTilePath(tile))), since);
 }
 

@@ -1,0 +1,73 @@
+import { MeshError } from '../errors.ts';
+import { readAnnouncement, spanEntries } from './retention.ts';
+
+/** What was proven of a log. */
+export type LogCensus = {
+  /** Entries whose contents are gone, as the log had announced: they are proven by their hashes alone. */
+  readonly pruned: number;
+  /** Where those are: spans of entries, both ends included, those side by side as one. */
+  readonly prunedRanges: readonly {
+    readonly first: number;
+    readonly last: number;
+    readonly entries: number;
+  }[];
+};
+
+/** Holds what a log has lost against what it has announced, in memory that grows with spans and not with entries. */
+export type Gaps = {
+  readonly noteGone: (index: number) => void;
+  /** Entries are noted in their order. */
+  readonly noteEntry: (index: number, entry: Uint8Array) => void;
+  /** @throws MeshError `audit_log_invalid` when more is gone of a span than was announced */
+  readonly close: () => LogCensus;
+};
+
+/** @see spanEntries */
+export function createGaps(): Gaps {
+  // By the first entry of the span.
+  const gone = new Map<number, number>();
+  const announced = new Map<number, number>();
+  return {
+    noteGone: (index) => {
+      const first = index - (index % spanEntries);
+      gone.set(first, (gone.get(first) ?? 0) + 1);
+    },
+    noteEntry: (index, entry) => {
+      const told = readAnnouncement(entry);
+      if (told === undefined || told.first % spanEntries !== 0) return;
+      // INVARIANT: of what stands before it; of a whole span, and of no more than that has.
+      if (told.last !== told.first + spanEntries - 1 || told.last >= index) return;
+      announced.set(told.first, (announced.get(told.first) ?? 0) + told.entries);
+    },
+    close: () => {
+      for (const [first, count] of gone) {
+        const known = announced.get(first) ?? 0;
+        if (count <= known) continue;
+        throw invalidLog(
+          `of the entries ${first} to ${first + spanEntries - 1} the contents of ${count} are missing, and the log has announced ${known}`,
+        );
+      }
+      return censusOf(gone);
+    },
+  };
+}
+
+/** That a log is not what it should be. */
+export function invalidLog(message: string): MeshError {
+  return new MeshError('audit_log_invalid', message, {
+    fix: 'keep it for the auditor, and compare it with an export or a backup',
+  });
+}
+
+function censusOf(gone: ReadonlyMap<number, number>): LogCensus {
+  const prunedRanges: { first: number; last: number; entries: number }[] = [];
+  let pruned = 0;
+  for (const [first, entries] of gone) {
+    pruned += entries;
+    const before = prunedRanges.at(-1);
+    const last = first + spanEntries - 1;
+    if (before?.last === first - 1) Object.assign(before, { last, entries: before.entries + entries });
+    else prunedRanges.push({ first, last, entries });
+  }
+  return { pruned, prunedRanges };
+}

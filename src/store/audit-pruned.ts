@@ -1,0 +1,180 @@
+import { leafHash } from '../audit/leaf.ts';
+import { hashBytes, perfectRoot, tileWidth } from '../audit/merkle-tree.ts';
+import { typesOf, type PrunedClass, spanEntries } from '../audit/retention.ts';
+import { MeshError } from '../errors.ts';
+import { damaged } from './audit-checkpoint.ts';
+import { wipePersonal } from './audit-personal.ts';
+import type { Database } from './database.ts';
+
+/** Which spans of the log may lose contents. */
+export type PruneQuestion = {
+  readonly class: PrunedClass;
+  /** Spans of which any entry is as young as this keep what they have. Milliseconds since 1970. */
+  readonly beforeMs: number;
+  /** The index to look from. */
+  readonly from: number;
+};
+
+/** A span that is due, and how many of its entries are of the class: possibly none. */
+export type DueSpan = { readonly first: number; readonly entries: number };
+
+/** The first span at or behind `from` that is due and was not announced; null when there is none. */
+export function findDueSpan(db: Database, { class: pruned, beforeMs, from }: PruneQuestion): DueSpan | null {
+  const first = db
+    .prepare<[number, number, string, number], number>(
+      // The last two spans stay whole: what a start proves is at the end.
+      `SELECT block / ${blocksOfSpan} * ${spanEntries} AS first FROM audit_blocks
+       WHERE block >= ? AND (block / ${blocksOfSpan} + 2) * ${spanEntries} <= ?
+         AND NOT EXISTS (
+           SELECT 1 FROM audit_pruned
+           WHERE audit_pruned.first = block / ${blocksOfSpan} * ${spanEntries} AND class = ?)
+       GROUP BY first HAVING max(max_ms) < ? ORDER BY first LIMIT 1`,
+    )
+    .pluck()
+    .get(Math.floor(from / spanEntries) * blocksOfSpan, lastIndex(db), pruned, beforeMs);
+  if (first === undefined) return null;
+  const entries = db
+    .prepare<[number, number, string], number>(
+      `SELECT count(*) FROM audit_leaves NOT INDEXED
+       WHERE idx >= ? AND idx < ? AND instr(?, ' ' || type || ' ') > 0`,
+    )
+    .pluck()
+    .get(first, first + spanEntries, typeText(pruned));
+  return { first, entries: entries ?? 0 };
+}
+
+/** What was announced last; null when nothing was. Only that may not be done yet. */
+export function readLastPruned(db: Database): { readonly first: number; readonly class: PrunedClass } | null {
+  return (
+    db
+      .prepare<[], { first: number; class: PrunedClass }>(
+        'SELECT first, class FROM audit_pruned ORDER BY event_idx DESC LIMIT 1',
+      )
+      .get() ?? null
+  );
+}
+
+/**
+ * Notes that the leaf at `eventIndex` has announced what goes of a span, inside the caller's transaction.
+ * INVARIANT: that leaf is the last of the log, and says the same; the schema refuses anything else.
+ */
+export function notePruned(
+  db: Database,
+  { first, class: pruned, entries }: DueSpan & { readonly class: PrunedClass },
+  eventIndex: number,
+): void {
+  db.prepare('INSERT INTO audit_pruned (first, class, types, entries, event_idx) VALUES (?, ?, ?, ?, ?)').run(
+    first,
+    pruned,
+    typeText(pruned),
+    entries,
+    eventIndex,
+  );
+}
+
+/**
+ * Takes the contents of one part of a span, inside the caller's transaction: a bounded step that may be repeated. What goes
+ * is proven first: an entry that was changed is evidence, and stays.
+ * @param part 0 to {@link partsOfSpan} - 1
+ * @throws MeshError `audit_log_damaged`; then nothing of the part goes
+ */
+export function prunePart(
+  db: Database,
+  { first: span, class: pruned, part }: { first: number; class: PrunedClass; part: number },
+): void {
+  const types = db
+    .prepare<[number, string], string>('SELECT types FROM audit_pruned WHERE first = ? AND class = ?')
+    .pluck()
+    .get(span, pruned);
+  if (types === undefined || part < 0 || part >= partsOfSpan) {
+    throw new MeshError('internal', 'what was not announced is not pruned');
+  }
+  const first = span + part * tilesOfPart * tileWidth;
+  const end = first + tilesOfPart * tileWidth;
+  for (let at = first; at < end; at += tileWidth) keepHashes(db, at);
+  const what = `idx >= ? AND idx < ? AND instr(?, ' ' || type || ' ') > 0`;
+  const given = [first, end, types] as const;
+  const doomed = `(SELECT idx FROM audit_leaves NOT INDEXED WHERE ${what})`;
+  wipePersonal(db, `idx IN ${doomed}`, given);
+  db.prepare(`DELETE FROM audit_personal WHERE idx IN ${doomed}`).run(...given);
+  db.prepare(`DELETE FROM decision_ids WHERE span = ? AND idx IN ${doomed}`).run(
+    span / spanEntries,
+    ...given,
+  );
+  db.prepare(`DELETE FROM audit_leaves WHERE ${what}`).run(...given);
+}
+
+/** Hashes of leaves of which some are gone; undefined when one is not kept. */
+export function readPrunedHashes(
+  db: Database,
+  first: number,
+  count: number,
+): readonly Uint8Array[] | undefined {
+  const tiles = db
+    .prepare<[number, number], { tile: number; hashes: Uint8Array }>(
+      'SELECT tile, hashes FROM audit_pruned_tiles WHERE tile BETWEEN ? AND ?',
+    )
+    .all(Math.floor(first / tileWidth), Math.floor((first + count - 1) / tileWidth));
+  const found = new Map(tiles.map(({ tile, hashes }) => [tile, hashes]));
+  const rows = db
+    .prepare<[number, number], { idx: number; hash: Uint8Array }>(
+      'SELECT idx, hash FROM audit_leaves WHERE idx >= ? AND idx < ?',
+    )
+    .all(first, first + count);
+  const held = new Map(rows.map(({ idx, hash }) => [idx, hash]));
+  const hashes: Uint8Array[] = [];
+  for (let idx = first; idx < first + count; idx++) {
+    const tile = found.get(Math.floor(idx / tileWidth));
+    const at = (idx % tileWidth) * hashBytes;
+    const hash = held.get(idx) ?? tile?.subarray(at, at + hashBytes);
+    if (hash === undefined) return undefined;
+    hashes.push(hash);
+  }
+  return hashes;
+}
+
+/** Whether entries of a tile have lost their contents, as was announced. */
+export function isPrunedTile(db: Database, tile: number): boolean {
+  return db.prepare('SELECT 1 FROM audit_pruned_tiles WHERE tile = ?').get(tile) !== undefined;
+}
+
+/** Proves a full tile, and keeps its hashes apart from its leaves. */
+function keepHashes(db: Database, first: number): void {
+  const tile = first / tileWidth;
+  const rows = db
+    .prepare<[number, number], { idx: number; leaf: Uint8Array; hash: Uint8Array }>(
+      'SELECT idx, leaf, hash FROM audit_leaves WHERE idx >= ? AND idx < ?',
+    )
+    .all(first, first + tileWidth);
+  for (const { idx, leaf, hash } of rows) {
+    const isRead = [leaf, hash].every((value: unknown) => value instanceof Uint8Array);
+    if (!isRead || Buffer.compare(leafHash(leaf), hash) !== 0)
+      throw damaged(`entry ${idx} is not what its hash was made of`);
+  }
+  const hashes = readPrunedHashes(db, first, tileWidth);
+  const node = db
+    .prepare<[number], Uint8Array>('SELECT hash FROM audit_nodes WHERE level = 1 AND idx = ?')
+    .pluck()
+    .get(tile);
+  const isWhole = hashes !== undefined && node !== undefined;
+  if (!isWhole || Buffer.compare(perfectRoot(hashes), node) !== 0) {
+    throw damaged(`the entries ${first} to ${first + tileWidth - 1} are not what their hash was made of`);
+  }
+  db.prepare('INSERT OR IGNORE INTO audit_pruned_tiles (tile, hashes) VALUES (?, ?)').run(
+    tile,
+    Buffer.concat(hashes),
+  );
+}
+
+function lastIndex(db: Database): number {
+  return Number(db.prepare('SELECT coalesce(max(idx), -1) FROM audit_leaves').pluck().get());
+}
+
+function typeText(pruned: PrunedClass): string {
+  return ` ${typesOf(pruned).join(' ')} `;
+}
+
+/** The steps that a span takes. Each holds the writer for some milliseconds. */
+export const partsOfSpan = 32;
+const tilesOfPart = spanEntries / tileWidth / partsOfSpan;
+const blocksOfSpan = spanEntries / 1_024;
