@@ -17,6 +17,7 @@ import { bundlePem } from './spiffe/bundle.ts';
 import type { SpiffeId, TrustDomain } from './spiffe/id.ts';
 import type { JwtBundle } from './spiffe/jwt-bundle.ts';
 import { makeDirectory } from './store/key-files.ts';
+import { listOldCopies } from './store/backup.ts';
 import type { Store } from './store/store.ts';
 import { traceRequest } from './tracing.ts';
 import type { KeptAuthority } from './up-authority.ts';
@@ -95,6 +96,11 @@ function portsOf(parts: AdminDoorParts): Omit<AdminPorts, 'access'> {
     auditKey: () => store.readMeta('audit_verifier_key'),
     witnessedCheckpoint: store.witnessedCheckpoint,
     auditTile: store.auditTile,
+    auditRemains: store.auditRemains,
+    findPersonal: store.findPersonal,
+    shredPersonal: store.shredPersonal,
+    foldLog: store.foldLog,
+    oldCopies: () => listOldCopies(parts.config.dataDir),
     proveEntry: store.proveEntry,
     proveConsistency: store.proveConsistency,
     namedCertificates: store.namedCertificates,

@@ -7,6 +7,7 @@ import { type AuditItem, summarise } from './audit-summary.ts';
 import { examples } from './help.ts';
 import { parseRows } from './paging.ts';
 import { clientOf, print, type Session } from './session.ts';
+import { shredCommand } from './shred-command.ts';
 import { formatTable } from './text.ts';
 
 type ListOptions = {
@@ -27,7 +28,7 @@ type AuditAnswer = {
   readonly size: number;
 };
 
-/** `countersign audit list|verify|export|prove|key`. */
+/** `countersign audit list|verify|export|prove|key|shred`. */
 export function auditCommand(session: Session): Command {
   const group = new Command('audit')
     .description('ask the audit log what was issued, decided and changed, and prove it')
@@ -67,7 +68,7 @@ export function auditCommand(session: Session): Command {
       });
     });
   for (const command of auditProofCommands(session)) group.addCommand(command);
-  return group.addCommand(auditPackCommand(session));
+  return group.addCommand(auditPackCommand(session)).addCommand(shredCommand(session));
 }
 
 const listExamples = [

@@ -37,6 +37,7 @@ import { problemMediaType, problemOf, type ReportFailure } from './problem.ts';
 import type { IsAdministrator } from './permit.ts';
 import { addRevisionRoutes, type RevisionPorts } from './revision-routes.ts';
 import { accessOf, type RouteAccess } from './roles.ts';
+import { addShredRoutes, type ShredPorts } from './shred-routes.ts';
 import { addSystemRoutes, type SystemPorts } from './system-routes.ts';
 import { tlsSettings } from './tls-settings.ts';
 import { addTrace, type TraceRequest } from './trace.ts';
@@ -46,6 +47,7 @@ import { addTokenRoutes, type TokenPorts } from './token-routes.ts';
 export type AdminPorts = Omit<EntryPorts, 'isAdministrator'> &
   AuditPorts &
   LogPorts &
+  ShredPorts &
   AuthzPorts &
   DecisionPorts &
   AuthzenPorts &
@@ -187,6 +189,7 @@ export async function createAdminApp(ports: AdminPorts, door: Door): Promise<Fas
   addAuditRoutes(app, ports, noteRead);
   addDecisionRoutes(app, ports, noteRead);
   addLogRoutes(app, ports, noteRead);
+  addShredRoutes(app, ports);
   addCaRoutes(app, ports);
   addJwtRoutes(app, ports);
   addTokenRoutes(app, ports, (request) => sourceAddress(request, door));

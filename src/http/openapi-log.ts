@@ -4,8 +4,10 @@ import {
   consistencyQuery,
   type EntryProofView,
   proofQuery,
+  tileQuery,
 } from './log-routes.ts';
 import { count, json, type RouteDocs, sha256, text } from './openapi-route.ts';
+import { shredBody, type ShredView } from './shred-routes.ts';
 import type { Travelled } from './travelled.ts';
 import type { WitnessReport } from './witness-report.ts';
 
@@ -58,14 +60,31 @@ const witnessReportSchema: z.ZodType<Travelled<WitnessReport>> = z.object({
     .nullable(),
 });
 
-/** The audit log as others verify it. */
+const shredSchema: z.ZodType<Travelled<ShredView>> = z.object({
+  entries: count,
+  values: count,
+  next: count.nullable(),
+  erased: z.boolean(),
+  oldCopies: z.array(z.string()),
+});
+
+/** The audit log as others verify it, and what of it is forgotten. */
 export const logDocs = {
   schemas: {
     EntryProof: entryProofSchema,
     ConsistencyProof: consistencyProofSchema,
     WitnessReport: witnessReportSchema,
+    Shredding: shredBody,
+    Shredded: shredSchema,
   },
   routes: {
+    'POST /v1/audit/shred': {
+      summary:
+        'forgets personal values for good; entries and proofs stay. Bounded: where `next` is not null, ask again with it as `from`',
+      body: shredBody,
+      answers: { 200: json(shredSchema) },
+      codes: ['audit_shred_invalid', 'revision_conflict'],
+    },
     'GET /v1/audit/log/checkpoint': {
       summary: 'the latest checkpoint of the audit log, a signed note (C2SP tlog-checkpoint)',
       answers: { 200: text('text/plain') },
@@ -89,8 +108,9 @@ export const logDocs = {
     'GET /v1/audit/log/tile/*': {
       summary:
         'a tile of hashes or a bundle of entries, by its path (C2SP tlog-tiles); entries need audit:decisions too',
+      query: tileQuery,
       answers: { 200: text('application/octet-stream') },
-      codes: ['audit_tile_not_found', 'audit_log_damaged', 'rate_limited'],
+      codes: ['audit_tile_not_found', 'audit_entries_pruned', 'audit_log_damaged', 'rate_limited'],
     },
     'GET /v1/audit/proof/:index': {
       summary:

@@ -66,6 +66,8 @@ const routes = {
   'GET /v1/audit/log/tile/*': 'audit:read',
   'GET /v1/audit/proof/:index': 'audit:read',
   'GET /v1/audit/consistency': 'audit:read',
+  // What goes does not come back.
+  'POST /v1/audit/shred': 'audit:shred',
   'GET /v1/nodes': 'nodes:read',
   'GET /v1/nodes/:name': 'nodes:read',
   'POST /v1/nodes/:name/evict': 'nodes:write',

@@ -35,6 +35,8 @@ const reaches = {
   'audit:decisions': 'mesh',
   /** The values that leaves only commit to. */
   'audit:personal': 'mesh',
+  /** Forgetting them for good. */
+  'audit:shred': 'mesh',
   'tokens:read': 'mesh',
   'tokens:write': 'mesh',
   'grants:read': 'mesh',

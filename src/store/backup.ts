@@ -73,6 +73,11 @@ export function pruneBackups(dataDir: string, made: string): readonly string[] {
   return old;
 }
 
+/** The copies that migrations have left in a data directory: what is forgotten in the database is still in them. */
+export function listOldCopies(dataDir: string): readonly string[] {
+  return readdirSync(dataDir).filter((name) => backupName.test(name));
+}
+
 /** A copy is at most as large as what is copied; the migration itself needs room too. */
 function refuseWithoutRoom(db: SqliteDatabase.Database, dataDir: string): void {
   const bytes =

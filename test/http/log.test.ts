@@ -4,6 +4,7 @@ import { verifyConsistency, verifyInclusion } from '../../src/audit/merkle-proof
 import { formatTilePath } from '../../src/audit/tile-path.ts';
 import { parseTlogProof, verifyTlogProof } from '../../src/audit/tlog-proof.ts';
 import { verifyLog } from '../../src/audit/verify-log.ts';
+import { summarise } from '../../src/cli/audit-summary.ts';
 import { decision } from '../audit/events.ts';
 import { logKey, logSigner } from '../audit/log-files.ts';
 import { type Harness, startHarness } from './harness.ts';
@@ -136,4 +137,69 @@ test('reading is recorded by what is read: once for all bundles, once for each p
     ['audit_read', '/v1/audit/proof/:index', 'proof of entry 5'],
     ['audit_read', '/v1/audit/proof/:index', 'proof of entry 6'],
   ]);
+});
+
+describe('shredding', () => {
+  const shred = (body: object, role: Parameters<Harness['overTls']>[1] = 'admin') =>
+    harness.overTls({ method: 'POST', path: '/v1/audit/shred', body }, role);
+  const reason = 'request 4711';
+
+  test.each<[string, object, number, string]>([
+    ['nothing that says which', { reason }, 400, 'audit_shred_invalid'],
+    ['no reason', { address: '127.0.0.1' }, 400, 'body_invalid'],
+    ['an empty reason', { address: '127.0.0.1', reason: ' ' }, 400, 'body_invalid'],
+    ['no time', { before: 'yesterday', reason }, 400, 'audit_shred_invalid'],
+    ['no index', { index: [], reason }, 400, 'body_invalid'],
+    ['an index that is none', { index: [-1], reason }, 400, 'body_invalid'],
+    ['a field too many', { address: '127.0.0.1', reason, all: true }, 400, 'body_invalid'],
+  ])('is refused with %s', async (_, body, status, code) => {
+    expect(await shred(body)).toMatchObject({ status, json: { code } });
+  });
+
+  test.each(['viewer', 'auditor', 'operator'] as const)('is not for the role %s', async (role) => {
+    expect(await shred({ address: '127.0.0.1', reason }, role)).toMatchObject({ status: 403 });
+  });
+
+  test('forgets, says so in every list, and is recorded without the value', async () => {
+    const [index] = await harness.store.recordEvents([
+      decision({ sourceAddress: { personal: '198.51.100.9:1234' }, path: { personal: '/ann' } }),
+    ]);
+    const dry = (await shred({ address: '198.51.100.9', reason, dryRun: true })).json;
+    expect(dry).toMatchObject({ entries: 1, values: 2, next: null, erased: false });
+    const done = (await shred({ address: '198.51.100.9', reason })).json;
+    expect(done).toEqual({ entries: 1, values: 2, next: null, erased: true, oldCopies: [] });
+    expect((await shred({ address: '198.51.100.9', reason })).json).toMatchObject({ entries: 0, values: 0 });
+    const rows = (await harness.overTls({ path: '/v1/audit?type=decision&limit=1' }, 'auditor')).json.items;
+    expect(rows[0]).toMatchObject({ index, personal: {}, shredded: ['path', 'sourceAddress'] });
+    expect(summarise(rows[0]).at(-1)).toContain('GET (shredded)');
+    const [unread] = (await harness.overTls({ path: '/v1/audit?type=admin&limit=1' }, 'viewer')).json.items;
+    expect(unread).not.toHaveProperty('shredded');
+    const told = (await harness.overTls({ path: '/v1/audit?type=retention' }, 'auditor')).json.items;
+    expect(told).toHaveLength(1);
+    expect(told[0].event).toMatchObject({
+      action: 'shredded',
+      class: 'personal',
+      first: index,
+      last: index,
+      entries: 1,
+      values: 2,
+      by: ['address'],
+      reason,
+    });
+    const everything = JSON.stringify(
+      (await harness.overTls({ path: '/v1/audit?limit=1000' }, 'admin')).json.items,
+    );
+    expect(everything).not.toContain('198.51.100.9');
+    await harness.store.auditCheckpoint();
+    const proof = (await ask(`proof/${index}`)).json;
+    expect(proof.leafHash).toBe(rows[0].leafHash);
+  });
+});
+
+test('of a bundle that is whole nothing else is left', async () => {
+  expect(await ask('log/tile/entries/000?pruned=empty')).toMatchObject({
+    status: 404,
+    json: { code: 'audit_tile_not_found' },
+  });
+  expect(await ask('log/tile/entries/000?pruned=all')).toMatchObject({ status: 400 });
 });
