@@ -8,7 +8,6 @@ import { signAuditLog } from './up-audit-key.ts';
 import type { KeyParts } from './up-keys.ts';
 import { openWitness } from './up-witness.ts';
 import { openWitnesses } from './up-witnesses.ts';
-import { version } from './version.ts';
 
 /** The audit log of a running authority, its witnesses, and what it witnesses itself. */
 export type AuditLog = {
@@ -17,7 +16,6 @@ export type AuditLog = {
   readonly report: () => Promise<WitnessReport>;
   /** For the judgement of health; null when nobody is configured to cosign. */
   readonly trouble: () => WitnessTrouble | null;
-  readonly record: (action: 'started' | 'stopped') => Promise<void>;
   readonly close: () => Promise<void>;
 };
 
@@ -45,7 +43,7 @@ export async function openAuditLog(
     readonly log: Log;
   },
 ): Promise<AuditLog> {
-  const { config, store, clock } = parts;
+  const { config, store } = parts;
   await signAuditLog({ ...parts, auditOrigin: config.auditOrigin });
   const witness = await openWitness(parts);
   const witnesses = await openWitnesses(parts);
@@ -60,9 +58,6 @@ export async function openAuditLog(
       const { witnesses: all, behindSince, size } = witnesses.state();
       const disputing = all.filter(({ state }) => state === 'disputes').length;
       return { disputing, count: all.length, behindSince, size };
-    },
-    record: async (action) => {
-      await store.recordEvents([{ type: 'lifecycle', time: clock.now(), action, version }]);
     },
     close: async () => witnesses?.close(),
   };

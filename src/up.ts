@@ -40,6 +40,8 @@ import { countEnding, policyStatus } from './identity/policy-terms.ts';
 import { checkPolicyRevision, keepPolicyRevisions, openPolicyKey } from './up-policy-revisions.ts';
 import { sayPolicyMode } from './up-policy-mode.ts';
 import { openProxyLogs } from './up-proxy-logs.ts';
+import { recordStart, recordStop } from './up-lifecycle.ts';
+import { keepRetention } from './up-retention.ts';
 import { openRotation } from './up-rotation.ts';
 import { custodyOf, readSealingSecret } from './up-secret.ts';
 import { type Nodes, openNodes } from './up-nodes.ts';
@@ -165,6 +167,7 @@ async function open(
   await administration.adoptPolicies();
   sayPolicyMode(policyMode, log);
   opened.push(keepPolicyRevisions({ store, holder, clock, doubt: rotation.doubt, log }).close);
+  opened.push(keepRetention({ store, config, clock, doubt: rotation.doubt, log }).close);
   const crl = await openRevocationLists({
     authority,
     openKey: custody.open,
@@ -187,8 +190,8 @@ async function open(
   });
   jwtKeys = jwt.keySha256;
   opened.push(jwt.close);
-  await auditLog.record('started');
-  opened.push(() => auditLog.record('stopped'));
+  await recordStart({ store, clock, log });
+  opened.push(() => recordStop({ store, clock }));
   const issue = createIssuer({
     ...traceSteps({ authority: crl.signer, record: store.recordProven }),
     mayStillSign: authority.mayStillSign,

@@ -99,6 +99,8 @@ const ownExitCodes: ReadonlyMap<ErrorCode, ExitCode> = new Map<ErrorCode, ExitCo
   ['usage', exitCodes.usage],
   ['file_permissions', exitCodes.permission],
   ['platform_unsupported', exitCodes.unavailable],
+  // The answer to `backup verify`.
+  ['backup_invalid', exitCodes.negative],
   // The answer to `audit verify`.
   ['audit_signature_invalid', exitCodes.negative],
   ['audit_proof_invalid', exitCodes.negative],

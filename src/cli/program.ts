@@ -4,6 +4,7 @@ import { agentCommand } from './agent-command.ts';
 import { applyCommand } from './apply-command.ts';
 import { auditCommand } from './audit-command.ts';
 import { authzCommand } from './authz-command.ts';
+import { backupCommand, restoreCommand } from './backup-command.ts';
 import { banCommand, unbanCommand } from './ban-command.ts';
 import { caCommand } from './ca-command.ts';
 import { checkCommand } from './check-command.ts';
@@ -62,6 +63,8 @@ export function createProgram(session: Session): Command {
     banCommand(session),
     unbanCommand(session),
     auditCommand(session),
+    backupCommand(session),
+    restoreCommand(session),
     caCommand(session),
     jwtCommand(session),
     tokenCommand(session),

@@ -17,6 +17,8 @@ const namesOfKeys = new Set([
   'agent --audit-log-key <value>',
   'audit pack --key <key>',
   'audit pack verify --key <key>',
+  'backup verify --key <key>',
+  'restore --key <key>',
 ]);
 const session = { write: () => undefined, say: () => undefined, environment: {} } as unknown as Session;
 
