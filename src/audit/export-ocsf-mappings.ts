@@ -88,7 +88,7 @@ export const ocsfMappings: Record<AuditEventType, (fields: Fields) => OcsfEvent>
   admin: adminEvent,
   lifecycle: (fields) => ({
     ocsfClass: ocsfClasses.lifecycle,
-    activity: fields.text('action') === 'started' ? [3, 'Start'] : [4, 'Stop'],
+    activity: fields.text('action') === 'stopped' ? [4, 'Stop'] : [3, 'Start'],
     status: 'success',
     members: { app: { name: 'Countersign', vendor_name: 'Countersign', version: fields.text('version') } },
   }),
@@ -105,6 +105,17 @@ export const ocsfMappings: Record<AuditEventType, (fields: Fields) => OcsfEvent>
     changeEvent(fields, entity('node alias', fields.text('alias'), '', fields.text('revision'))),
   grant_change: (fields) =>
     changeEvent(fields, entity('grant', fields.text('grant'), '', fields.text('revision'))),
+  retention: (fields) => ({
+    ocsfClass: ocsfClasses.eventLog,
+    activity: [2, 'Delete'],
+    status: 'success',
+    members: {
+      log_name: fields.text('class'),
+      log_provider: 'countersign',
+      count: fields.number('entries'),
+      actor: actorOf(fields),
+    },
+  }),
 };
 
 function adminEvent(fields: Fields): OcsfEvent {

@@ -94,4 +94,5 @@ const subjects: Record<AuditEventType, string> = {
   node: 'node',
   node_alias_change: 'alias',
   grant_change: 'grant',
+  retention: '',
 };
