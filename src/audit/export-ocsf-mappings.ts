@@ -1,6 +1,7 @@
 import type { AuditEventType } from './event.ts';
 import { decisionEvent, peersOf } from './export-ocsf-calls.ts';
 import { type OcsfEvent, ocsfClasses } from './export-ocsf-event.ts';
+import { connectionsEvent, outcomeEvent, outcomesEvent } from './export-ocsf-seen.ts';
 import { actorOf, callerOf, type Fields, filled } from './export-ocsf-fields.ts';
 
 /** A record of a type that this program does not know: all of it is in `unmapped`. */
@@ -70,6 +71,11 @@ export const ocsfMappings: Record<AuditEventType, (fields: Fields) => OcsfEvent>
     const times = { start_time: fields.timeMs('from'), end_time: fields.timeMs('to') };
     return { ...event, members: { ...members, ...times, count: fields.number('count') } };
   },
+  outcome: outcomeEvent,
+  outcomes: outcomesEvent,
+  connections: connectionsEvent,
+  // Its members have no place in the base event.
+  alarm: unknownEvent,
   loss: (fields) => ({
     ocsfClass: ocsfClasses.eventLog,
     activity: [99, 'Lose'],

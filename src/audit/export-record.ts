@@ -66,7 +66,7 @@ export function textOf(value: unknown): string {
 }
 
 function severityOf(type: string, event: ExportRecord['event']): ExportSeverity {
-  if (type === 'loss') return 'high';
+  if (type === 'loss' || type === 'alarm') return 'high';
   const action = textOf(event['action']);
   if (action === 'tainted' || action === 'forced') return 'high';
   if (textOf(event['breakGlass']) !== '' || type === 'ban' || action === 'evicted') return 'medium';
@@ -84,6 +84,10 @@ const subjects: Record<AuditEventType, string> = {
   policy_revision: 'number',
   decision: 'destination',
   allowed_calls: 'destination',
+  outcome: 'destination',
+  outcomes: 'destination',
+  connections: 'destination',
+  alarm: 'claimedSource',
   loss: 'what',
   authority: 'keyId',
   admin: 'route',
