@@ -158,6 +158,8 @@ test('what is old is dropped with its texts, which is recorded, and the one in f
     destination: null,
     verdict: null,
     serial: null,
+    where: [],
+    text: null,
   });
   expect(rows.map(({ leaf }) => JSON.parse(leaf) as object)).toEqual([
     expect.objectContaining({ action: 'dropped', first: 1, number: 2 }),

@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { loadavg, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
+import { rollupOf } from '../../src/audit/rollup.ts';
 import { encodeEvent } from '../../src/audit/canonical.ts';
 import type { RecordProven } from '../../src/audit/event.ts';
 import { asPublicKey, type PublicKey } from '../../src/ca/public-key.ts';
@@ -145,7 +146,7 @@ function openBare(file: string) {
   const record: RecordProven = async (event) => {
     const { leaf } = encodeEvent(event, random);
     const columns = { type: event.type, timeMs: 0, ...none };
-    const record = { leaf, personal: [], columns, certificate: null, token: null };
+    const record = { leaf, personal: [], columns, certificate: null, token: null, rollup: rollupOf(event) };
     await queue.push({ change: { kind: 'none' }, leaves: [record] });
     return null;
   };

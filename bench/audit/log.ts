@@ -6,6 +6,7 @@ import SqliteDatabase from 'better-sqlite3';
 import { encodeEvent } from '../../src/audit/canonical.ts';
 import { openCheckpoint } from '../../src/audit/checkpoint.ts';
 import { auditColumns } from '../../src/audit/columns.ts';
+import { rollupOf } from '../../src/audit/rollup.ts';
 import type { DecisionEvent } from '../../src/audit/event.ts';
 import { createNoteSigner, parseVerifierKey } from '../../src/audit/note.ts';
 import { verifyLog } from '../../src/audit/verify-log.ts';
@@ -172,7 +173,14 @@ function leafOf(at: number): LeafRecord {
   };
   const { fitted, leaf } = encodeEvent(event, randomBytes);
   // Values beside the log are no part of it.
-  return { leaf, personal: [], columns: auditColumns(fitted), certificate: null, token: null };
+  return {
+    leaf,
+    personal: [],
+    columns: auditColumns(fitted),
+    certificate: null,
+    token: null,
+    rollup: rollupOf(fitted),
+  };
 }
 
 function timed(work: () => void): number {

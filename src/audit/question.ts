@@ -4,6 +4,7 @@ import { parseCursor } from './cursor.ts';
 import type { AuditEventType } from './event.ts';
 import { type AuditQuery, maxPageSize } from './query.ts';
 import { parseMoment } from './moment.ts';
+import { parseText, parseWhere } from './where.ts';
 
 /** A question to the log as it arrives from a URL or a command line: text, nothing checked. */
 export type AuditQueryFields = {
@@ -17,6 +18,10 @@ export type AuditQueryFields = {
   readonly verdict?: string | undefined;
   /** Hex; upper case and colons between the bytes are accepted. */
   readonly serial?: string | undefined;
+  /** Conditions on fields: `field=value`, `field!=value` or `field~text`. All must hold. */
+  readonly where?: readonly string[] | undefined;
+  /** Words that stand one after the other in a record. */
+  readonly text?: string | undefined;
   /** 1 to 1,000; 100 when it is left out. */
   readonly limit?: string | number | undefined;
   /** `newest` when it is left out. */
@@ -84,6 +89,8 @@ export function parseAuditQuery(fields: AuditQueryFields, now: Date): AuditQuery
         ? null
         : parseChoice<'allow' | 'deny'>('verdict', fields.verdict, ['allow', 'deny']),
     serial: parseSerial(fields.serial),
+    where: (fields.where ?? []).length === 0 ? [] : parseWhere(fields.where ?? []),
+    text: fields.text === undefined ? null : parseText(fields.text),
     limit: parseLimit(fields.limit),
     order,
     cursor: fields.cursor ?? null,

@@ -4,6 +4,7 @@ import { createMerkleTrail } from '../audit/merkle-trail.ts';
 import { hashBytes, type TreeEdge } from '../audit/merkle-tree.ts';
 import type { NoteSigner } from '../audit/note.ts';
 import { readCheckpoint, storeCheckpoint } from './audit-checkpoint.ts';
+import { openDeriver } from './audit-derived.ts';
 import { openTree } from './audit-tree.ts';
 import type { Database } from './database.ts';
 import type { LeafProof, LeafRecord } from './protocol.ts';
@@ -17,6 +18,8 @@ const spanBits = 13;
 export type AuditAppender = {
   /** Appends leaves inside the caller's transaction. @returns the index of the first; the size when there are none */
   readonly append: (leaves: readonly LeafRecord[]) => number;
+  /** Writes what questions are answered from, inside the caller's transaction. */
+  readonly derive: () => void;
   /** Signs the log as it is, inside the caller's transaction, unless that has been done. */
   readonly seal: (signer: NoteSigner) => void;
   /** A transaction begins: leaves that are appended from now on can be proven until the next one. */
@@ -28,7 +31,11 @@ export type AuditAppender = {
   readonly rewind: (mark: AppenderMark) => void;
 };
 
-export type AppenderMark = { readonly edge: TreeEdge; readonly sealed: number | undefined };
+export type AppenderMark = {
+  readonly edge: TreeEdge;
+  readonly sealed: number | undefined;
+  readonly taken: number;
+};
 
 /**
  * Prepares to append, to the log and its tree. INVARIANT: one appender to a database, held by the writer thread.
@@ -56,6 +63,7 @@ export function createAppender(db: Database): AuditAppender {
   const trail = createMerkleTrail();
   const tree = openTree(db, readAuditSize(db), trail.add);
   trail.start(tree.edge());
+  const deriver = openDeriver(db, tree.size());
   let sealed = readCheckpoint(db)?.size;
   let begun = tree.size();
   let proven:
@@ -79,8 +87,10 @@ export function createAppender(db: Database): AuditAppender {
   function append(leaves: readonly LeafRecord[]): number {
     const first = tree.size();
     insertLeaves(first, leaves);
-    for (const [at, { personal, columns, certificate, token }] of leaves.entries()) {
+    for (const [at, record] of leaves.entries()) {
+      const { personal, columns, certificate, token } = record;
       const idx = first + at;
+      deriver.take(idx, record);
       const { decisionId } = columns;
       if (decisionId !== null) insertDecision.run(Math.floor(idx / 2 ** spanBits), decisionId, idx);
       for (const { field, salt, value } of personal) {
@@ -98,6 +108,7 @@ export function createAppender(db: Database): AuditAppender {
 
   return {
     append,
+    derive: deriver.finish,
     seal: (signer) => {
       const size = tree.size();
       if (size === sealed) return;
@@ -120,11 +131,12 @@ export function createAppender(db: Database): AuditAppender {
       for (const [at, hash] of hashes.entries()) path.set(hash, at * hashBytes);
       return { path, checkpoint: proven.checkpoint };
     },
-    mark: () => ({ edge: tree.edge(), sealed }),
+    mark: () => ({ edge: tree.edge(), sealed, taken: deriver.taken() }),
     rewind: (mark) => {
       tree.rewind(mark.edge);
       trail.rewind(mark.edge.size);
       ({ sealed } = mark);
+      deriver.rewind(mark.taken);
     },
   };
 }

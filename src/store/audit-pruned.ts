@@ -4,6 +4,7 @@ import { typesOf, type PrunedClass, spanEntries } from '../audit/retention.ts';
 import { MeshError } from '../errors.ts';
 import { damaged } from './audit-checkpoint.ts';
 import { wipePersonal } from './audit-personal.ts';
+import { forgetDerived, type StoredLeaf } from './audit-derived.ts';
 import type { Database } from './database.ts';
 
 /** Which spans of the log may lose contents. */
@@ -100,6 +101,14 @@ export function prunePart(
   db.prepare(`DELETE FROM decision_ids WHERE span = ? AND idx IN ${doomed}`).run(
     span / spanEntries,
     ...given,
+  );
+  forgetDerived(
+    db,
+    db
+      .prepare<[number, number, string], StoredLeaf>(
+        `SELECT idx, leaf, type, source FROM audit_leaves NOT INDEXED WHERE ${what}`,
+      )
+      .all(...given),
   );
   db.prepare(`DELETE FROM audit_leaves WHERE ${what}`).run(...given);
 }

@@ -2,6 +2,7 @@ import { setImmediate } from 'node:timers/promises';
 import { encodeEvent } from '../audit/canonical.ts';
 import { auditColumns, certificateColumns, tokenColumns } from '../audit/columns.ts';
 import type { AuditEvent } from '../audit/event.ts';
+import { rollupOf } from '../audit/rollup.ts';
 import { hashBytes } from '../audit/merkle-tree.ts';
 import { formatTlogProof } from '../audit/tlog-proof.ts';
 import type { LeafRecord, WriteKept } from './protocol.ts';
@@ -16,6 +17,7 @@ export function leafRecord(event: AuditEvent, randomBytes: (count: number) => Ui
     columns: auditColumns(fitted),
     certificate: certificateColumns(fitted),
     token: tokenColumns(fitted),
+    rollup: rollupOf(fitted),
   };
 }
 

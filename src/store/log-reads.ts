@@ -1,12 +1,18 @@
+import type { CountPage, CountQuery } from '../audit/count.ts';
 import type { ConsistencyProof, EntryProof } from '../audit/proof.ts';
+import type { AuditPage, AuditQuery } from '../audit/query.ts';
 import type { TileName } from '../audit/tile-path.ts';
 import { type LogRetention, logRetention } from './log-retention.ts';
 import type { QuestionKind, Questions } from './protocol.ts';
 import { type WitnessCalls, witnessCalls, type Write } from './witness-calls.ts';
 
-/** What others verify the log with, who witnesses it, and what goes of it. All of it is under the latest checkpoint. */
+/** What the log is asked, what others verify it with, who witnesses it, and what goes of it. All of it is under the latest checkpoint. */
 export type LogReads = LogRetention &
   WitnessCalls & {
+    /** One step of a search: see `collectPage`. @throws MeshError `audit_cursor_invalid` */
+    readonly queryAudit: (query: AuditQuery) => Promise<AuditPage>;
+    /** One step of counting: see `collectCounts`. @throws MeshError `audit_cursor_invalid` */
+    readonly countAudit: (query: CountQuery) => Promise<CountPage>;
     /** As it was signed; null until somebody signs. */
     readonly auditCheckpoint: () => Promise<string | null>;
     /** Null for one that the checkpoint does not cover. */
@@ -25,6 +31,8 @@ export function logReads(
 ): LogReads {
   return {
     ...logRetention(ask, write, fold),
+    queryAudit: (query) => ask('auditPage', query),
+    countAudit: (query) => ask('auditCount', query),
     auditCheckpoint: () => ask('auditCheckpoint', null),
     auditTile: (tile) => ask('auditTile', tile),
     auditRemains: (tile) => ask('auditRemains', tile),

@@ -12,6 +12,7 @@ import { tokenKeys } from './migrations/0010-token-keys.ts';
 import { policyRevisions } from './migrations/0011-policy-revisions.ts';
 import { decisionIds } from './migrations/0012-decision-ids.ts';
 import { auditTree } from './migrations/0013-audit-tree.ts';
+import { auditQuestions } from './migrations/0014-audit-questions.ts';
 import { witnesses } from './migrations/0015-witnesses.ts';
 import { retention } from './migrations/0016-retention.ts';
 
@@ -33,7 +34,7 @@ const migrations: readonly string[] = [
   policyRevisions,
   decisionIds,
   auditTree,
-  '', // the place of schema 14
+  auditQuestions,
   witnesses,
   retention,
 ];

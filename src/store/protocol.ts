@@ -1,9 +1,11 @@
 import type { KeyObject } from 'node:crypto';
 import type { AuditColumns, CertificateColumns, TokenColumns } from '../audit/columns.ts';
 import type { PersonalValue } from '../audit/canonical.ts';
+import type { CountPage, CountQuery } from '../audit/count.ts';
 import type { ConsistencyProof, EntryProof } from '../audit/proof.ts';
 import type { PrunedClass } from '../audit/retention.ts';
 import type { AuditPage, AuditQuery } from '../audit/query.ts';
+import type { Rollup } from '../audit/rollup.ts';
 import type { TileName } from '../audit/tile-path.ts';
 import type { Fork, HeldCheckpoint } from '../audit/witness.ts';
 import type { JwtSlot } from '../ca/jwt-slot.ts';
@@ -40,6 +42,7 @@ export type LeafRecord = {
   readonly columns: AuditColumns;
   readonly certificate: CertificateColumns | null;
   readonly token: TokenColumns | null;
+  readonly rollup: Rollup;
 };
 
 /** A registration entry as its row. */
@@ -208,6 +211,7 @@ export type Questions = {
     answer: readonly (number | null)[];
   };
   auditPage: { ask: AuditQuery; answer: AuditPage };
+  auditCount: { ask: CountQuery; answer: CountPage };
   auditSize: { ask: null; answer: number };
   decisions: { ask: { readonly id: string; readonly limit: number }; answer: DecisionRows };
   auditCheckpoint: { ask: null; answer: string | null };

@@ -1,6 +1,5 @@
 import type { KeyObject } from 'node:crypto';
 import type { AuditEvent, RecordEvents, RecordProven } from '../audit/event.ts';
-import type { AuditPage, AuditQuery } from '../audit/query.ts';
 import type { JwtSlot } from '../ca/jwt-slot.ts';
 import type { StoredAuthority, StoredRequest } from '../ca/stored.ts';
 import type { Clock } from '../clock.ts';
@@ -30,7 +29,7 @@ import type {
   WriteAnswer,
 } from './protocol.ts';
 import { requestOf, requestText } from './request-text.ts';
-import { startThread } from './thread.ts';
+import { closing, startThread } from './thread.ts';
 import { createWriteQueue } from './write-queue.ts';
 
 /** What the store remembers by name, besides its tables. */
@@ -117,8 +116,6 @@ export type Store = LogReads & {
   readonly namedCertificates: (names: Omit<NamedQuestion, 'nowMs'>, now: Date) => Promise<NamedCertificates>;
   readonly readMeta: (key: MetaKey) => Promise<string | null>;
   readonly commitMeta: (key: MetaKey, value: string, events: readonly AuditEvent[]) => Promise<void>;
-  /** @throws MeshError `audit_cursor_invalid` */
-  readonly queryAudit: (query: AuditQuery) => Promise<AuditPage>;
   /** The records of decisions with an ID, the first first: at most `limit`. */
   readonly findDecisions: (id: string, limit: number) => Promise<DecisionRows>;
   /** The number of leaves in the log. */
@@ -233,13 +230,14 @@ async function openLocked(
     lose(cause);
     void awaitRoom();
   });
-  const reader = await startThread({ role: 'reader', dataDir, nowMs }, (cause) => {
-    isBeyondHelp = true;
-    lose(cause);
-  }).catch(async (error: unknown) => {
-    await writer.close();
-    throw error;
-  });
+  const startReader = () =>
+    startThread({ role: 'reader', dataDir, nowMs }, (cause) => {
+      isBeyondHelp = true;
+      lose(cause);
+    });
+  // Questions to the log are long, and those of the mesh must not wait for them: each has a thread.
+  const reader = await startReader().catch(closing(writer));
+  const logReader = await startReader().catch(closing(reader, writer));
 
   async function write(change: StoreChange, events: readonly AuditEvent[]): Promise<number> {
     refuseClosed();
@@ -258,7 +256,8 @@ async function openLocked(
     asked++;
     try {
       const question = { kind, ask: about } as Question;
-      return (await reader.call({ kind: 'read', question })) as Questions[K]['answer'];
+      const thread = logQuestions.has(kind) ? logReader : reader;
+      return (await thread.call({ kind: 'read', question })) as Questions[K]['answer'];
     } finally {
       asked--;
     }
@@ -272,7 +271,7 @@ async function openLocked(
     stop.abort();
     await queue.drained();
     // Whoever closes last folds the WAL into the database. After a failed write nobody shall: the reader cannot.
-    const threads = lost === undefined ? [reader, writer] : [writer, reader];
+    const threads = lost === undefined ? [reader, logReader, writer] : [writer, reader, logReader];
     for (const thread of threads) await thread.close();
     lock.release();
   }
@@ -346,7 +345,6 @@ async function openLocked(
     commitMeta: async (key, value, events) => {
       await write({ kind: 'meta', key, value }, events);
     },
-    queryAudit: (query) => ask('auditPage', query),
     findDecisions: (id, limit) => ask('decisions', { id, limit }),
     auditSize: () => ask('auditSize', null),
     signLog: async (name, key, newKeyId = null) =>
@@ -396,5 +394,6 @@ async function openLocked(
   };
 }
 
+const logQuestions: ReadonlySet<QuestionKind> = new Set(['auditPage', 'auditCount']);
 const maxWaitingQuestions = 1_000;
 const roomMs = 5_000;

@@ -103,3 +103,11 @@ export async function startThread(start: WorkerStart, onLost: (cause: string) =>
     },
   };
 }
+
+/** What to do when the next thread does not start: the others are closed, and the failure is thrown on. */
+export function closing(...threads: readonly StoreThread[]): (error: unknown) => Promise<never> {
+  return async (error) => {
+    for (const thread of threads) await thread.close();
+    throw error;
+  };
+}

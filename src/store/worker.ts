@@ -3,6 +3,7 @@ import { createNoteSigner, type NoteSigner } from '../audit/note.ts';
 import { MeshError } from '../errors.ts';
 import { checkSigned, readCheckpoint } from './audit-checkpoint.ts';
 import { readAuditSize } from './audit-log.ts';
+import { readAuditCounts } from './audit-count.ts';
 import { findOldPersonal, findPersonal } from './audit-personal.ts';
 import { proveStoredConsistency, proveStoredEntry, readRemains, readTile } from './audit-proofs.ts';
 import { findDueSpan, readLastPruned } from './audit-pruned.ts';
@@ -217,6 +218,8 @@ function read(db: Database, question: Question): unknown {
       return readLatestExpiries(db, question.ask.spiffeIds, question.ask.nowMs);
     case 'auditPage':
       return readAuditPage(db, question.ask);
+    case 'auditCount':
+      return readAuditCounts(db, question.ask);
     case 'auditSize':
       return readAuditSize(db);
     case 'auditCheckpoint':

@@ -87,6 +87,7 @@ export function createBatchWriter(
         appender.begin();
         if (batches++ % batchesBetweenSweeps === 0) removeExpired(db, nowMs - keepExpiredMs);
         const answers = apply(requests);
+        appender.derive();
         // INVARIANT: whoever is told that an entry is kept can prove it at once.
         const notary = signer();
         if (notary !== undefined) appender.seal(notary);

@@ -16,6 +16,8 @@ const nothing = {
   destination: null,
   verdict: null,
   serial: null,
+  where: [],
+  text: null,
   limit: 100,
   order: 'newest',
   cursor: null,

@@ -118,6 +118,8 @@ async function events(): Promise<string[]> {
     destination: null,
     verdict: null,
     serial: null,
+    where: [],
+    text: null,
     limit: 100,
     order: 'oldest',
     cursor: null,

@@ -151,6 +151,8 @@ const everything = {
   destination: null,
   verdict: null,
   serial: null,
+  where: [],
+  text: null,
   limit: 1_000,
   order: 'oldest',
   cursor: null,

@@ -6,6 +6,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { encodeEvent } from '../../src/audit/canonical.ts';
 import { openCheckpoint } from '../../src/audit/checkpoint.ts';
 import { auditColumns } from '../../src/audit/columns.ts';
+import { rollupOf } from '../../src/audit/rollup.ts';
 import { verifyConsistency } from '../../src/audit/merkle-proof.ts';
 import { leafHash } from '../../src/audit/leaf.ts';
 import { parseTlogProof, verifyTlogProof } from '../../src/audit/tlog-proof.ts';
@@ -293,7 +294,14 @@ function makeTemplate(dataDir: string, count: number): void {
   const db = openForWriting(dataDir, noon);
   const leaves = decisions(count).map((event): LeafRecord => {
     const { fitted, leaf } = encodeEvent(event, randomBytes);
-    return { leaf, personal: [], columns: auditColumns(fitted), certificate: null, token: null };
+    return {
+      leaf,
+      personal: [],
+      columns: auditColumns(fitted),
+      certificate: null,
+      token: null,
+      rollup: rollupOf(fitted),
+    };
   });
   createBatchWriter(db, () => logSigner)({ requests: [{ change: { kind: 'none' }, leaves }], nowMs: 0 });
   db.close();

@@ -13,6 +13,7 @@ import SqliteDatabase from 'better-sqlite3';
 import { describe, expect, test } from 'vitest';
 import { encodeEvent } from '../../src/audit/canonical.ts';
 import { auditColumns } from '../../src/audit/columns.ts';
+import { rollupOf } from '../../src/audit/rollup.ts';
 import { openForReading, openForWriting } from '../../src/store/database.ts';
 import { schemaVersion } from '../../src/store/migrations.ts';
 import { openStore } from '../../src/store/store.ts';
@@ -171,6 +172,7 @@ function openWithEvents(): SqliteDatabase.Database {
     columns: auditColumns(event),
     certificate: null,
     token: null,
+    rollup: rollupOf(event),
   }));
   const answers = createBatchWriter(db)({ requests: [{ change: { kind: 'none' }, leaves }], nowMs: 0 });
   expect(answers).toEqual([{ firstIndex: 0 }]);

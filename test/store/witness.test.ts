@@ -6,6 +6,7 @@ import { describe, expect, test } from 'vitest';
 import { encodeEvent } from '../../src/audit/canonical.ts';
 import { openCheckpoint } from '../../src/audit/checkpoint.ts';
 import { auditColumns } from '../../src/audit/columns.ts';
+import { rollupOf } from '../../src/audit/rollup.ts';
 import { verifyConsistency } from '../../src/audit/merkle-proof.ts';
 import type { HeldCheckpoint } from '../../src/audit/witness.ts';
 import { readCheckpoint } from '../../src/store/audit-checkpoint.ts';
@@ -117,7 +118,14 @@ test('of one size only one root is ever signed, whatever is refused and however 
   let count = 0;
   const leaf = (): LeafRecord => {
     const { fitted, leaf: bytes } = encodeEvent(decision({ decisionId: `d-${count++}` }), randomBytes);
-    return { leaf: bytes, personal: [], columns: auditColumns(fitted), certificate: null, token: null };
+    return {
+      leaf: bytes,
+      personal: [],
+      columns: auditColumns(fitted),
+      certificate: null,
+      token: null,
+      rollup: rollupOf(fitted),
+    };
   };
   fc.assert(
     fc.property(fc.array(batch, { minLength: 1, maxLength: 8 }), (batches) => {

@@ -1,0 +1,53 @@
+import type { AuditEventType, LossEvent } from './event.ts';
+
+/**
+ * What an answer can know, and what it cannot: which records were lost, when nobody recorded, and what was not searched.
+ * Losses and downtimes are those that touch the window of the question.
+ */
+export type AuditCoverage = {
+  /** As asked; null: from the beginning, up to now. */
+  readonly since: Date | null;
+  readonly until: Date | null;
+  /** Of the first and the last leaf of the log; null in an empty one. */
+  readonly begins: Date | null;
+  readonly ends: Date | null;
+  /** By what was lost and why, at most {@link maxLossGroups}. */
+  readonly losses: readonly LossGroup[];
+  /** Whether there are losses beyond those counted here. */
+  readonly moreLosses: boolean;
+  /** The latest first, at most {@link maxDowntimes}. */
+  readonly downtimes: readonly Downtime[];
+  readonly moreDowntimes: boolean;
+  /** Types that were left out for want of a permission. */
+  readonly notSearched: readonly AuditEventType[];
+};
+
+/** Losses that agree in kind and cause. */
+export type LossGroup = {
+  readonly what: LossEvent['what'];
+  readonly cause: string;
+  /** Of what was lost. */
+  readonly count: number;
+  /** Of loss events. */
+  readonly records: number;
+  readonly from: Date;
+  readonly to: Date;
+  /** Of the first and the last of those events in the log. */
+  readonly firstIndex: number;
+  readonly lastIndex: number;
+};
+
+/** From the last record before a start of the server to that start. */
+export type Downtime = {
+  readonly from: Date;
+  readonly to: Date;
+  /** Whether the server was stopped in order; otherwise what happened last may be missing. */
+  readonly clean: boolean;
+  /** Of the start. */
+  readonly index: number;
+};
+
+export const maxLossGroups = 64;
+export const maxDowntimes = 32;
+/** The most loss events that are read for one answer. */
+export const maxLossesRead = 1_000;

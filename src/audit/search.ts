@@ -1,0 +1,68 @@
+import { type CountPage, type CountQuery, mergeCounts } from './count.ts';
+import type { AuditPage, AuditQuery, AuditRow, SearchedRange } from './query.ts';
+
+/** Answers a question to the log as far as it comes in a step, which is short. */
+export type SearchAudit = (query: AuditQuery) => Promise<AuditPage>;
+/** The same for counts. */
+export type CountAudit = (query: CountQuery) => Promise<CountPage>;
+
+/**
+ * Searches step by step until the page is full, the log has been searched or the time is up. Others are answered between
+ * two steps. Head and coverage are those of the last step: a log only grows, so they hold for the rows of the first too.
+ * @param isTimeUp asked after each step
+ * @throws what `search` throws
+ */
+export async function collectPage(
+  search: SearchAudit,
+  query: AuditQuery,
+  isTimeUp: () => boolean,
+): Promise<AuditPage> {
+  const rows: AuditRow[] = [];
+  let searched: SearchedRange | null = null;
+  let { cursor } = query;
+  for (;;) {
+    const page = await search({ ...query, cursor, limit: query.limit - rows.length });
+    rows.push(...page.rows);
+    searched = joined(searched, page.searched);
+    cursor = page.next;
+    if (cursor === null || rows.length >= query.limit || isTimeUp()) return { ...page, rows, searched };
+  }
+}
+
+/**
+ * Counts step by step until all is counted or the time is up; then `next` goes on, and its answer is to be added with
+ * `mergeCounts`.
+ * @throws what `count` throws
+ */
+export async function collectCounts(
+  count: CountAudit,
+  query: CountQuery,
+  isTimeUp: () => boolean,
+): Promise<CountPage> {
+  let all: CountPage | undefined;
+  let { cursor } = query;
+  for (;;) {
+    const page = await count({ ...query, cursor });
+    all = all === undefined ? page : mergePages(all, page);
+    cursor = page.next;
+    if (cursor === null || isTimeUp()) return all;
+  }
+}
+
+/** Adds an answer to those before it. */
+export function mergePages(all: CountPage, page: CountPage): CountPage {
+  return {
+    ...page,
+    groups: mergeCounts([all.groups, page.groups]),
+    beyond: {
+      count: all.beyond.count + page.beyond.count,
+      records: all.beyond.records + page.beyond.records,
+    },
+    searched: joined(all.searched, page.searched),
+  };
+}
+
+function joined(a: SearchedRange | null, b: SearchedRange | null): SearchedRange | null {
+  if (a === null || b === null) return a ?? b;
+  return { first: Math.min(a.first, b.first), last: Math.max(a.last, b.last) };
+}

@@ -1,0 +1,137 @@
+import {
+  type AuditCoverage,
+  type Downtime,
+  type LossGroup,
+  maxDowntimes,
+  maxLossesRead,
+  maxLossGroups,
+} from '../audit/coverage.ts';
+import type { LossEvent } from '../audit/event.ts';
+import type { AuditQuery, LogHead } from '../audit/query.ts';
+import { readCheckpoint } from './audit-checkpoint.ts';
+import { blockBits } from './audit-log.ts';
+import type { Database } from './database.ts';
+
+type Window = Pick<AuditQuery, 'since' | 'until'>;
+
+/** What the log is proven under, within the caller's transaction. */
+export function readHead(db: Database, size: number): LogHead {
+  const signed = readCheckpoint(db);
+  // A commit that extends the log signs it, once there is a key.
+  return signed === null || signed.size !== size
+    ? { size, root: '', checkpoint: '' }
+    : { size, root: Buffer.from(signed.root).toString('hex'), checkpoint: signed.note };
+}
+
+/** What an answer about a window of time can know, within the caller's transaction. */
+export function readAuditCoverage(db: Database, { since, until }: Window): AuditCoverage {
+  const window = { from: since?.getTime() ?? -Infinity, to: until?.getTime() ?? Infinity };
+  const first = firstIndexSince(db, since);
+  return {
+    since,
+    until,
+    begins: timeAt(db, 'min'),
+    ends: timeAt(db, 'max'),
+    ...readLosses(db, first, window),
+    ...readDowntimes(db, first, window),
+    notSearched: [],
+  };
+}
+
+type Span = { readonly from: number; readonly to: number };
+
+/** Losses are recorded after they happen, some long after: all from the beginning of the window on are looked at. */
+function readLosses(db: Database, first: number, window: Span): Pick<AuditCoverage, 'losses' | 'moreLosses'> {
+  const rows = db
+    .prepare<[number, number], { idx: number; leaf: Uint8Array }>(
+      `SELECT idx, leaf FROM audit_leaves INDEXED BY audit_by_type
+       WHERE type = 'loss' AND idx >= ? ORDER BY idx LIMIT ?`,
+    )
+    .all(first, maxLossesRead + 1);
+  const groups = new Map<string, LossGroup>();
+  let moreLosses = rows.length > maxLossesRead;
+  for (const { idx, leaf } of rows.slice(0, maxLossesRead)) {
+    const loss = JSON.parse(decoder.decode(leaf)) as StoredLoss;
+    const [from, to] = [new Date(loss.from), new Date(loss.to)];
+    if (to.getTime() < window.from || from.getTime() >= window.to) continue;
+    const key = JSON.stringify([loss.what, loss.cause]);
+    const before = groups.get(key);
+    if (before === undefined && groups.size >= maxLossGroups) {
+      moreLosses = true;
+      continue;
+    }
+    groups.set(key, {
+      what: loss.what,
+      cause: loss.cause,
+      count: (before?.count ?? 0) + loss.count,
+      records: (before?.records ?? 0) + 1,
+      from: before === undefined || from < before.from ? from : before.from,
+      to: before === undefined || to > before.to ? to : before.to,
+      firstIndex: before?.firstIndex ?? idx,
+      lastIndex: idx,
+    });
+  }
+  return { losses: [...groups.values()], moreLosses };
+}
+
+type StoredLoss = Omit<LossEvent, 'from' | 'to'> & { readonly from: string; readonly to: string };
+
+function readDowntimes(
+  db: Database,
+  first: number,
+  window: Span,
+): Pick<AuditCoverage, 'downtimes' | 'moreDowntimes'> {
+  const steps = db
+    .prepare<[number, number], { idx: number; timeMs: number; leaf: Uint8Array }>(
+      `SELECT idx, time_ms AS timeMs, leaf FROM audit_leaves INDEXED BY audit_by_type
+       WHERE type = 'lifecycle' AND idx >= ? ORDER BY idx DESC LIMIT ?`,
+    )
+    .all(first, maxLifecyclesRead);
+  const timeBefore = db
+    .prepare<[number], number>('SELECT time_ms FROM audit_leaves WHERE idx < ? ORDER BY idx DESC LIMIT 1')
+    .pluck();
+  const stepBefore = db.prepare<[number], { timeMs: number; leaf: Uint8Array }>(
+    `SELECT time_ms AS timeMs, leaf FROM audit_leaves INDEXED BY audit_by_type
+       WHERE type = 'lifecycle' AND idx < ? ORDER BY idx DESC LIMIT 1`,
+  );
+  const downtimes: Downtime[] = [];
+  for (const { idx, timeMs, leaf } of steps) {
+    if (actionOf(leaf) !== 'started') continue;
+    const before = stepBefore.get(idx);
+    // The first start of a log ends no downtime.
+    if (before === undefined) continue;
+    const clean = actionOf(before.leaf) === 'stopped';
+    const fromMs = clean ? before.timeMs : timeBefore.get(idx);
+    if (fromMs === undefined || timeMs <= window.from || fromMs >= window.to) continue;
+    downtimes.push({ from: new Date(Math.min(fromMs, timeMs)), to: new Date(timeMs), clean, index: idx });
+    if (downtimes.length > maxDowntimes) break;
+  }
+  const moreDowntimes = downtimes.length > maxDowntimes || steps.length === maxLifecyclesRead;
+  return { downtimes: downtimes.slice(0, maxDowntimes), moreDowntimes };
+}
+
+function actionOf(leaf: Uint8Array): unknown {
+  return (JSON.parse(decoder.decode(leaf)) as { readonly action?: unknown }).action;
+}
+
+function firstIndexSince(db: Database, since: Date | null): number {
+  if (since === null) return 0;
+  const block = db
+    .prepare<[number], number | null>('SELECT min(block) FROM audit_blocks WHERE max_ms >= ?')
+    .pluck()
+    .get(since.getTime());
+  return typeof block === 'number' ? block * 2 ** blockBits : Number.MAX_SAFE_INTEGER;
+}
+
+function timeAt(db: Database, end: 'min' | 'max'): Date | null {
+  const timeMs = db
+    .prepare<[], number>(
+      `SELECT time_ms FROM audit_leaves WHERE idx = (SELECT ${end}(idx) FROM audit_leaves)`,
+    )
+    .pluck()
+    .get();
+  return timeMs === undefined ? null : new Date(timeMs);
+}
+
+const decoder = new TextDecoder();
+const maxLifecyclesRead = 256;

@@ -1,0 +1,283 @@
+import type { CountQuery } from '../audit/count.ts';
+import { dayMs, hourMs, meets, spanStart } from '../audit/filter.ts';
+import { rolledTexts, rollupFields, type RollupKey } from '../audit/rollup.ts';
+import type { Tally, TallyItem } from './audit-count-tally.ts';
+import { type AuditFilters, typesAsked } from './audit-plan.ts';
+import type { WalkBudget } from './audit-walk.ts';
+import type { Database } from './database.ts';
+
+/** Whole hours from `from` up to, not with, `to`, since 1970; of days and of all of the log likewise. */
+export type KeptPart = {
+  readonly kind: 'kept';
+  /** 0: by hours, 1: by days, 2: all of the log. */
+  readonly level: 0 | 1 | 2;
+  readonly from: number;
+  readonly to: number;
+};
+
+/** What is counted together and answers, by its number: the values of the fields asked for. */
+export type KeptKeys = ReadonlyMap<number, readonly Value[]>;
+
+/** A value of a field, or of which span of time the beginning is to be taken. */
+type Value = string | null | typeof hourMs | typeof dayMs;
+
+/** The keys that answer a question; undefined when it asks for what is not counted together. */
+export function readKeptKeys(db: Database, query: CountQuery): KeptKeys | undefined {
+  const { filters, by } = query;
+  if (filters.serial !== null || filters.text !== null) return undefined;
+  const known = rememberedKeys(db, query);
+  const rows = db
+    .prepare<unknown[], KeyRow>(
+      `SELECT id, ${rollupFields.map((name) => (known.needed.has(name) ? name : `'' AS ${name}`)).join(', ')}
+       FROM audit_rollup_keys WHERE id > ? ORDER BY id`,
+    )
+    .raw()
+    .iterate(known.last);
+  for (const [id, ...columns] of rows) {
+    const text = columns.join('\0');
+    let values = known.answers.get(text);
+    if (values === undefined) {
+      const key = Object.fromEntries(
+        rollupFields.map((name, at) => [name, columns[at]]),
+      ) as unknown as RollupKey;
+      values = answerOf(key, filters, by);
+      known.answers.set(text, values);
+    }
+    known.last = id;
+    if (values === 'unknown') known.isUnknown = true;
+    else if (values !== 'other') known.keys.set(id, values);
+  }
+  return known.isUnknown ? undefined : known.keys;
+}
+
+type KeyRow = readonly [id: number, ...columns: string[]];
+
+/** What a key is for a question: the values it is counted under; not asked for; or not to be told from it. */
+type KeyAnswer = readonly Value[] | 'other' | 'unknown';
+
+/** The keys of a question, up to one: they never change, and a question comes again for each step. */
+type Remembered = {
+  readonly question: string;
+  readonly needed: ReadonlySet<string>;
+  readonly answers: Map<string, KeyAnswer>;
+  readonly keys: Map<number, readonly Value[]>;
+  last: number;
+  isUnknown: boolean;
+};
+
+/** Of the latest questions, the last asked last. */
+const remembered = new WeakMap<Database, Remembered[]>();
+
+function rememberedKeys(db: Database, { filters, by }: CountQuery): Remembered {
+  const { since: _since, until: _until, ...asked } = filters;
+  const question = JSON.stringify([asked, by]);
+  const latest = remembered.get(db) ?? [];
+  const before = latest.find((one) => one.question === question);
+  if (before !== undefined) return before;
+  const names = [
+    ...['type', ...by, ...filters.where.map(({ field }) => field)].flatMap(columnsOf),
+    ...(filters.source === null ? [] : ['source']),
+    ...(filters.destination === null ? [] : ['destination']),
+    ...(filters.verdict === null ? [] : ['outcome']),
+  ];
+  const fresh = {
+    question,
+    needed: new Set(names),
+    answers: new Map(),
+    keys: new Map(),
+    last: 0,
+    isUnknown: false,
+  };
+  remembered.set(db, [...latest.slice(1 - maxRemembered), fresh]);
+  return fresh;
+}
+
+/** The columns of a key that a field is told by, see `rolledTexts`. */
+function columnsOf(field: string): readonly string[] {
+  switch (field) {
+    case 'verdict':
+    case 'action':
+    case 'what':
+    case 'kind':
+      return ['outcome'];
+    case 'code':
+    case 'cause':
+    case 'failure':
+      return ['reason'];
+    case 'spiffeId':
+      return ['source'];
+    default:
+      return [field];
+  }
+}
+
+function answerOf(key: RollupKey, filters: AuditFilters, by: readonly string[]): KeyAnswer {
+  if (!typesAsked(filters).includes(key.type)) return 'other';
+  if (filters.source !== null && key.source !== filters.source) return 'other';
+  if (filters.destination !== null && key.destination !== filters.destination) return 'other';
+  if (filters.verdict !== null && rolledTexts(key, 'verdict')?.[0] !== filters.verdict) return 'other';
+  const met = filters.where.map((filter) => {
+    const texts = rolledTexts(key, filter.field);
+    return texts === undefined ? undefined : meets(texts, filter);
+  });
+  // What one condition that is known leaves out need not be known to the others.
+  if (met.includes(false)) return 'other';
+  const values = by.map((field) => valueOf(key, field));
+  return met.includes(undefined) || values.includes(undefined) ? 'unknown' : (values as readonly Value[]);
+}
+
+function valueOf(key: RollupKey, field: string): Value | undefined {
+  if (field === 'hour') return hourMs;
+  if (field === 'day') return dayMs;
+  const texts = rolledTexts(key, field);
+  return texts === undefined ? undefined : (texts[0] ?? null);
+}
+
+type Window = { readonly since: Date | null; readonly until: Date | null };
+
+/** The parts of a window: whole hours and days from kept counts, the rest of the hours at its ends by a walk. */
+export function keptParts(
+  { since, until }: Window,
+  by: readonly string[],
+): readonly (KeptPart | ({ readonly kind: 'walk' } & Window))[] {
+  const isByTime = by.includes('hour') || by.includes('day');
+  if (since === null && until === null && !isByTime) return [{ kind: 'kept', level: 2, from: 0, to: 1 }];
+  const first = since === null ? -farHours : Math.ceil(since.getTime() / hourMs);
+  const end = until === null ? farHours : Math.floor(until.getTime() / hourMs);
+  if (first > end) return [{ kind: 'walk', since, until }];
+  const [begins, ends] = [new Date(first * hourMs), new Date(end * hourMs)];
+  return [
+    ...(since !== null && since < begins ? [{ kind: 'walk', since, until: begins } as const] : []),
+    ...wholeHours(first, end, by.includes('hour')),
+    ...(until !== null && ends < until ? [{ kind: 'walk', since: ends, until } as const] : []),
+  ];
+}
+
+function wholeHours(first: number, end: number, isByHour: boolean): readonly KeptPart[] {
+  const firstDay = Math.ceil(first / 24) * 24;
+  const endDay = Math.floor(end / 24) * 24;
+  const parts: readonly KeptPart[] =
+    isByHour || firstDay >= endDay
+      ? [{ kind: 'kept', level: 0, from: first, to: end }]
+      : [
+          { kind: 'kept', level: 0, from: first, to: firstDay },
+          { kind: 'kept', level: 1, from: firstDay, to: endDay },
+          { kind: 'kept', level: 0, from: endDay, to: end },
+        ];
+  return parts.filter(({ from, to }) => from < to);
+}
+
+/**
+ * Adds the counts of a part, some spans at a time.
+ * @param at the span to begin with; null: the first
+ * @returns the span to go on with, or null at the end
+ */
+export function addKept(
+  db: Database,
+  {
+    keys,
+    part,
+    at,
+    budget,
+  }: {
+    readonly keys: KeptKeys;
+    readonly part: KeptPart;
+    readonly at: number | null;
+    readonly budget: WalkBudget;
+  },
+  tally: Tally,
+): number | null {
+  const started = performance.now();
+  const { level } = part;
+  if (level === 2) return addTotals(db, keys, at ?? 0, budget, tally);
+  const ends = db
+    .prepare<[number, number, number], [number | null, number | null]>(
+      'SELECT min(start), max(start) FROM audit_rollup WHERE level = ? AND start >= ? AND start < ?',
+    )
+    .raw()
+    .get(level, Math.max(part.from, at ?? part.from), part.to);
+  const [first, last] = ends ?? [null, null];
+  if (first === null || last === null) return null;
+  const isByTime = [...keys.values()].some((values) => values.some((value) => typeof value === 'number'));
+  const statement = db.prepare<unknown[], KeptRow>(keptSql(isByTime)).raw();
+  const width = spansOfChunk * (level === 1 ? 24 : 1);
+  for (let from = first; from <= last; from += width) {
+    if (from > first && performance.now() - started > budget.ms) return from;
+    addRows(statement.iterate(level, from, Math.min(last + 1, from + width)), keys, tally);
+  }
+  return null;
+}
+
+/** The counts of all of the log, some keys at a time. @returns the key to go on with, or null at the end */
+function addTotals(
+  db: Database,
+  keys: KeptKeys,
+  at: number,
+  budget: WalkBudget,
+  tally: Tally,
+): number | null {
+  const started = performance.now();
+  const last = Number(db.prepare('SELECT coalesce(max(id), -1) FROM audit_rollup_keys').pluck().get());
+  const statement = db.prepare<unknown[], KeptRow>(totalsSql).raw();
+  for (let from = at; from <= last; from += keysOfChunk) {
+    if (from > at && performance.now() - started > budget.ms) return from;
+    addRows(statement.iterate(from, from + keysOfChunk), keys, tally);
+  }
+  return null;
+}
+
+function addRows(rows: Iterable<KeptRow>, keys: KeptKeys, tally: Tally): void {
+  // Many keys have the same values, and those are one list: it is enough to tell lists apart, in each span.
+  let span: number | undefined;
+  const items = new Map<readonly Value[], { -readonly [K in keyof TallyItem]: TallyItem[K] }>();
+  const flush = (): void => {
+    for (const item of items.values()) tally.add(item);
+    items.clear();
+  };
+  for (const [start, key, count, records, firstIndex, lastIndex, firstMs, lastMs] of rows) {
+    const values = keys.get(key);
+    if (values === undefined) continue;
+    if (span !== start) flush();
+    span = start;
+    const item = items.get(values);
+    if (item === undefined) {
+      const said = values.map((value) =>
+        typeof value === 'number' ? spanStart(start * hourMs, value) : value,
+      );
+      items.set(values, { values: said, count, records, firstIndex, lastIndex, firstMs, lastMs });
+      continue;
+    }
+    item.count += count;
+    item.records += records;
+    item.firstIndex = Math.min(item.firstIndex, firstIndex);
+    item.lastIndex = Math.max(item.lastIndex, lastIndex);
+    item.firstMs = Math.min(item.firstMs, firstMs);
+    item.lastMs = Math.max(item.lastMs, lastMs);
+  }
+  flush();
+}
+
+type KeptRow = readonly [
+  start: number,
+  key: number,
+  count: number,
+  records: number,
+  firstIndex: number,
+  lastIndex: number,
+  firstMs: number,
+  lastMs: number,
+];
+
+/** The statement that adds kept counts up; spans of time are kept apart when they are asked for. */
+export function keptSql(isByTime: boolean): string {
+  return `SELECT ${isByTime ? 'start' : '0'}, key, sum(count), sum(records), min(first_idx), max(last_idx), min(first_ms), max(last_ms)
+          FROM audit_rollup WHERE level = ? AND start >= ? AND start < ? GROUP BY ${isByTime ? 'start, ' : ''}key`;
+}
+
+const totalsSql = `SELECT 0, key, count, records, first_idx, last_idx, first_ms, last_ms
+  FROM audit_rollup WHERE level = 2 AND start = 0 AND key >= ? AND key < ?`;
+const keysOfChunk = 4_096;
+const maxRemembered = 4;
+// A multiple of a day, beyond any time that an event may have.
+const farHours = 240_000_000;
+const spansOfChunk = 32;
