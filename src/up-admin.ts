@@ -91,6 +91,7 @@ function portsOf(parts: AdminDoorParts): Omit<AdminPorts, 'access'> {
     recordEvents: store.recordEvents,
     trace: traceRequest,
     queryAudit: store.queryAudit,
+    countAudit: store.countAudit,
     ...decisionPorts({ ...parts, rootNamespace: parts.config.rootNamespace }),
     auditCheckpoint: store.auditCheckpoint,
     auditKey: () => store.readMeta('audit_verifier_key'),

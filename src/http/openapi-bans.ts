@@ -2,16 +2,12 @@ import { z } from 'zod';
 import { banKinds } from '../identity/ban.ts';
 import type { BanView } from './ban-routes.ts';
 import { banBody } from './ban-routes.ts';
-import { auditQuery } from './audit-routes.ts';
 import {
   actorSchema,
-  count,
   json,
-  pageSchema,
   revisedPageSchema,
   revision,
   type RouteDocs,
-  sha256,
   spiffeIdCodes,
   time,
 } from './openapi-route.ts';
@@ -29,25 +25,13 @@ const banSchema: z.ZodType<BanView> = z.object({
   certificatesValidUntil: time.nullable(),
 });
 const banPageSchema = revisedPageSchema(banSchema);
-// What an event holds is docs/audit.md's affair: the log is kept for longer than any version of this.
-const auditRecordSchema = z.object({
-  index: count,
-  leafHash: sha256,
-  personal: z.record(z.string(), z.string()),
-  shredded: z.array(z.string()).optional(),
-  event: z.looseObject({ type: z.string(), time }),
-});
-const auditPageSchema = pageSchema(auditRecordSchema).extend({ size: count });
-
-/** Bans, and the log. */
+/** Bans. */
 export const banDocs = {
   schemas: {
     Actor: actorSchema,
     Ban: banSchema,
     BanPage: banPageSchema,
     NewBan: banBody,
-    AuditRecord: auditRecordSchema,
-    AuditPage: auditPageSchema,
   },
   routes: {
     'GET /v1/bans': {
@@ -66,12 +50,6 @@ export const banDocs = {
       summary: 'lifts a ban, and says what it was',
       answers: { 200: json(banSchema) },
       codes: ['ban_invalid', 'ban_not_found', 'revision_conflict', ...spiffeIdCodes],
-    },
-    'GET /v1/audit': {
-      summary: 'a page of the audit log; the reading is itself recorded',
-      query: auditQuery,
-      answers: { 200: json(auditPageSchema) },
-      codes: ['audit_query_invalid', 'audit_cursor_invalid', 'rate_limited', ...spiffeIdCodes],
     },
   },
 } as const satisfies RouteDocs;

@@ -2,6 +2,7 @@ import { z } from 'zod';
 import { type ErrorCode, MeshError } from '../errors.ts';
 import { rolesWith } from '../identity/access.ts';
 import { accessDocs } from './openapi-access.ts';
+import { auditDocs } from './openapi-audit.ts';
 import { authzenDocs } from './openapi-authzen.ts';
 import { banDocs } from './openapi-bans.ts';
 import { decisionDocs } from './openapi-decisions.ts';
@@ -24,6 +25,7 @@ export const routeDocs: Readonly<Record<RouteName, RouteDoc>> = {
   ...systemDocs.routes,
   ...entryDocs.routes,
   ...authzenDocs.routes,
+  ...auditDocs.routes,
   ...banDocs.routes,
   ...keyDocs.routes,
   ...logDocs.routes,
@@ -87,6 +89,7 @@ const rooms: readonly RouteDocs[] = [
   systemDocs,
   entryDocs,
   authzenDocs,
+  auditDocs,
   banDocs,
   keyDocs,
   logDocs,

@@ -58,6 +58,7 @@ const routes = {
   'POST /v1/bans': 'bans:write',
   'DELETE /v1/bans/:kind/:value': 'bans:write',
   'GET /v1/audit': 'audit:read',
+  'GET /v1/audit/count': 'audit:read',
   // Bundles of entries hold all of the log: the route itself demands audit:decisions for them.
   'GET /v1/audit/log/checkpoint': 'audit:read',
   'GET /v1/audit/log/key': 'audit:read',

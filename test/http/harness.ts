@@ -183,6 +183,7 @@ export async function startHarness(
     },
     recordEvents: store.recordEvents,
     queryAudit: store.queryAudit,
+    countAudit: store.countAudit,
     ...decisionPorts({
       ...{ store, holder, trustDomain, clock },
       rootNamespace: 'istio-system',

@@ -252,6 +252,8 @@ const oldest = {
   destination: null,
   verdict: null,
   serial: null,
+  where: [],
+  text: null,
   limit: 1,
   order: 'oldest',
   cursor: null,
