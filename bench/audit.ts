@@ -1,7 +1,7 @@
 // What the audit log costs (log), what it adds to an issuance (issuance), whether calls wait for it (decisions), what access logs
-// cost (access-log), and what it
-// survives (kills). `npm run bench -- audit [log|issuance|decisions|access-log|kills]`.
-const [part = 'log'] = process.argv.slice(2);
+// cost (access-log), what it survives (kills), and what questions take (questions).
+// `npm run bench -- audit [log|issuance|decisions|access-log|kills|questions]`.
+const [part = 'log', ...options] = process.argv.slice(2);
 switch (part) {
   case 'log':
     await (await import('./audit/log.ts')).measureLog();
@@ -18,7 +18,10 @@ switch (part) {
   case 'access-log':
     await (await import('./audit/access-log.ts')).measureAccessLog();
     break;
+  case 'questions':
+    (await import('./audit/questions.ts')).measureQuestions(options);
+    break;
   default:
-    console.error(`there is no part ${part}: log, issuance, decisions, access-log, kills`);
+    console.error(`there is no part ${part}: log, issuance, decisions, access-log, kills, questions`);
     process.exit(64);
 }
