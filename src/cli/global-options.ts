@@ -2,7 +2,8 @@ import type { Command } from 'commander';
 
 /** The options every command has. */
 export type GlobalOptions = {
-  readonly output: 'table' | 'json';
+  /** `csv` only of commands that offer it. */
+  readonly output: 'table' | 'json' | 'csv';
   readonly config?: string;
   readonly dataDir?: string;
   readonly socket?: string;

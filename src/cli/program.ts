@@ -8,6 +8,7 @@ import { backupCommand, restoreCommand } from './backup-command.ts';
 import { banCommand, unbanCommand } from './ban-command.ts';
 import { caCommand } from './ca-command.ts';
 import { checkCommand } from './check-command.ts';
+import { refuseCsv } from './csv.ts';
 import { entryCommand } from './entry-command.ts';
 import { envoyCommand } from './envoy-command.ts';
 import { examples } from './help.ts';
@@ -31,7 +32,7 @@ export function createProgram(session: Session): Command {
   const program = new Command('countersign')
     .description('The identity plane of a service mesh: certificates, policy, audit.')
     .addOption(
-      new Option('-o, --output <format>', 'how to print').choices(['table', 'json']).default('table'),
+      new Option('-o, --output <format>', 'how to print').choices(['table', 'json', 'csv']).default('table'),
     )
     .option('--config <file>', 'configuration file (COUNTERSIGN_CONFIG)')
     .option('--data-dir <dir>', 'data directory; its admin socket is the one used (COUNTERSIGN_DATA_DIR)')
@@ -44,6 +45,7 @@ export function createProgram(session: Session): Command {
     .version(`countersign ${version}`, '-V, --version', 'print the version of this program')
     .addHelpText('after', examples('up', 'apply -f mesh.yaml', 'audit list --since 10m --verdict deny'))
     .exitOverride()
+    .hook('preAction', (_, command) => refuseCsv(command))
     .showSuggestionAfterError(true)
     .helpCommand(false)
     .configureHelp({ showGlobalOptions: true })

@@ -19,6 +19,7 @@ test('the tree holds the commands that docs/cli.md promises', () => {
     'agent files',
     'apply',
     'audit',
+    'audit count',
     'audit export',
     'audit key',
     'audit list',

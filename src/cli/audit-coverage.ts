@@ -1,0 +1,40 @@
+import type { AuditCoverage, Downtime, LossGroup } from '../audit/coverage.ts';
+import type { LogHead } from '../audit/query.ts';
+import { count, printable } from './text.ts';
+
+type Text<T> = { readonly [K in keyof T]: T[K] extends Date ? string : T[K] };
+
+/** What every answer says of itself, as JSON has it. */
+export type AnswerBasis = {
+  readonly head: LogHead;
+  readonly coverage: Omit<AuditCoverage, 'since' | 'until' | 'begins' | 'ends' | 'losses' | 'downtimes'> & {
+    readonly begins: string | null;
+    readonly ends: string | null;
+    readonly losses: readonly Text<LossGroup>[];
+    readonly downtimes: readonly Text<Downtime>[];
+  };
+};
+
+/** Lines about what an answer is proven under, and what it cannot know. For standard error, beside a table. */
+export function describeBasis({ head, coverage }: AnswerBasis): string {
+  const lines = [
+    head.root === ''
+      ? `proven by   nothing: nobody signs this log of ${count(head.size, 'entry', 'entries')}`
+      : `proven by   the checkpoint of ${count(head.size, 'entry', 'entries')}, root ${head.root}`,
+    `covers      ${coverage.begins ?? 'nothing'} to ${coverage.ends ?? 'nothing'}`,
+    ...coverage.losses.map(
+      ({ what, cause, count: lost, from, to }) =>
+        `lost        ${lost} ${what} from ${from} to ${to}: ${cause}`,
+    ),
+    ...(coverage.moreLosses ? ['lost        and more than was counted here'] : []),
+    ...coverage.downtimes.map(
+      ({ from, to, clean }) =>
+        `not running ${from} to ${to}${clean ? '' : ', and it was not stopped in order'}`,
+    ),
+    ...(coverage.moreDowntimes ? ['not running and at more times than are told here'] : []),
+    ...(coverage.notSearched.length === 0
+      ? []
+      : [`not asked   ${coverage.notSearched.join(', ')}: they need audit:decisions`]),
+  ];
+  return lines.map((line) => `${printable(line)}\n`).join('');
+}
