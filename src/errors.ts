@@ -150,6 +150,8 @@ export const errorKinds = {
   audit_entry_not_found: 'not_found',
   audit_entries_pruned: 'not_found',
   audit_shred_invalid: 'invalid',
+  audit_question_unknown: 'not_found',
+  audit_certificate_not_found: 'not_found',
   // store
   store_locked: 'precondition',
   store_newer: 'precondition',

@@ -24,6 +24,7 @@ import type { KeptAuthority } from './up-authority.ts';
 import { decisionPorts } from './up-decisions.ts';
 import { openOidc } from './up-oidc.ts';
 import { keepOwnCertificate } from './up-own-certificate.ts';
+import { auditorPorts } from './up-questions.ts';
 import { bundleDocument } from './up-trust.ts';
 
 /** The admin API of a running authority. */
@@ -93,6 +94,7 @@ function portsOf(parts: AdminDoorParts): Omit<AdminPorts, 'access'> {
     queryAudit: store.queryAudit,
     countAudit: store.countAudit,
     ...decisionPorts({ ...parts, rootNamespace: parts.config.rootNamespace }),
+    ...auditorPorts({ ...parts, rootNamespace: parts.config.rootNamespace }),
     auditCheckpoint: store.auditCheckpoint,
     auditKey: () => store.readMeta('audit_verifier_key'),
     witnessedCheckpoint: store.witnessedCheckpoint,

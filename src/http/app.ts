@@ -33,6 +33,7 @@ import { addNodeAliasRoutes } from './node-alias-routes.ts';
 import { addNodeRoutes, type NodePorts } from './node-routes.ts';
 import { addOpenApiRoutes } from './openapi-routes.ts';
 import { addPolicyRoutes } from './policy-routes.ts';
+import { addQuestionRoutes, type AuditorPorts } from './question-routes.ts';
 import { problemMediaType, problemOf, type ReportFailure } from './problem.ts';
 import type { IsAdministrator } from './permit.ts';
 import { addRevisionRoutes, type RevisionPorts } from './revision-routes.ts';
@@ -46,6 +47,7 @@ import { addTokenRoutes, type TokenPorts } from './token-routes.ts';
 /** All that the admin API needs of the rest of the house. */
 export type AdminPorts = Omit<EntryPorts, 'isAdministrator'> &
   AuditPorts &
+  AuditorPorts &
   LogPorts &
   ShredPorts &
   AuthzPorts &
@@ -188,6 +190,7 @@ export async function createAdminApp(ports: AdminPorts, door: Door): Promise<Fas
   };
   addAuditRoutes(app, ports, noteRead);
   addDecisionRoutes(app, ports, noteRead);
+  addQuestionRoutes(app, ports, noteRead);
   addLogRoutes(app, ports, noteRead);
   addShredRoutes(app, ports);
   addCaRoutes(app, ports);

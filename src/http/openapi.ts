@@ -10,6 +10,7 @@ import { entryDocs } from './openapi-entries.ts';
 import { keyDocs } from './openapi-keys.ts';
 import { logDocs } from './openapi-log.ts';
 import { nodeDocs } from './openapi-nodes.ts';
+import { questionDocs } from './openapi-questions.ts';
 import { revisionDocs } from './openapi-revisions.ts';
 import { problemSchema, type RouteAnswer, type RouteDoc, type RouteDocs } from './openapi-route.ts';
 import { systemDocs } from './openapi-system.ts';
@@ -33,6 +34,7 @@ export const routeDocs: Readonly<Record<RouteName, RouteDoc>> = {
   ...accessDocs.routes,
   ...revisionDocs.routes,
   ...decisionDocs.routes,
+  ...questionDocs.routes,
 };
 
 /** A JSON value, as far as a document is made of it. */
@@ -97,6 +99,7 @@ const rooms: readonly RouteDocs[] = [
   accessDocs,
   revisionDocs,
   decisionDocs,
+  questionDocs,
 ];
 
 function namedSchemas(): ReadonlyMap<z.ZodType, string> {

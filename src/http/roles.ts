@@ -59,6 +59,9 @@ const routes = {
   'DELETE /v1/bans/:kind/:value': 'bans:write',
   'GET /v1/audit': 'audit:read',
   'GET /v1/audit/count': 'audit:read',
+  // Some questions demand more: see `needs` of each.
+  'GET /v1/audit/questions': 'audit:read',
+  'GET /v1/audit/questions/:name': 'audit:read',
   // Bundles of entries hold all of the log: the route itself demands audit:decisions for them.
   'GET /v1/audit/log/checkpoint': 'audit:read',
   'GET /v1/audit/log/key': 'audit:read',

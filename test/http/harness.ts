@@ -34,6 +34,7 @@ import { createNodePresences } from '../../src/node/node-presence.ts';
 import { openNodeRegistry } from '../../src/node/node-registry.ts';
 import { openStore, type Store } from '../../src/store/store.ts';
 import { decisionPorts } from '../../src/up-decisions.ts';
+import { auditorPorts } from '../../src/up-questions.ts';
 import { openJwt } from '../../src/up-jwt.ts';
 import { logSigner } from '../audit/log-files.ts';
 import { makePolicySigner } from '../harness/policy-signer.ts';
@@ -162,6 +163,15 @@ export async function startHarness(
     doubt: () => null,
     log: openLog('silent'),
   });
+  const nodes: AdminPorts['nodes'] = {
+    nodeAddress: '127.0.0.1:7444',
+    registry: await openNodeRegistry(store, clock),
+    presence: createNodePresences(clock).of,
+    listJoinTokens: store.listJoinTokens,
+    createJoinToken: store.createJoinToken,
+    revokeJoinToken: store.revokeJoinToken,
+    formatJoinSecret: (secret) => `cst1.${secret}.${'ab'.repeat(32)}`,
+  };
   const ports: AdminPorts = {
     administration: createAdministration({
       holder,
@@ -186,6 +196,11 @@ export async function startHarness(
     countAudit: store.countAudit,
     ...decisionPorts({
       ...{ store, holder, trustDomain, clock },
+      rootNamespace: 'istio-system',
+      breathe: () => undefined,
+    }),
+    ...auditorPorts({
+      ...{ store, holder, trustDomain, nodes, clock },
       rootNamespace: 'istio-system',
       breathe: () => undefined,
     }),
@@ -229,15 +244,7 @@ export async function startHarness(
     ca: refusingCa(clock),
     revocationLists: () => revocationLists(clock.now()),
     jwt: jwt.port,
-    nodes: {
-      nodeAddress: '127.0.0.1:7444',
-      registry: await openNodeRegistry(store, clock),
-      presence: createNodePresences(clock).of,
-      listJoinTokens: store.listJoinTokens,
-      createJoinToken: store.createJoinToken,
-      revokeJoinToken: store.revokeJoinToken,
-      formatJoinSecret: (secret) => `cst1.${secret}.${'ab'.repeat(32)}`,
-    },
+    nodes,
     clock,
     randomBytes,
     reportFailure: (_id, error) => failures.push(error),

@@ -161,6 +161,8 @@ test('every operation of a real server succeeds once, with an answer that is as 
   await call('GET', '/v1/audit?limit=1000');
   await call('GET', '/v1/audit/count?by=type,hour');
   await call('POST', '/v1/audit/shred', { address: '192.0.2.1', reason: 'test' });
+  await call('GET', '/v1/audit/questions');
+  await call('GET', '/v1/audit/questions/certificates?limit=1');
   expect(await call('GET', '/v1/authz/decisions/d-1')).toMatchObject({ more: false });
   for (const path of ['log/checkpoint', 'log/key', 'log/tile/0/000.p/1', 'proof/0', 'consistency?from=1']) {
     await call('GET', `/v1/audit/${path}`);

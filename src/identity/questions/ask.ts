@@ -1,0 +1,33 @@
+import type { AuditCoverage } from '../../audit/coverage.ts';
+import type { LogHead } from '../../audit/query.ts';
+import type { Findings } from './answer.ts';
+import { windowOf } from './ports.ts';
+import type { Asking, Question } from './question.ts';
+
+/** The answer to a question, and what it rests on. */
+export type Answer = Findings & {
+  readonly question: string;
+  /** As it was asked; what was left out is not here. */
+  readonly asked: Readonly<Record<string, string>>;
+  readonly coverage: AuditCoverage;
+  /** Every row that has an index is proven under it. */
+  readonly head: LogHead;
+};
+
+/**
+ * Answers a question. Head and coverage are read last: a log only grows, so they hold for all that was read before.
+ * @throws MeshError as the question does
+ */
+export async function answerQuestion(
+  question: Question,
+  fields: ReadonlyMap<string, string>,
+  asking: Asking,
+): Promise<Answer> {
+  const { since, until, ...found } = await question.ask(fields, asking);
+  const { coverage, head } = await asking.read({
+    types: ['lifecycle'],
+    limit: 1,
+    ...windowOf({ since, until }),
+  });
+  return { question: question.name, asked: Object.fromEntries(fields), ...found, coverage, head };
+}

@@ -1,0 +1,50 @@
+import { answerTable, findings, numbered } from './answer.ts';
+import { paging, window } from './parameter.ts';
+import { countAll, windowOf } from './ports.ts';
+import { defineQuestion } from './question.ts';
+import { choosesService, services, serviceWords } from './services.ts';
+
+/** Who tried to call what they may not: by caller, service and reason, with the first and the last attempt. */
+export const denied = defineQuestion({
+  name: 'denied',
+  line: 'denied calls of some services by caller, with when each was first and last seen',
+  parameters: { ...services, ...window, limit: paging.limit },
+  needs: ['audit:decisions'],
+  find: async (asked, asking) => {
+    const isChosen = choosesService(asked, asking.current());
+    const { counts, isWhole } = await countAll(asking, ['source', 'destination', 'reason'], {
+      types: ['decision'],
+      verdict: 'deny',
+      ...(asked.destination === null ? {} : { destination: asked.destination }),
+      ...windowOf(asked),
+    });
+    const rows = counts
+      .filter(({ of }) => isChosen(of['destination'] ?? ''))
+      .map(({ of, count, first, last, firstIndex, lastIndex }) => ({
+        index: lastIndex,
+        source: of['source'] ?? '',
+        destination: of['destination'] ?? '',
+        reason: of['reason'] ?? '',
+        denials: count,
+        first: first.toISOString(),
+        last: last.toISOString(),
+        firstIndex,
+      }));
+    const callers = new Set(rows.map(({ source }) => source));
+    const denials = rows.reduce((sum, row) => sum + row.denials, 0);
+    return findings({
+      says: [
+        `${numbered(denials, 'denied call')} of ${numbered(callers.size, 'caller')} ${serviceWords(asked)}`,
+      ],
+      missing: [
+        ...(isWhole ? [] : ['some denials: there are too many combinations to count all']),
+        ...(callers.has('') ? ['who the callers without a certificate are'] : []),
+      ],
+      tables: [
+        answerTable('denied', columns, rows.slice(0, asked.limit), { more: rows.length > asked.limit }),
+      ],
+    });
+  },
+});
+
+const columns = ['index', 'source', 'destination', 'reason', 'denials', 'first', 'last', 'firstIndex'];

@@ -1,0 +1,57 @@
+import { parseCountField } from './audit/where.ts';
+import { parseAuditQuery } from './audit/question.ts';
+import { collectCounts, collectPage } from './audit/search.ts';
+import type { Clock } from './clock.ts';
+import type { AuditorPorts } from './http/question-routes.ts';
+import type { NodePorts } from './http/node-routes.ts';
+import type { Breathe } from './identity/breath.ts';
+import type { MeshHolder } from './identity/current-mesh.ts';
+import type { TrustDomain } from './spiffe/id.ts';
+import type { Store } from './store/store.ts';
+import { decisionPorts } from './up-decisions.ts';
+
+/** The questions of auditors, answered out of the store and the mesh of now. */
+export function auditorPorts(parts: {
+  readonly store: Store;
+  readonly holder: MeshHolder;
+  readonly trustDomain: TrustDomain;
+  readonly rootNamespace: string;
+  readonly nodes: Pick<NodePorts, 'registry' | 'presence'>;
+  readonly clock: Clock;
+  readonly breathe: Breathe;
+}): AuditorPorts {
+  const { store, holder, trustDomain, rootNamespace, nodes, clock, breathe } = parts;
+  return {
+    questionPorts: (isTimeUp) => ({
+      ...decisionPorts(parts),
+      isTimeUp,
+      now: () => clock.now(),
+      read: (question) => collectPage(store.queryAudit, parseAuditQuery(question, clock.now()), isTimeUp),
+      count: (by, question, cursor) => {
+        const {
+          limit: _limit,
+          order: _order,
+          cursor: _cursor,
+          ...filters
+        } = parseAuditQuery(question, clock.now());
+        return collectCounts(store.countAudit, { filters, by: by.map(parseCountField), cursor }, isTimeUp);
+      },
+      current: holder.current,
+      settings: { trustDomain, rootNamespace },
+      archive: {
+        revisionAt: store.revisionAt,
+        revision: store.policyRevision,
+        policiesOf: store.policiesOf,
+        policiesIn: store.policiesIn,
+      },
+      breathe,
+      certificates: (names) => store.namedCertificates(names, clock.now()),
+      nodes: () =>
+        nodes.registry
+          .all()
+          .filter(({ evictedAt }) => evictedAt === null)
+          .map(({ name }) => ({ name, presence: nodes.presence(name) })),
+      logKey: () => store.readMeta('audit_verifier_key'),
+    }),
+  };
+}
