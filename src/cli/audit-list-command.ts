@@ -7,7 +7,7 @@ import { auditFilters, type FilterOptions } from './audit-filter-options.ts';
 import { type AuditItem, summarise } from './audit-summary.ts';
 import type { AdminClient } from './client.ts';
 import { formatCsv, offerCsv } from './csv.ts';
-import { globalOptions } from './global-options.ts';
+import { type GlobalOptions, globalOptions } from './global-options.ts';
 import { examples } from './help.ts';
 import { parseRows } from './paging.ts';
 import { clientOf, print, type Session } from './session.ts';
@@ -132,7 +132,7 @@ function mayPass(error: unknown): error is MeshError {
   return error instanceof MeshError && (error.kind === 'unavailable' || error.code === 'rate_limited');
 }
 
-function formatRecord(item: AuditItem, output: 'table' | 'json' | 'csv'): string {
+function formatRecord(item: AuditItem, output: GlobalOptions['output']): string {
   if (output === 'json') return `${printableJson(item, 0)}\n`;
   if (output === 'csv') return formatCsv(csvRow(item), []);
   const [index = '', time = '', type = '', what = ''] = summarise(item);

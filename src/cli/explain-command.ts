@@ -23,7 +23,7 @@ export function explainCommand(session: Session): Command {
         suggest(session, answer);
         return;
       }
-      print(session, command, answer, () => printableLines(formatDecisions(answer)));
+      print(session, command, answer, () => printableLines(formatExplained(answer)));
     });
 }
 
@@ -43,7 +43,8 @@ function suggest(session: Session, { decisionId, items, more }: ExplainedDecisio
   });
 }
 
-function formatDecisions({ decisionId, items, more }: ExplainedDecisions): string {
+/** Decisions with one ID, explained, for a terminal. */
+export function formatExplained({ decisionId, items, more }: ExplainedDecisions): string {
   const count = more ? `more than ${items.length}` : `${items.length}`;
   const head =
     items.length === 1 && !more

@@ -2,8 +2,8 @@ import type { Command } from 'commander';
 
 /** The options every command has. */
 export type GlobalOptions = {
-  /** `csv` only of commands that offer it. */
-  readonly output: 'table' | 'json' | 'csv';
+  /** `csv` and `dot` only of commands that offer them. */
+  readonly output: 'table' | 'json' | 'csv' | 'dot';
   readonly config?: string;
   readonly dataDir?: string;
   readonly socket?: string;

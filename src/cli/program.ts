@@ -11,6 +11,7 @@ import { checkCommand } from './check-command.ts';
 import { refuseCsv } from './csv.ts';
 import { entryCommand } from './entry-command.ts';
 import { envoyCommand } from './envoy-command.ts';
+import { refuseDot } from './graph-dot.ts';
 import { examples } from './help.ts';
 import { inspectCommand } from './inspect-command.ts';
 import { jwtCommand } from './jwt-command.ts';
@@ -32,7 +33,9 @@ export function createProgram(session: Session): Command {
   const program = new Command('countersign')
     .description('The identity plane of a service mesh: certificates, policy, audit.')
     .addOption(
-      new Option('-o, --output <format>', 'how to print').choices(['table', 'json', 'csv']).default('table'),
+      new Option('-o, --output <format>', 'how to print')
+        .choices(['table', 'json', 'csv', 'dot'])
+        .default('table'),
     )
     .option('--config <file>', 'configuration file (COUNTERSIGN_CONFIG)')
     .option('--data-dir <dir>', 'data directory; its admin socket is the one used (COUNTERSIGN_DATA_DIR)')
@@ -45,7 +48,10 @@ export function createProgram(session: Session): Command {
     .version(`countersign ${version}`, '-V, --version', 'print the version of this program')
     .addHelpText('after', examples('up', 'apply -f mesh.yaml', 'audit list --since 10m --verdict deny'))
     .exitOverride()
-    .hook('preAction', (_, command) => refuseCsv(command))
+    .hook('preAction', (_, command) => {
+      refuseCsv(command);
+      refuseDot(command);
+    })
     .showSuggestionAfterError(true)
     .helpCommand(false)
     .configureHelp({ showGlobalOptions: true })
