@@ -45,7 +45,7 @@ export function createBatchWriter(
   const savepoint = db.prepare('SAVEPOINT request');
   const release = db.prepare('RELEASE request');
   const rollback = db.prepare('ROLLBACK TO request');
-  let batches = 0;
+  let committed = 0;
 
   function answer(request: WriteRequest): WriteAnswer {
     const mark = appender.mark();
@@ -83,16 +83,19 @@ export function createBatchWriter(
   ): readonly WriteAnswer[] {
     const mark = appender.mark();
     try {
-      return inTransaction(db, () => {
+      const answers = inTransaction(db, () => {
         appender.begin();
-        if (batches++ % batchesBetweenSweeps === 0) removeExpired(db, nowMs - keepExpiredMs);
-        const answers = apply(requests);
+        if (committed % batchesBetweenSweeps === 0) removeExpired(db, nowMs - keepExpiredMs);
+        const given = apply(requests);
         appender.derive();
         // INVARIANT: whoever is told that an entry is kept can prove it at once.
         const notary = signer();
         if (notary !== undefined) appender.seal(notary);
-        return answers.map((given, at) => withProofs(given, requests[at]));
+        return given.map((each, at) => withProofs(each, requests[at]));
       });
+      // INVARIANT: what was rolled back was no sweep.
+      committed++;
+      return answers;
     } catch (error) {
       appender.rewind(mark);
       throw error;
@@ -113,8 +116,8 @@ export function createBatchWriter(
       return commit(batch, applyTogether);
     } catch (error) {
       if (!isRefusal(error) || db.inTransaction) throw error;
-      if (batch.requests.length === 1) return [{ failure: describeFailure(error) }];
     }
+    // INVARIANT: a refusal is one of a request. What fails here outside of all of them is thrown.
     return commit(batch, (requests) => requests.map(answer));
   };
 }
