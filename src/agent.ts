@@ -120,7 +120,10 @@ async function open(
   const agentView = createAgentView();
   let reissueOutgoing: (view: NodeView) => void = () => undefined;
   const logKey = createBelievedLogKey(config.auditLogKey, kept?.auditLogKey ?? null, (told) =>
-    log.error({ told }, 'the server names another key of its audit log: it is not believed'),
+    log.error(
+      { told: told.slice(0, maxToldKey) },
+      'the server names another key of its audit log: it is not believed',
+    ),
   );
   const accept = (view: NodeView): void => {
     const modeBefore = agentView.holder()?.current().snapshot.mode;
@@ -365,3 +368,5 @@ function reportOf({
 }
 
 const turnShareMs = 3;
+// As long as any key that could be believed.
+const maxToldKey = 512;

@@ -43,8 +43,7 @@ export function verifyIssuanceProof(
     });
   }
   const { origin, size, root } = verifyTlogProof(parsed, leafHash(leaf), key);
-  const text = new TextDecoder().decode(leaf);
-  const said = readEntry(text);
+  const { text, said } = readEntry(leaf);
   for (const [name, found] of factsOf(certificate)) {
     if (said[name] !== found) throw refuse(`is of another certificate: ${name} differs`);
   }
@@ -66,9 +65,14 @@ function factsOf(der: Uint8Array): readonly (readonly [keyof IssuanceEvent, stri
   ];
 }
 
-function readEntry(text: string): Readonly<Record<string, unknown>> {
+function readEntry(leaf: Uint8Array): {
+  readonly text: string;
+  readonly said: Readonly<Record<string, unknown>>;
+} {
+  let text: string;
   let entry: unknown;
   try {
+    text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(leaf);
     entry = JSON.parse(text);
     // INVARIANT: of two members with one name nobody is told the first and somebody else the second.
     if (canonicalJson(entry) !== text) throw refuse('is not canonical JSON');
@@ -77,7 +81,7 @@ function readEntry(text: string): Readonly<Record<string, unknown>> {
   }
   const { type, v } = (entry ?? {}) as { readonly type?: unknown; readonly v?: unknown };
   if (type !== 'issuance' || v !== 1) throw refuse(`is no issuance but ${quote(String(type))}`);
-  return entry as Readonly<Record<string, unknown>>;
+  return { text, said: entry as Readonly<Record<string, unknown>> };
 }
 
 function refuse(why: string, cause?: unknown): MeshError {

@@ -16,14 +16,17 @@ export type DemandProof = (certificate: Uint8Array, proof: string) => void;
 export type BelievedLogKey = {
   /** As text; null while nobody has named one. */
   readonly current: () => string | null;
-  /** What the server says: believed once, for the key of a log never changes. Empty when it says nothing. */
+  /**
+   * What the server says: the first that is a key is believed, for that of a log never changes. Empty when it says
+   * nothing.
+   */
   readonly told: (verifierKey: string) => void;
 };
 
 /**
  * @param given by whoever runs the agent, or null: then it is the first one that the server names
  * @param kept of an earlier process, or null
- * @param onOther called with a key that the server names and that is not believed: once for each
+ * @param onOther called with what the server names and is not believed: once until it names something else
  */
 export function createBelievedLogKey(
   given: string | null,
@@ -35,13 +38,25 @@ export function createBelievedLogKey(
   return {
     current: () => current,
     told: (verifierKey) => {
-      if (verifierKey === '') return;
-      current ??= verifierKey;
-      if (verifierKey === current || verifierKey === refused) return;
+      if (verifierKey === '' || verifierKey === current || verifierKey === refused) return;
+      // INVARIANT: what is kept for ever can verify something. A later release may name what this one cannot read.
+      if (current === null && isVerifierKey(verifierKey)) {
+        current = verifierKey;
+        return;
+      }
       refused = verifierKey;
       onOther(verifierKey);
     },
   };
+}
+
+function isVerifierKey(text: string): boolean {
+  try {
+    parseVerifierKey(text);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 /** @param isRequired whether a certificate is refused that came without a proof, or cannot be held against a key */

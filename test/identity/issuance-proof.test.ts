@@ -56,6 +56,10 @@ function proofOf(
   return formatTlogProof({ index, path, checkpoint: note, extra: withEntry ? leaf : null });
 }
 
+function changed(change: (leaf: string) => string, encoding: BufferEncoding = 'utf8'): Uint8Array {
+  return Buffer.from(change(Buffer.from(encodeEvent(event, randomBytes).leaf).toString()), encoding);
+}
+
 const wrong: readonly (readonly [string, () => string, string])[] = [
   [
     'of a certificate for another key',
@@ -71,11 +75,18 @@ const wrong: readonly (readonly [string, () => string, string])[] = [
   ['of another place', () => proofOf(event, { index: 4 }), 'not entry 4'],
   [
     'of an entry that says two things',
-    () =>
-      proofOf(
-        Buffer.from(Buffer.from(encodeEvent(event, randomBytes).leaf).toString().replace('{', '{"v":1,')),
-      ),
+    () => proofOf(changed((leaf) => leaf.replace('{', '{"v":1,'))),
     'canonical',
+  ],
+  [
+    'of an entry that begins with a mark',
+    () => proofOf(changed((leaf) => `\ufeff${leaf}`)),
+    'cannot be read',
+  ],
+  [
+    'of an entry that is no UTF-8',
+    () => proofOf(changed((leaf) => leaf.replace('"entryId":"', '"entryId":"\u00ff'), 'latin1')),
+    'cannot be read',
   ],
   ['of an entry that is no JSON', () => proofOf(Buffer.from('issuance')), 'cannot be read'],
   ['of an entry that is null', () => proofOf(Buffer.from('null')), 'no issuance'],
@@ -147,9 +158,18 @@ describe('an agent', () => {
     expect(provenOnly(kept, demand) === undefined).toBe(expected !== 'taken');
   });
 
+  const [a, b] = [logSigner.verifierKey, stranger.verifierKey];
   test.each<[string, string | null, string | null, readonly string[], string | null, readonly string[]]>([
-    ['believes the first key that it is told', null, null, ['a', 'b', 'b'], 'a', ['b']],
-    ['goes by the key of before', null, 'kept', ['a', 'a'], 'kept', ['a']],
+    ['believes the first key that it is told', null, null, [a, b, b], a, [b]],
+    [
+      'believes nothing that is no key',
+      null,
+      null,
+      ['a', `${a}A`, 'x'.repeat(600), a],
+      a,
+      ['a', `${a}A`, 'x'.repeat(600)],
+    ],
+    ['goes by the key of before', null, 'kept', [a, a], 'kept', [a]],
     ['goes by the key that it is given', 'given', 'kept', ['kept', 'given'], 'given', ['kept']],
     ['learns nothing of a server that says nothing', null, null, ['', ''], null, []],
   ])('%s', (_, given, kept, told, believed, complaints) => {
