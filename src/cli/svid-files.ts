@@ -12,8 +12,7 @@ export type FileContent = (typeof fileContents)[number];
 
 /**
  * Writes `svid.pem`, `key.pem` (0600), `bundle.pem`, and `svid.tlog-proof` when there is one, all at once: see
- * {@link writeVersion}. What the files were
- * before is removed.
+ * {@link writeVersion}. What the files were before is removed.
  * @param into is made, 0700, when it is missing; it must belong to this user, and nobody else may write it
  * @throws MeshError `file_permissions`, `directory_in_use`, `store_unavailable`, `svid_invalid` when key and certificate
  *   are no pair
