@@ -176,7 +176,10 @@ async function open(
     },
     generateKeyPair: signer.generateKeyPair,
     // What an earlier process was content with may not be enough for this one.
-    recall: (entry) => provenOnly(spares.take(entry), demandProof),
+    recall: (entry) =>
+      provenOnly(spares.take(entry), demandProof, (error) =>
+        log.error({ entry: entry.id, ...publicError(error) }, 'a certificate of the cache is refused'),
+      ),
     onForgotten: spares.put,
     bans: () => mesh.current().bans,
     onChange: mesh.onChange,
@@ -197,7 +200,7 @@ async function open(
     const [identity, held] = [link.identity(), view()];
     // Those that nobody has asked for since the start are kept on: their workloads may just not be back yet.
     const svids = [...keeper.kept().filter(isForAttested), ...spares.keep(held.mesh.entries)];
-    cache.save({ identity, view: held, freshAt: link.freshAt(), svids, auditLogKey: logKey.current() });
+    cache.save({ identity, view: held, freshAt: link.freshAt(), svids, auditLogKey: logKey.learned() });
     trust.saved(identity, held.bundle);
   };
   const { saveSoon, close: closeSaving } = cache.keepSaved(save, clock, (error) => {

@@ -16,7 +16,7 @@ export type AgentState = {
   /** When the server last confirmed the view. */
   readonly freshAt: Date;
   readonly svids: readonly X509Svid[];
-  /** What the audit log of the server is verified with; null while nobody has named it. */
+  /** What the audit log of the server is verified with, as the server has named it; null while it has not. */
   readonly auditLogKey: string | null;
   /** Grows with each save: a cache of fewer than are known of was put back by somebody. */
   readonly generation: number;

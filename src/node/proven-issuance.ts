@@ -21,11 +21,13 @@ export type BelievedLogKey = {
    * nothing.
    */
   readonly told: (verifierKey: string) => void;
+  /** What the server has said and was believed, for the next process; null for nothing. */
+  readonly learned: () => string | null;
 };
 
 /**
  * @param given by whoever runs the agent, or null: then it is the first one that the server names
- * @param kept of an earlier process, or null
+ * @param kept what an earlier process has learned, or null
  * @param onOther called with what the server names and is not believed: once until it names something else
  */
 export function createBelievedLogKey(
@@ -33,15 +35,18 @@ export function createBelievedLogKey(
   kept: string | null,
   onOther: (verifierKey: string) => void,
 ): BelievedLogKey {
-  let current = given ?? kept;
+  // INVARIANT: only what a server has named is kept: a key that was given by mistake is gone when it is taken back.
+  let learned = kept;
   let refused: string | undefined;
+  const current = (): string | null => given ?? learned;
   return {
-    current: () => current,
+    current,
+    learned: () => learned,
     told: (verifierKey) => {
-      if (verifierKey === '' || verifierKey === current || verifierKey === refused) return;
+      if (verifierKey === '' || verifierKey === refused) return;
       // INVARIANT: what is kept for ever can verify something. A later release may name what this one cannot read.
-      if (current === null && isVerifierKey(verifierKey)) {
-        current = verifierKey;
+      if (verifierKey === (current() ?? verifierKey) && isVerifierKey(verifierKey)) {
+        learned = verifierKey;
         return;
       }
       refused = verifierKey;
@@ -81,10 +86,14 @@ export function createProofDemand(key: BelievedLogKey['current'], isRequired: bo
   };
 }
 
-/** A certificate that was kept, unless it is refused now. */
+/**
+ * A certificate that was kept, unless it is refused now.
+ * @param onRefused told why
+ */
 export function provenOnly<S extends Pick<X509Svid, 'certificates' | 'proof'>>(
   svid: S | undefined,
   demand: DemandProof,
+  onRefused: (error: MeshError) => void = () => undefined,
 ): S | undefined {
   const [leaf] = svid?.certificates ?? [];
   if (svid === undefined || leaf === undefined) return undefined;
@@ -92,7 +101,8 @@ export function provenOnly<S extends Pick<X509Svid, 'certificates' | 'proof'>>(
     demand(leaf, svid.proof ?? '');
     return svid;
   } catch (error) {
-    if (error instanceof MeshError) return undefined;
-    throw error;
+    if (!(error instanceof MeshError)) throw error;
+    onRefused(error);
+    return undefined;
   }
 }

@@ -155,27 +155,45 @@ describe('an agent', () => {
     }
     expect(outcome).toBe(expected);
     const kept = { certificates: [certificate], proof: proof() };
-    expect(provenOnly(kept, demand) === undefined).toBe(expected !== 'taken');
+    const reasons: string[] = [];
+    const proven = provenOnly(kept, demand, ({ code }) => reasons.push(code));
+    expect([proven, reasons]).toEqual(expected === 'taken' ? [kept, []] : [undefined, [expected]]);
   });
 
+  type Texts = readonly string[];
+  type Key = string | null;
   const [a, b] = [logSigner.verifierKey, stranger.verifierKey];
-  test.each<[string, string | null, string | null, readonly string[], string | null, readonly string[]]>([
-    ['believes the first key that it is told', null, null, [a, b, b], a, [b]],
+  const none = ['a', `${a}A`, 'x'.repeat(600)];
+  test.each<[string, Key, Key, Texts, { believed: Key; learned: Key; complaints: Texts }]>([
+    [
+      'believes the first key that it is told',
+      null,
+      null,
+      [a, b, b],
+      { believed: a, learned: a, complaints: [b] },
+    ],
     [
       'believes nothing that is no key',
       null,
       null,
-      ['a', `${a}A`, 'x'.repeat(600), a],
-      a,
-      ['a', `${a}A`, 'x'.repeat(600)],
+      [...none, a],
+      { believed: a, learned: a, complaints: none },
     ],
-    ['goes by the key of before', null, 'kept', [a, a], 'kept', [a]],
-    ['goes by the key that it is given', 'given', 'kept', ['kept', 'given'], 'given', ['kept']],
-    ['learns nothing of a server that says nothing', null, null, ['', ''], null, []],
-  ])('%s', (_, given, kept, told, believed, complaints) => {
+    ['goes by the key of before', null, b, [a, a], { believed: b, learned: b, complaints: [a] }],
+    ['goes by the key that it is given', b, a, [a], { believed: b, learned: a, complaints: [a] }],
+    ['keeps none that it was given alone', b, null, [a, ''], { believed: b, learned: null, complaints: [a] }],
+    ['keeps one that it is given and told', b, a, [a, b], { believed: b, learned: b, complaints: [a] }],
+    [
+      'learns nothing of a server that says nothing',
+      null,
+      null,
+      ['', ''],
+      { believed: null, learned: null, complaints: [] },
+    ],
+  ])('%s', (_, given, kept, told, expected) => {
     const others: string[] = [];
     const key = createBelievedLogKey(given, kept, (one) => others.push(one));
     for (const one of told) key.told(one);
-    expect([key.current(), others]).toEqual([believed, complaints]);
+    expect({ believed: key.current(), learned: key.learned(), complaints: others }).toEqual(expected);
   });
 });
