@@ -8,6 +8,7 @@ import { openCheckpoint } from '../../src/audit/checkpoint.ts';
 import type { AuditEvent } from '../../src/audit/event.ts';
 import type { LogCensus } from '../../src/audit/log-gaps.ts';
 import { verifyInclusion } from '../../src/audit/merkle-proof.ts';
+import { callTypes } from '../../src/audit/columns.ts';
 import { parseAuditQuery } from '../../src/audit/question.ts';
 import { verifyLog } from '../../src/audit/verify-log.ts';
 import type { Clock } from '../../src/clock.ts';
@@ -165,7 +166,7 @@ test('what is left is proven, listed and found; what is gone says so', async () 
     first: 0,
     last: span - 1,
     entries: 4_096,
-    types: ['decision', 'allowed_calls'],
+    types: [...callTypes],
     reason: 'retainCallsDays=90',
   });
   expect(await store.findDecisions('d-0', 9)).toMatchObject({ rows: [] });
