@@ -1,5 +1,5 @@
 import { openCheckpoint } from '../audit/checkpoint.ts';
-import { callTypes } from '../audit/columns.ts';
+import { callTypes, verdictTypes } from '../audit/columns.ts';
 import type { NoteKey } from '../audit/note.ts';
 import { buildPack, drawSample, type PackContents, walkProofs } from '../audit/pack.ts';
 import type { PackFiles, PackManifest, PackRecord } from '../audit/pack-manifest.ts';
@@ -116,7 +116,7 @@ async function countCalls(
 ): Promise<PackManifest['calls']> {
   let [allowed, denied] = [0, 0];
   try {
-    for await (const rows of readAuditRows(client, { ...window, type: [...callTypes] })) {
+    for await (const rows of readAuditRows(client, { ...window, type: [...verdictTypes] })) {
       for (const { index, event } of rows) {
         if (index >= size) continue;
         const { type, verdict, count } = event;
