@@ -98,9 +98,12 @@ export type OpenedNote = {
 export function openNote(note: string, keys: readonly NoteKey[]): OpenedNote {
   const { text, signatures } = readNote(note);
   const signedBy = new Set<NoteKey>();
-  for (const { name, keyId, signature } of signatures) {
+  const lines = new Set<string>();
+  for (const { name, keyId, signature, line } of signatures) {
     const key = keys.find((known) => known.name === name && known.keyId === keyId);
-    if (key === undefined) continue;
+    // Whoever repeats a line that is right makes nobody verify it again.
+    if (key === undefined || lines.has(line)) continue;
+    lines.add(line);
     if (signature.length !== signatureBytes || !verify(null, Buffer.from(text), key.publicKey, signature)) {
       throw wrongSignature(name, keyId);
     }

@@ -24,6 +24,14 @@ describe('a signed note', () => {
     expect(openNote(fooNote, [key])).toEqual({ text: 'This is an example message.\n', signedBy: [key] });
   });
 
+  test('that repeats a line has it verified once', () => {
+    let verified = 0;
+    const counted = { ...logKey, publicKey: logKey.publicKey };
+    Object.defineProperty(counted, 'publicKey', { get: () => (verified++, logKey.publicKey) });
+    expect(openNote(note + signature.repeat(99), [counted]).signedBy).toEqual([counted]);
+    expect(verified).toBe(1);
+  });
+
   test('of ours opens with the key that the signer states, whoever else has signed it', () => {
     expect(logSigner.verifierKey).toMatch(/^example\.org\/audit\+[0-9a-f]{8}\+[A-Za-z0-9+/]{44}$/);
     const [, bytes = ''] = /^— example\.org\/audit (.*)\n$/.exec(signature) ?? [];
