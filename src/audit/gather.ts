@@ -174,6 +174,8 @@ export function createGathering(ports: GatherPorts): Gathering {
       if (cosigned === undefined) throw new Error('it answered without its cosignature');
       member.held = size;
       return cosigned;
+      // With a text of its own the answer would be a cosignature over that one, and spoil the note for all who verify it.
+      if (/(?:^|\n)\n/.test(reply.text)) throw new Error('it answered with more than cosignatures');
     }
     throw new Error('it answered with another size each time');
   }

@@ -221,6 +221,23 @@ describe('what a witness answers is believed no further than it proves', () => {
   });
 });
 
+test('a cosignature over a text that the witness has added is none, and spoils no checkpoint', async () => {
+  world.write(5);
+  const leaves = someEntries(5, 'entry').map(leafHash);
+  const root = readRoot((_level, first, count) => leaves.slice(first, first + count), 5);
+  const added = `${signCheckpoint({ size: 5, root }, logSigner)}more\n`;
+  world.instead.set('B', () => ({
+    status: 200,
+    text: `more\n\n${cosigners[1]!.cosign(added, clock.now())}`,
+  }));
+  const gathering = open();
+  await gathering.round();
+  expect([states(gathering), keptBy()]).toEqual([
+    ['ok', 'failing', 'ok'],
+    ['A', 'C'],
+  ]);
+});
+
 test.each<[string, number, string]>([
   ['set back to an older state', 6, 'entry'],
   ['written anew', 12, 'other'],
