@@ -151,7 +151,11 @@ export function createGathering(ports: GatherPorts): Gathering {
     for (let attempt = 0; attempt < maxAttempts; attempt++) {
       const { held } = member;
       const proof = await ports.proveGrowth(held, size);
-      if (proof === null) throw new Dispute(`it has cosigned ${held} entries of this log, which has ${size}`);
+      if (proof === null) {
+        // It is asked again the next time: a size is no proof, and whoever was wrong may be right by then.
+        member.held = 0;
+        throw new Dispute(`it has cosigned ${held} entries of this log, which has ${size}`);
+      }
       const lines = [`old ${held}`, ...proof.map((hash) => Buffer.from(hash).toString('base64'))];
       const reply = await ports.ask(member.witness, `${lines.join('\n')}\n\n${note}`);
       if (reply.status === 409) {
@@ -170,12 +174,12 @@ export function createGathering(ports: GatherPorts): Gathering {
         );
       }
       if (reply.status !== 200) throw new Error(reasons.get(reply.status) ?? `it answered ${reply.status}`);
+      // With a text of its own the answer would be a cosignature over that one, and spoil the note for all who verify it.
+      if (/(?:^|\n)\n/.test(reply.text)) throw new Error('it answered with more than cosignatures');
       const [cosigned] = openCosignatures(note + reply.text, [member.witness.key]);
       if (cosigned === undefined) throw new Error('it answered without its cosignature');
       member.held = size;
       return cosigned;
-      // With a text of its own the answer would be a cosignature over that one, and spoil the note for all who verify it.
-      if (/(?:^|\n)\n/.test(reply.text)) throw new Error('it answered with more than cosignatures');
     }
     throw new Error('it answered with another size each time');
   }

@@ -238,6 +238,18 @@ test('a cosignature over a text that the witness has added is none, and spoils n
   ]);
 });
 
+test('a witness that has once told a wrong size is asked again', async () => {
+  world.instead.set('B', () => ({ status: 409, text: '9000\n' }));
+  const gathering = open();
+  world.write(5);
+  await gathering.round();
+  expect(states(gathering)).toEqual(['ok', 'disputes', 'ok']);
+  world.instead.clear();
+  await clock.advance(60_000);
+  await gathering.round();
+  expect(states(gathering)).toEqual(['ok', 'ok', 'ok']);
+});
+
 test.each<[string, number, string]>([
   ['set back to an older state', 6, 'entry'],
   ['written anew', 12, 'other'],
