@@ -72,8 +72,7 @@ export function createWitness({ logs, cosigner, held, keep, reportFork, clock }:
       if (oldSize > next.size) return malformed('the old size is larger than that of the checkpoint');
       const last = await held(next.origin);
       const isSame = last?.size === next.size && isEqual(last.root, next.root);
-      if (last?.size === next.size && !isSame)
-        reportFork({ origin: next.origin, held: last.note, other: signed });
+      report(last, next, signed);
       if (oldSize !== (last?.size ?? 0)) return { kind: 'conflict', size: last?.size ?? 0 };
       if (!goesOn(last, next, proof)) return { kind: 'inconsistent' };
       const now = clock.now();
@@ -84,9 +83,16 @@ export function createWitness({ logs, cosigner, held, keep, reportFork, clock }:
       const lines = cosigner.cosign(text, now);
       const kept = { ...next, note: `${signed}${lines}`, cosignedAt: now };
       if (await keep(kept, last?.size ?? null)) return { kind: 'cosigned', lines };
-      return { kind: 'conflict', size: (await held(next.origin))?.size ?? 0 };
+      const other = await held(next.origin);
+      report(other, next, signed);
+      return { kind: 'conflict', size: other?.size ?? 0 };
     },
   };
+
+  function report(known: HeldCheckpoint | null, next: Checkpoint, other: string): void {
+    if (known?.size !== next.size || isEqual(known.root, next.root)) return;
+    reportFork({ origin: next.origin, held: known.note, other });
+  }
 }
 
 type Request = {

@@ -196,6 +196,15 @@ describe('a witness', () => {
     expect(held.get(logKey.name)!.size).toBe(9);
   });
 
+  test('keeps the two notes of a log that shows two roots of one size at once', async () => {
+    const gate = Promise.withResolvers<void>();
+    const slow = open(() => gate.promise);
+    const answers = [slow(log.ask(0, 5)), slow(forked.ask(0, 5))];
+    gate.resolve();
+    expect(await Promise.all(answers)).toMatchObject([{ kind: 'cosigned' }, { kind: 'conflict', size: 5 }]);
+    expect(forks).toMatchObject([{ origin: logKey.name, other: forked.noteOf(5) }]);
+  });
+
   test('never goes back and never says two roots of one size, whatever is asked', async () => {
     const step = fc.record({
       isForked: fc.boolean(),
