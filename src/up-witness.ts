@@ -35,16 +35,21 @@ export async function openWitness(
     );
   }
   const cosigner = await openCosigner(parts);
+  // Whoever has both notes may show them as often as the door lets them: the first proof is kept, and told, alone.
+  const caught = new Set<string>();
   const witness = createWitness({
     logs: config.witnessLogs,
     cosigner,
     held: store.heldCheckpoint,
     keep: store.keepHeld,
     reportFork: (fork) => {
+      if (caught.has(fork.origin)) return;
+      caught.add(fork.origin);
       log.error(fork, 'a log that is witnessed has signed two histories: both checkpoints are kept');
-      store
-        .keepFork(fork, clock.now())
-        .catch((error: unknown) => log.error(publicError(error), 'the proof could not be kept'));
+      store.keepFork(fork, clock.now()).catch((error: unknown) => {
+        caught.delete(fork.origin);
+        log.error(publicError(error), 'the proof could not be kept');
+      });
     },
     clock,
   });
