@@ -87,7 +87,11 @@ async function openAlarms(parts: Parameters<typeof openProxyLogs>[0]) {
     raised += 1;
     recent = [...recent.slice(1 - maxRecent), alarm.time.getTime()];
     const { serial, claimedSource, destination } = alarm;
-    const fix = `see countersign audit list --serial ${serial}; countersign ban serial ${serial} keeps it out`;
+    const keepOut =
+      serial.length > maxSerialDigits
+        ? 'no ban can name such a serial: countersign ca taint the CA'
+        : `countersign ban serial ${serial} keeps it out`;
+    const fix = `see countersign audit list --serial ${serial}; ${keepOut}`;
     log.error(
       { serial, claimedSource, destination, fix },
       'a certificate was used that the audit log has no issuance of',
@@ -127,3 +131,4 @@ async function openAlarms(parts: Parameters<typeof openProxyLogs>[0]) {
 
 const maxRecent = 1_000;
 const dayMs = 86_400_000;
+const maxSerialDigits = 40;

@@ -51,7 +51,11 @@ function urisOf(certificate: TLSProperties_CertificateProperties | undefined): r
 /** Of the peer's certificate: Envoy has no field for it, so that our bootstrap sends it along as a tag. */
 function readSerial({ customTags }: AccessLogCommon): string {
   const serial = customTags.find(({ key }) => key === peerSerialTag)?.value ?? '';
-  return /^[0-9a-f]{1,40}$/i.test(serial) ? serial.toLowerCase() : '';
+  if (/^[0-9a-f]{1,40}$/i.test(serial)) return serial.toLowerCase();
+  // INVARIANT: a forger escapes no look-up with a number that no CA may give: it stays one that nobody gave.
+  return /^-?[0-9a-f]+$/i.test(serial)
+    ? serial.slice(-62).replace('-', '').toLowerCase().padStart(64, 'f')
+    : '';
 }
 
 function parseId(uri: string): SpiffeId | undefined {

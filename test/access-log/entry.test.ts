@@ -93,6 +93,18 @@ describe('a call', () => {
     ['of a peer without a name', { peer: null }, { source: '' }],
     ['of a peer that is no SPIFFE ID', { peer: 'https://mesh.test/' }, { source: '' }],
     ['with a serial that is none', { serial: '0a\n1b' }, { sourceSerial: '' }],
+    ['with no serial', { serial: '-' }, { sourceSerial: '' }],
+    [
+      'with a serial that is too long for a CA',
+      { serial: `${'0A'.repeat(20)}1b` },
+      { sourceSerial: `${'0a'.repeat(20)}1b`.padStart(64, 'f') },
+    ],
+    [
+      'with a serial that is far too long',
+      { serial: 'ab'.repeat(99) },
+      { sourceSerial: `ff${'ab'.repeat(31)}` },
+    ],
+    ['with a serial below zero', { serial: '-0a1b' }, { sourceSerial: '0a1b'.padStart(64, 'f') }],
     ['of the future', { at: new Date(now.getTime() + 1) }, { time: now }],
     ['of long ago', { at: new Date(0) }, { time: now }],
   ])('%s', (_, input, expected) => {
