@@ -27,8 +27,8 @@ export type UnknownCertificatesOptions = {
 
 /**
  * Raises an alarm when a certificate of the trust domain was accepted that the log has no issuance of. Issuances are in the log
- * before their certificates exist, so that none is ever late. At most 60 alarms are raised in a minute; a serial that found no
- * room is looked up again when it is seen again.
+ * before their certificates exist, so that none is ever late. At most 60 alarms are raised in a minute, 6 of them about
+ * one destination; a serial that found no room is looked up again when it is seen again.
  *
  * A proxy tells which certificate it has seen. So one that lies can raise an alarm in its own name, and can keep silent.
  */
@@ -41,6 +41,7 @@ export function createUnknownCertificates(options: UnknownCertificatesOptions): 
   const stop = new AbortController();
   let running: Promise<void> | undefined;
   let [minuteMs, raisedInMinute] = [-Infinity, 0];
+  const raisedOf = new Map<string, number>();
 
   return {
     look: (events) => {
@@ -79,8 +80,14 @@ export function createUnknownCertificates(options: UnknownCertificatesOptions): 
     waiting.delete(serial);
     if (isKnown) return known.add(serial);
     const nowMs = clock.now().getTime();
-    if (Math.abs(nowMs - minuteMs) >= 60_000) [minuteMs, raisedInMinute] = [nowMs, 0];
+    if (Math.abs(nowMs - minuteMs) >= 60_000) {
+      [minuteMs, raisedInMinute] = [nowMs, 0];
+      raisedOf.clear();
+    }
     if (alarm === undefined || raisedInMinute >= maxInMinute) return;
+    const ofDestination = raisedOf.get(alarm.destination) ?? 0;
+    if (ofDestination >= maxOfDestination) return;
+    raisedOf.set(alarm.destination, ofDestination + 1);
     raisedInMinute += 1;
     raised.add(serial);
     raise(alarm);
@@ -119,4 +126,6 @@ const maxRaised = 8_192;
 const maxWaiting = 4_096;
 const maxAsked = 100;
 const maxInMinute = 60;
+// INVARIANT: a proxy that makes up serials leaves room for the alarms of others.
+const maxOfDestination = 6;
 const retryMs = 5_000;

@@ -110,13 +110,27 @@ test('somebody who makes up serials with a key of the CA fills neither the log n
   const { clock, alarms, look } = start();
   const forged = (first: number) =>
     Array.from({ length: 10_000 }, (_, at) =>
-      connections({ ...used, sourceSerial: `f${(first + at).toString(16)}` }),
+      connections({
+        ...used,
+        sourceSerial: `f${(first + at).toString(16)}`,
+        destination: `${web}-${at % 50}`,
+      }),
     );
   await look(...forged(0));
   expect(alarms).toHaveLength(60);
   await clock.advance(60_000);
   await look(...forged(10_000));
   expect(alarms).toHaveLength(120);
+});
+
+test('a proxy that makes up serials leaves room for the alarm of another', async () => {
+  const { clock, alarms, look } = start();
+  const made = Array.from({ length: 100 }, (_, at) => connections({ ...used, sourceSerial: `f${at}` }));
+  await look(...made, connections({ ...used, sourceSerial: 'fee', destination: web }));
+  expect(alarms.map(({ serial }) => serial)).toEqual(['f0', 'f1', 'f2', 'f3', 'f4', 'f5', 'fee']);
+  await clock.advance(60_000);
+  await look(...made.slice(-1));
+  expect(alarms.at(-1)).toMatchObject({ serial: 'f99' });
 });
 
 test('nothing is looked up after the end', async () => {
