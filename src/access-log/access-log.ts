@@ -85,7 +85,7 @@ export function createAccessLog(options: AccessLogOptions): AccessLog {
     },
     connection: (connection, reporter) => {
       const { destination, caller } = reporter;
-      const told = foldNames(connection, (name) => claims.fold(destination, name));
+      const told = foldNames(connection, (what) => claims.fold(destination, what));
       const { kind, source, sourceSerial, claimedSource, failure, port } = told;
       const key = JSON.stringify([kind, source, sourceSerial, claimedSource, failure, port, keyOf(caller)]);
       const first = (): Counted<ConnectionsEvent> => connectionsOf(told, reporter);
@@ -167,13 +167,12 @@ function widen(known: { time: Date; from: Date; to: Date; count: number }, time:
  * INVARIANT: whoever has no certificate of ours chooses no more kinds than there is room for. One that is verified and names
  * another trust domain is bound likewise: how many there are is for others to say.
  */
-function foldNames(connection: Connection, fold: (name: string) => string): Connection {
-  if (connection.kind === 'mtls' || connection.kind === 'plaintext') return connection;
-  if (connection.source === '') {
-    const claimedSource = fold(connection.claimedSource);
-    return { ...connection, claimedSource, ...(claimedSource === '*' ? { sourceSerial: '' } : {}) };
-  }
-  if (fold(`${connection.source} ${connection.sourceSerial}`) !== '*') return connection;
+function foldNames(connection: Connection, fold: (what: string) => string): Connection {
+  const { kind, source, sourceSerial, claimedSource, failure, port } = connection;
+  if (kind === 'mtls' || kind === 'plaintext') return connection;
+  const peer = [source, claimedSource, sourceSerial].filter((part) => part !== '');
+  // With all that a stranger chooses: of each name there would else be as many kinds as reasons and ports.
+  if (peer.length === 0 || fold([...peer, failure, port].join(' ')) !== '*') return connection;
   return { ...connection, source: '', sourceSerial: '', claimedSource: '*' };
 }
 

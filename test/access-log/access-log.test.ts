@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { createAccessLog } from '../../src/access-log/access-log.ts';
 import type { Call, Connection } from '../../src/access-log/entry.ts';
+import { handshakeFailures } from '../../src/audit/access-event.ts';
 import type { AuditEvent } from '../../src/audit/event.ts';
 import { MeshError } from '../../src/errors.ts';
 import { caller, connections, noon, outcome } from '../audit/events.ts';
@@ -185,6 +186,35 @@ describe('connections', () => {
     await log.close();
     expect(told).toHaveLength(33);
     expect(told.at(-1)).toMatchObject({ source: '', sourceSerial: '', claimedSource: '*', count: 68 });
+  });
+
+  const nobody = { source: '', sourceSerial: '', claimedSerial: '' };
+  test.each<[string, (i: number) => Partial<Connection>]>([
+    [
+      'serials of certificates of another trust domain with two names',
+      (i) => ({ kind: 'foreign', claimedSource: 'spiffe://other/a', failure: '', sourceSerial: `${i}` }),
+    ],
+    [
+      'serials of certificates without a name',
+      (i) => ({ kind: 'foreign', claimedSource: '', failure: '', sourceSerial: `${i}` }),
+    ],
+    [
+      'names, ports and ways to fail',
+      (i) => ({
+        kind: 'tls_failed',
+        claimedSource: `spiffe://x/${i % 1_000}`,
+        port: i % 3,
+        failure: handshakeFailures[i % 7]!,
+      }),
+    ],
+  ])('of strangers that make up %s are bound, and cut no window short', async (_, change) => {
+    const { log, told, clock } = start();
+    for (let i = 0; i < 5_000; i++) log.connection(connection({ ...nobody, ...change(i) }), ledger);
+    await clock.advance(1_000);
+    expect(told).toEqual([]);
+    await log.close();
+    expect(told.length).toBeLessThanOrEqual(32 + 3 * 7);
+    expect(told.reduce((sum, event) => sum + ('count' in event ? event.count : 0), 0)).toBe(5_000);
   });
 
   test('of peers of ours are told one by one', async () => {
