@@ -96,9 +96,24 @@ async function openAlarms(parts: Parameters<typeof openProxyLogs>[0]) {
       { serial, claimedSource, destination, fix },
       'a certificate was used that the audit log has no issuance of',
     );
-    store
-      .recordEvents([alarm])
-      .catch((error: unknown) => log.error(publicError(error), 'an alarm could not be recorded'));
+    if (keeping < maxRecent) void keep(alarm);
+  };
+  const stop = new AbortController();
+  let keeping = 0;
+  /** A disk may have no room for an hour; its serial is looked up no more. */
+  const keep = async (alarm: AlarmEvent): Promise<void> => {
+    keeping += 1;
+    for (let isKept = false; !isKept && !stop.signal.aborted;) {
+      try {
+        await store.recordEvents([alarm]);
+        isKept = true;
+      } catch (error) {
+        const detail = publicError(error);
+        complain(`alarm ${detail.code}`, 'an alarm could not be recorded, and will be', detail);
+        await clock.sleep(keepAgainMs, stop.signal);
+      }
+    }
+    keeping -= 1;
   };
   const unknown = createUnknownCertificates({
     trustDomain,
@@ -124,11 +139,13 @@ async function openAlarms(parts: Parameters<typeof openProxyLogs>[0]) {
   };
   const close = async (): Promise<void> => {
     unknown.close();
+    stop.abort('closed');
     await unknown.settled();
   };
   return { alarms, close };
 }
 
 const maxRecent = 1_000;
+const keepAgainMs = 5_000;
 const dayMs = 86_400_000;
 const maxSerialDigits = 40;

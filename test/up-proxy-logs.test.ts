@@ -1,0 +1,36 @@
+import { expect, test } from 'vitest';
+import type { AuditEvent } from '../src/audit/event.ts';
+import { systemClock } from '../src/clock.ts';
+import { MeshError } from '../src/errors.ts';
+import { TrustDomain } from '../src/spiffe/id.ts';
+import { openProxyLogs } from '../src/up-proxy-logs.ts';
+import { decision, noon } from './audit/events.ts';
+import { eventually } from './harness/eventually.ts';
+import { openTestStore } from './store/directories.ts';
+
+test('an alarm that the log had no room for is recorded once it has', async () => {
+  const store = await openTestStore();
+  let refusals = 2;
+  const recordEvents = async (events: readonly AuditEvent[]) => {
+    if (events.some(({ type }) => type === 'alarm') && refusals-- > 0) {
+      throw new MeshError('store_unavailable', 'the disk is full');
+    }
+    return store.recordEvents(events);
+  };
+  const said: string[] = [];
+  const proxyLogs = await openProxyLogs({
+    store: { ...store, recordEvents },
+    trustDomain: TrustDomain.parse('example.org'),
+    config: { allowedCallsWindowSeconds: 0 },
+    clock: { now: () => noon, sleep: (_ms, signal) => systemClock.sleep(1, signal) },
+    log: { error: (_detail: unknown, message: string) => said.push(message) } as never,
+  });
+  proxyLogs.alarms.look([decision({ sourceSerial: 'f0', verdict: 'allow', reason: 'allow_rule' })]);
+  await eventually('the alarm', async () => (await store.auditSize()) === 1);
+  await proxyLogs.close();
+  expect([proxyLogs.alarms.raised(), refusals < 0]).toEqual([1, true]);
+  expect(said).toEqual([
+    'a certificate was used that the audit log has no issuance of',
+    'an alarm could not be recorded, and will be',
+  ]);
+});
