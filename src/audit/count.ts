@@ -61,12 +61,32 @@ export type CountPage = {
 /** Adds counts up, group by group. */
 export function mergeCounts(pages: readonly (readonly CountGroup[])[]): readonly CountGroup[] {
   const merged = new Map<string, CountGroup>();
-  for (const group of pages.flat()) {
+  for (const groups of pages) addCounts(merged, groups, Infinity);
+  return [...merged.values()];
+}
+
+/**
+ * Adds counts to those that are there.
+ * @param most of groups that there may be
+ * @returns what is in the groups that came when there were so many
+ */
+export function addCounts(
+  merged: Map<string, CountGroup>,
+  groups: readonly CountGroup[],
+  most: number,
+): CountPage['beyond'] {
+  const beyond = { count: 0, records: 0 };
+  for (const group of groups) {
     const key = JSON.stringify(group.values);
     const before = merged.get(key);
-    merged.set(key, before === undefined ? group : sum(before, group));
+    if (before !== undefined) merged.set(key, sum(before, group));
+    else if (merged.size < most) merged.set(key, group);
+    else {
+      beyond.count += group.count;
+      beyond.records += group.records;
+    }
   }
-  return [...merged.values()];
+  return beyond;
 }
 
 /** The greatest counts first; what agrees in them, by the values. */

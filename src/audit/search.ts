@@ -1,4 +1,4 @@
-import { type CountPage, type CountQuery, mergeCounts } from './count.ts';
+import { addCounts, type CountGroup, type CountPage, type CountQuery, maxCountGroups } from './count.ts';
 import type { AuditPage, AuditQuery, AuditRow, SearchedRange } from './query.ts';
 
 /** Answers a question to the log as far as it comes in a step, which is short. */
@@ -9,6 +9,7 @@ export type CountAudit = (query: CountQuery) => Promise<CountPage>;
 /**
  * Searches step by step until the page is full, the log has been searched or the time is up. Others are answered between
  * two steps. Head and coverage are those of the last step: a log only grows, so they hold for the rows of the first too.
+ * The size is that up to which was searched: the newest are looked for below what the first step saw.
  * @param isTimeUp asked after each step
  * @throws what `search` throws
  */
@@ -19,13 +20,16 @@ export async function collectPage(
 ): Promise<AuditPage> {
   const rows: AuditRow[] = [];
   let searched: SearchedRange | null = null;
+  let firstSize: number | undefined;
   let { cursor } = query;
   for (;;) {
     const page = await search({ ...query, cursor, limit: query.limit - rows.length });
     rows.push(...page.rows);
     searched = joined(searched, page.searched);
+    firstSize ??= page.size;
     cursor = page.next;
-    if (cursor === null || rows.length >= query.limit || isTimeUp()) return { ...page, rows, searched };
+    if (cursor === null || rows.length >= query.limit || isTimeUp())
+      return { ...page, size: query.order === 'newest' ? firstSize : page.size, rows, searched };
   }
 }
 
@@ -39,27 +43,20 @@ export async function collectCounts(
   query: CountQuery,
   isTimeUp: () => boolean,
 ): Promise<CountPage> {
-  let all: CountPage | undefined;
+  const groups = new Map<string, CountGroup>();
+  const beyond = { count: 0, records: 0 };
+  let searched: SearchedRange | null = null;
   let { cursor } = query;
   for (;;) {
     const page = await count({ ...query, cursor });
-    all = all === undefined ? page : mergePages(all, page);
+    // INVARIANT: a step costs what it has found, not what all before it have, and the answer has no more than the most.
+    const left = addCounts(groups, page.groups, maxCountGroups);
+    beyond.count += page.beyond.count + left.count;
+    beyond.records += page.beyond.records + left.records;
+    searched = joined(searched, page.searched);
     cursor = page.next;
-    if (cursor === null || isTimeUp()) return all;
+    if (cursor === null || isTimeUp()) return { ...page, groups: [...groups.values()], beyond, searched };
   }
-}
-
-/** Adds an answer to those before it. */
-export function mergePages(all: CountPage, page: CountPage): CountPage {
-  return {
-    ...page,
-    groups: mergeCounts([all.groups, page.groups]),
-    beyond: {
-      count: all.beyond.count + page.beyond.count,
-      records: all.beyond.records + page.beyond.records,
-    },
-    searched: joined(all.searched, page.searched),
-  };
 }
 
 function joined(a: SearchedRange | null, b: SearchedRange | null): SearchedRange | null {

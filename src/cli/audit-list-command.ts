@@ -65,11 +65,14 @@ async function readRecords(
 ): Promise<AuditAnswer> {
   const items: AuditItem[] = [];
   let next: string | undefined = cursor;
+  let size: number | undefined;
   for (;;) {
     const rows = Math.min(limit - items.length, pageRows);
     const page: AuditAnswer = await client.get('/v1/audit', { ...filters, limit: `${rows}`, cursor: next });
     items.push(...page.items);
-    if (page.next === null || items.length >= limit) return { ...page, items };
+    // What came after the first page was not searched for the newest.
+    size = filters.order === 'newest' ? (size ?? page.size) : page.size;
+    if (page.next === null || items.length >= limit) return { ...page, size, items };
     ({ next } = page);
   }
 }
