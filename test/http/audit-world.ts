@@ -1,6 +1,14 @@
 import { expect } from 'vitest';
 import type { AuditEvent } from '../../src/audit/event.ts';
-import { allowedCalls, decision, issuance, jwtIssuance, oneOfEach } from '../audit/events.ts';
+import {
+  alarm,
+  allowedCalls,
+  connections,
+  decision,
+  issuance,
+  jwtIssuance,
+  oneOfEach,
+} from '../audit/events.ts';
 import { entry, id } from './documents.ts';
 import { type Harness, startHarness } from './harness.ts';
 
@@ -104,6 +112,24 @@ export async function startAuditWorld(): Promise<Harness> {
       to: at('04:00:07'),
       time: at('04:00:07'),
     }),
+    ...(
+      [
+        ['mtls', web, '', 2_000],
+        ['mtls', job, '', 999],
+        ['plaintext', '', '', 1],
+        ['foreign', '', '', 5],
+        ['tls_failed', '', 'unknown_issuer', 4],
+        ['tls_failed', '', 'unknown_issuer', 3],
+      ] as const
+    ).map(([kind, source, failure, count], i) =>
+      connections({
+        ...{ kind, source, failure, count, destination: ledger },
+        ...{ sourceSerial: kind === 'mtls' ? serials.second : '', claimedSource: `spiffe://elsewhere/${i}` },
+        ...{ from: at('04:05:00'), to: at('04:06:00'), time: at('04:06:00') },
+      }),
+    ),
+    alarm({ time: at('04:07:00'), claimedSource: web, destination: ledger }),
+    alarm({ time: at('04:08:00'), claimedSource: job, destination: ledger }),
     like('lifecycle', { time: at('04:10:00') }),
     like('lifecycle', { time: at('04:11:00') }),
     like('loss', { time: at('04:12:00'), from: at('04:10:00'), to: at('04:11:00') }),

@@ -162,7 +162,23 @@ describe('answers', () => {
     [`denied?destination=${web}`, 'denied', ['source', 'denials'], [[ledger, 1]]],
     ['denied?namespace=nowhere', 'denied', ['source'], []],
     // 10
-    ['connections', 'exceptions', ['kind'], []],
+    [
+      'connections',
+      'exceptions',
+      ['kind', 'source', 'reason', 'connections'],
+      [
+        ['tls_failed', '', 'unknown_issuer', 7],
+        ['foreign', '', '', 5],
+        ['plaintext', '', '', 1],
+      ],
+    ],
+    [
+      'connections?label=pci=true',
+      'services',
+      ['destination', 'mtls', 'plaintext', 'foreign', 'failed', 'share'],
+      [[ledger, 2_999, 1, 5, 7, '99.96 %']],
+    ],
+    ['connections?namespace=shop', 'services', ['destination'], []],
     // 11
     [
       'actions?actor=uid:0',
@@ -199,6 +215,7 @@ describe('answers', () => {
       [[ledger, 2, '2027-01-01T04:00:07.000Z']],
     ],
     [`compromise?ban=${web}`, 'last accepted', ['proxy', 'allowed'], [[ledger, 119]]],
+    [`compromise?ban=${web}`, 'alarms', ['serial', 'identity', 'proxy'], [['0badc0de', web, ledger]]],
     [`compromise?ban=${web}`, 'still valid', ['serial'], []],
     [`certificate?serial=${serials.token}`, 'renewals', ['serial'], []],
     [
@@ -234,12 +251,12 @@ describe('answers', () => {
     [
       'graph?since=2027-01-01T00:00:00Z',
       'edges',
-      ['source', 'destination', 'allowed', 'denied'],
+      ['source', 'destination', 'allowed', 'denied', 'plaintext'],
       [
-        [web, ledger, 119, 1],
-        [job, ledger, 0, 2],
-        [ledger, web, 0, 1],
-        ['', ledger, 0, 1],
+        [web, ledger, 119, 1, 0],
+        [job, ledger, 0, 2, 0],
+        ['', ledger, 0, 1, 1],
+        [ledger, web, 0, 1, 0],
       ],
     ],
     ['graph?namespace=nowhere', 'edges', ['source'], []],

@@ -39,6 +39,7 @@ export const compromise = defineQuestion({
     const kind = textOf(made.event, 'kind');
     const late = await acceptedSince(asking, kind, value, made.time);
     const alive = await aliveOf(asking, kind, value);
+    const alarms = await alarmsOf(asking, kind, value);
     const laggards = laggardsOf(asking);
     const isBanned = [...asking.current().mesh.bans.values()].some(
       (ban) => ban.kind === kind && ban.value === value && isInForce(ban, asking.now()),
@@ -51,12 +52,18 @@ export const compromise = defineQuestion({
         after === undefined
           ? 'no proxy is known to have accepted it afterwards'
           : `the last call that was accepted afterwards came ${secondsBetween(made.time, after.last)} s after the ban, at ${after.proxy}`,
+        ...(alarms.items.length === 0
+          ? []
+          : [
+              `${numbered(alarms.items.length, 'certificate')} in its name ${alarms.items.length === 1 ? 'was' : 'were'} accepted that the log has no issuance of: somebody else may have a key of the CA`,
+            ]),
         `${numbered(alive.items.length, 'certificate')} of it ${alive.items.length === 1 ? 'is' : 'are'} still valid; ${numbered(laggards.items.length, 'node')} ${laggards.items.length === 1 ? 'lags' : 'lag'} behind or ${laggards.items.length === 1 ? 'is' : 'are'} away`,
       ],
       missing: [...late.missing, 'when the compromise was noticed: the log knows when it was banned'],
       tables: [
         answerTable('bans', ['index', 'time', 'action', 'kind', 'reason', 'by'], bans.map(banRow)),
         ...late.tables,
+        alarms,
         alive,
         laggards,
       ],
@@ -74,6 +81,24 @@ function banRow({ index, time, event }: LoggedEvent) {
     by: actorName(event),
     revision: numberOf(event, 'revision'),
   };
+}
+
+/** Certificates that proxies accepted and nobody here gave out: in its name, or with its serial number. */
+async function alarmsOf(asking: Asking, kind: string, value: string): Promise<AnswerTable> {
+  const about = kind === 'spiffe-id' ? { where: [`claimedSource=${value}`] } : { serial: value };
+  const { rows, more } =
+    kind === 'key'
+      ? { rows: [], more: false }
+      : await readAll(asking, { types: ['alarm'], ...about }, maxAlarms);
+  const items = rows.map(readEvent).map(({ index, time, event }) => ({
+    index,
+    time,
+    serial: textOf(event, 'serial'),
+    identity: textOf(event, 'claimedSource'),
+    proxy: textOf(event, 'destination'),
+    seenIn: textOf(event, 'seenIn'),
+  }));
+  return answerTable('alarms', ['index', 'time', 'serial', 'identity', 'proxy', 'seenIn'], items, { more });
 }
 
 /** What was issued to it and has not ended. */
@@ -115,4 +140,5 @@ function secondsBetween(from: string, to: string): number {
 }
 
 const maxBans = 100;
+const maxAlarms = 200;
 const maxAlive = 1_000;

@@ -23,7 +23,7 @@ export const connections = defineQuestion({
         kind: of['outcome'] ?? '',
         source: of['source'] ?? '',
         destination: of['destination'] ?? '',
-        reason: of['reason'] ?? '',
+        reason: of['failure'] ?? '',
         connections: count,
         first: first.toISOString(),
         last: last.toISOString(),
@@ -66,7 +66,7 @@ export const connections = defineQuestion({
 /** Connections as they were reported. */
 async function countConnections(asking: Asking, question: LogQuestion): Promise<Counted> {
   if (connectionTypes.length === 0) return { counts: [], isWhole: true };
-  const by = ['source', 'destination', 'outcome', 'reason'];
+  const by = ['source', 'destination', 'outcome', 'failure'];
   return countAll(asking, by, { ...question, types: connectionTypes });
 }
 
