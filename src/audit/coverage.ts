@@ -1,4 +1,5 @@
 import type { AuditEventType, LossEvent } from './event.ts';
+import type { PrunedClass } from './retention.ts';
 
 /**
  * What an answer can know, and what it cannot: which records were lost, when nobody recorded, and what was not searched.
@@ -18,6 +19,8 @@ export type AuditCoverage = {
   /** The latest first, at most {@link maxDowntimes}. */
   readonly downtimes: readonly Downtime[];
   readonly moreDowntimes: boolean;
+  /** Entries whose contents were given up, see `RetentionEvent`: no list and no walk finds them. Counts that are kept have them. */
+  readonly pruned: readonly PrunedGroup[];
   /** Types that were left out for want of a permission. */
   readonly notSearched: readonly AuditEventType[];
 };
@@ -35,6 +38,18 @@ export type LossGroup = {
   /** Of the first and the last of those events in the log. */
   readonly firstIndex: number;
   readonly lastIndex: number;
+};
+
+/** Entries of a class whose contents are kept no longer, in all spans of the log that touch the window. */
+export type PrunedGroup = {
+  readonly class: PrunedClass;
+  readonly entries: number;
+  /** Between which they stand. */
+  readonly firstIndex: number;
+  readonly lastIndex: number;
+  /** The times of those spans. */
+  readonly from: Date;
+  readonly to: Date;
 };
 
 /** From the last record before a start of the server to that start. */

@@ -1,4 +1,4 @@
-import type { AuditCoverage, Downtime, LossGroup } from '../audit/coverage.ts';
+import type { AuditCoverage, Downtime, LossGroup, PrunedGroup } from '../audit/coverage.ts';
 import type { LogHead } from '../audit/query.ts';
 import { count, printable } from './text.ts';
 
@@ -7,11 +7,15 @@ type Text<T> = { readonly [K in keyof T]: T[K] extends Date ? string : T[K] };
 /** What every answer says of itself, as JSON has it. */
 export type AnswerBasis = {
   readonly head: LogHead;
-  readonly coverage: Omit<AuditCoverage, 'since' | 'until' | 'begins' | 'ends' | 'losses' | 'downtimes'> & {
+  readonly coverage: Omit<
+    AuditCoverage,
+    'since' | 'until' | 'begins' | 'ends' | 'losses' | 'downtimes' | 'pruned'
+  > & {
     readonly begins: string | null;
     readonly ends: string | null;
     readonly losses: readonly Text<LossGroup>[];
     readonly downtimes: readonly Text<Downtime>[];
+    readonly pruned: readonly Text<PrunedGroup>[];
   };
 };
 
@@ -27,6 +31,10 @@ export function describeBasis({ head, coverage }: AnswerBasis): string {
         `lost        ${lost} ${what} from ${from} to ${to}: ${cause}`,
     ),
     ...(coverage.moreLosses ? ['lost        and more than was counted here'] : []),
+    ...coverage.pruned.map(
+      ({ class: kind, entries, from, to }) =>
+        `gone        ${count(entries, 'entry', 'entries')} of the class ${kind} from ${from} to ${to}: contents are kept no longer`,
+    ),
     ...coverage.downtimes.map(
       ({ from, to, clean }) =>
         `not running ${from} to ${to}${clean ? '' : ', and it was not stopped in order'}`,

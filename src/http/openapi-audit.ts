@@ -32,6 +32,16 @@ const coverageSchema = z.object({
   moreLosses: z.boolean(),
   downtimes: z.array(z.object({ from: time, to: time, clean: z.boolean(), index: count })),
   moreDowntimes: z.boolean(),
+  pruned: z.array(
+    z.object({
+      class: z.enum(['calls', 'records']),
+      entries: count,
+      firstIndex: count,
+      lastIndex: count,
+      from: time,
+      to: time,
+    }),
+  ),
   notSearched: z.array(z.enum(auditEventTypes)),
 });
 const searchedSchema = z.object({ first: count, last: count }).nullable();

@@ -5,9 +5,11 @@ import {
   maxDowntimes,
   maxLossesRead,
   maxLossGroups,
+  type PrunedGroup,
 } from '../audit/coverage.ts';
 import type { LossEvent } from '../audit/event.ts';
 import type { AuditQuery, LogHead } from '../audit/query.ts';
+import { type PrunedClass, spanEntries } from '../audit/retention.ts';
 import { readCheckpoint } from './audit-checkpoint.ts';
 import { blockBits } from './audit-log.ts';
 import type { Database } from './database.ts';
@@ -34,6 +36,7 @@ export function readAuditCoverage(db: Database, { since, until }: Window): Audit
     ends: timeAt(db, 'max'),
     ...readLosses(db, first, window),
     ...readDowntimes(db, first, window),
+    pruned: readPruned(db, window),
     notSearched: [],
   };
 }
@@ -110,6 +113,31 @@ function readDowntimes(
   return { downtimes: downtimes.slice(0, maxDowntimes), moreDowntimes };
 }
 
+/** What was announced is taken for gone: it goes at once, or after the next start. */
+function readPruned(db: Database, { from, to }: Span): readonly PrunedGroup[] {
+  type Row = {
+    class: PrunedClass;
+    entries: number;
+    firstIndex: number;
+    lastIndex: number;
+    fromMs: number;
+    toMs: number;
+  };
+  const blocks = spanEntries / 2 ** blockBits;
+  return db
+    .prepare<[number, number], Row>(
+      `SELECT p.class AS class, sum(p.entries) AS entries, min(p.first) AS firstIndex,
+              max(p.first) + ${spanEntries - 1} AS lastIndex, min(b.fromMs) AS fromMs, max(b.toMs) AS toMs
+       FROM (SELECT block / ${blocks} * ${spanEntries} AS first, min(min_ms) AS fromMs, max(max_ms) AS toMs
+             FROM audit_blocks WHERE block < (SELECT coalesce(max(first), -1) / ${spanEntries} + 1 FROM audit_pruned) * ${blocks}
+             GROUP BY 1) b
+       JOIN audit_pruned p ON p.first = b.first
+       WHERE b.toMs >= ? AND b.fromMs < ? GROUP BY p.class`,
+    )
+    .all(Math.max(from, -farMs), Math.min(to, farMs))
+    .map(({ fromMs, toMs, ...row }) => ({ ...row, from: new Date(fromMs), to: new Date(toMs) }));
+}
+
 function actionOf(leaf: Uint8Array): unknown {
   return (JSON.parse(decoder.decode(leaf)) as { readonly action?: unknown }).action;
 }
@@ -135,3 +163,5 @@ function timeAt(db: Database, end: 'min' | 'max'): Date | null {
 
 const decoder = new TextDecoder();
 const maxLifecyclesRead = 256;
+// Beyond any time JavaScript knows.
+const farMs = 8_640_000_000_000_001;

@@ -185,7 +185,15 @@ test('an answer with hostile text stays what it is on a terminal', () => {
       },
     ],
     coverage: {
-      ...{ since: null, until: null, begins: null, ends: null, moreLosses: true, moreDowntimes: true },
+      ...{
+        since: null,
+        until: null,
+        begins: null,
+        ends: null,
+        moreLosses: true,
+        moreDowntimes: true,
+        pruned: [],
+      },
       losses: [
         {
           what: 'decision',

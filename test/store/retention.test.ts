@@ -157,6 +157,18 @@ test('what is left is proven, listed and found; what is gone says so', async () 
     [3, []],
     [6, ['sourceAddress']],
   ]);
+  const gone = {
+    ...{ class: 'calls', entries: 4_096, firstIndex: 0, lastIndex: span - 1 },
+    ...{ from: noon, to: new Date(noon.getTime() + (span - 1) * minutesEach * 60_000) },
+  };
+  expect(page.coverage.pruned).toEqual([gone]);
+  const since = gone.to.toISOString();
+  const [touching, later] = await Promise.all(
+    [since, new Date(gone.to.getTime() + 1).toISOString()].map((time) =>
+      store.queryAudit(parseAuditQuery({ since: time, limit: 1 }, noon)),
+    ),
+  );
+  expect([touching?.coverage.pruned, later?.coverage.pruned]).toEqual([[gone], []]);
   const [announced] = (
     await store.queryAudit(parseAuditQuery({ types: ['retention'], order: 'oldest' }, noon))
   ).rows;
