@@ -118,11 +118,13 @@ function leanest(db: Database, leads: readonly Lead[], range: IndexRange): Lead 
   if (leads.length < 2) return leads[0];
   let best: { readonly lead: Lead; readonly count: number } | undefined;
   for (const lead of leads) {
+    // INVARIANT: a step plans anew, so a count costs little: words that no record holds as a phrase are not looked for in all.
+    const first = Math.max(range.first, range.last + 1 - (lead.window ?? Infinity));
     const count = Number(
       db
         .prepare(`SELECT count(*) FROM (SELECT 1 FROM ${lead.from} AND ${lead.idx} BETWEEN ? AND ? LIMIT ?)`)
         .pluck()
-        .get(...lead.values, range.first, range.last, best?.count ?? maxCounted),
+        .get(...lead.values, first, range.last, best?.count ?? maxCounted),
     );
     if (best === undefined || count < best.count) best = { lead, count };
     if (count === 0) break;
