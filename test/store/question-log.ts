@@ -164,11 +164,12 @@ function holds(texts: readonly string[], { op, value }: FieldFilter): boolean {
   return texts.includes(value) === (op === 'is');
 }
 
-function outcomesOf({ type, verdict, action, what }: Leaf): readonly string[] {
+function outcomesOf({ type, verdict, outcome, action, what, kind }: Leaf): readonly string[] {
   if (type === 'allowed_calls') return ['allow'];
   if (type === 'refusal') return ['refused'];
   if (type === 'issuance' || type === 'jwt_issuance') return ['issued'];
-  return [String(verdict ?? action ?? what)];
+  const told = verdict ?? outcome ?? action ?? what ?? kind;
+  return typeof told === 'string' ? [told] : [];
 }
 
 function allTexts(value: unknown, name = ''): readonly string[] {
