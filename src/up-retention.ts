@@ -2,7 +2,7 @@ import type { RetentionEvent } from './audit/retention-event.ts';
 import { type PrunedClass, spanEntries, typesOf } from './audit/retention.ts';
 import type { Clock } from './clock.ts';
 import type { Config } from './config.ts';
-import { publicError } from './errors.ts';
+import { MeshError, publicError } from './errors.ts';
 import type { Log } from './log.ts';
 import type { Store } from './store/store.ts';
 
@@ -54,7 +54,7 @@ export function keepRetention(parts: RetentionParts): { readonly close: () => Pr
 
 /**
  * Takes all contents that are past their time now, a bounded step after the other. When it is cut off the next call goes on.
- * @throws MeshError `audit_log_damaged`, `store_unavailable`
+ * @throws MeshError `store_unavailable`; `audit_log_damaged` when all else is done: what is damaged stays
  */
 export async function retainOnce(
   parts: RetentionParts,
@@ -63,11 +63,14 @@ export async function retainOnce(
   const { store, config } = parts;
   if (keepsAll(config)) return { entries: 0, values: 0 };
   const unfinished = await store.lastPruned();
-  if (unfinished !== null) await store.prune(unfinished);
+  const faults: MeshError[] = [];
+  if (unfinished !== null) await unlessDamaged(store.prune(unfinished), faults);
   const entries =
-    (await pruneClass(parts, 'calls', config.retainCallsDays, 'retainCallsDays', signal)) +
-    (await pruneClass(parts, 'records', config.retainRecordsDays, 'retainRecordsDays', signal));
+    (await pruneClass(parts, 'calls', config.retainCallsDays, 'retainCallsDays', signal, faults)) +
+    (await pruneClass(parts, 'records', config.retainRecordsDays, 'retainRecordsDays', signal, faults));
   const values = await shredOld(parts, config.retainPersonalDays, signal);
+  const [fault] = faults;
+  if (fault !== undefined) throw fault;
   return { entries, values };
 }
 
@@ -81,6 +84,7 @@ async function pruneClass(
   days: number,
   option: string,
   signal: AbortSignal,
+  faults: MeshError[],
 ): Promise<number> {
   if (days === 0) return 0;
   const before = new Date(clock.now().getTime() - days * dayMs);
@@ -90,6 +94,11 @@ async function pruneClass(
     if (span === null) break;
     from = span.first + spanEntries;
     if (span.entries === 0) continue;
+    if (span.fault !== null) {
+      const fix = 'keep the data directory for the auditor; see what countersign audit verify says';
+      faults.push(new MeshError('audit_log_damaged', span.fault, { fix }));
+      continue;
+    }
     const announced = { ...span, class: pruned };
     await store.announcePruning(announced, {
       ...common(clock, before, `${option}=${days}`),
@@ -100,11 +109,22 @@ async function pruneClass(
       values: 0,
       types: typesOf(pruned),
     });
-    await store.prune(announced);
-    count += span.entries;
+    if (await unlessDamaged(store.prune(announced), faults)) count += span.entries;
     await clock.sleep(restMs, signal);
   }
   return count;
+}
+
+/** One damaged span holds up no other. @returns false when it is one */
+async function unlessDamaged(pruning: Promise<void>, faults: MeshError[]): Promise<boolean> {
+  try {
+    await pruning;
+    return true;
+  } catch (error) {
+    if (!(error instanceof MeshError) || error.code !== 'audit_log_damaged') throw error;
+    faults.push(error);
+    return false;
+  }
 }
 
 async function shredOld(

@@ -1,5 +1,5 @@
 import { MeshError } from '../errors.ts';
-import { readAnnouncement, spanEntries } from './retention.ts';
+import { type Announcement, readAnnouncement, spanEntries, typeOfLeaf } from './retention.ts';
 
 /** What was proven of a log. */
 export type LogCensus = {
@@ -26,26 +26,38 @@ export type Gaps = {
 export function createGaps(): Gaps {
   // By the first entry of the span.
   const gone = new Map<number, number>();
-  const announced = new Map<number, number>();
+  const announced = new Map<number, Announcement[]>();
+  const left = new Map<number, Map<string, number>>();
   return {
     noteGone: (index) => {
       const first = index - (index % spanEntries);
       gone.set(first, (gone.get(first) ?? 0) + 1);
     },
     noteEntry: (index, entry) => {
+      const span = index - (index % spanEntries);
+      const types = left.get(span) ?? new Map<string, number>();
+      const type = typeOfLeaf(entry);
+      left.set(span, types.set(type, (types.get(type) ?? 0) + 1));
       const told = readAnnouncement(entry);
       if (told === undefined || told.first % spanEntries !== 0) return;
       // INVARIANT: of what stands before it; of a whole span, and of no more than that has.
       if (told.last !== told.first + spanEntries - 1 || told.last >= index) return;
-      announced.set(told.first, (announced.get(told.first) ?? 0) + told.entries);
+      const known = announced.get(told.first) ?? [];
+      // INVARIANT: once for each class. Whoever brings entries back and has them announced again has no more to take.
+      if (known.every((one) => one.class !== told.class)) announced.set(told.first, [...known, told]);
     },
     close: () => {
       for (const [first, count] of gone) {
-        const known = announced.get(first) ?? 0;
-        if (count <= known) continue;
-        throw invalidLog(
-          `of the entries ${first} to ${first + spanEntries - 1} the contents of ${count} are missing, and the log has announced ${known}`,
-        );
+        const told = announced.get(first) ?? [];
+        const known = told.reduce((sum, { entries }) => sum + entries, 0);
+        const where = `of the entries ${first} to ${first + spanEntries - 1} the contents of ${count} are missing, and the log has announced ${known}`;
+        if (count > known) throw invalidLog(where);
+        // All of these types were announced: what is there of them cannot be among those that are gone.
+        const types = new Set(told.flatMap((one) => one.types));
+        let still = 0;
+        for (const [type, entries] of left.get(first) ?? []) if (types.has(type)) still += entries;
+        if (count + still > known)
+          throw invalidLog(`${where}, of which ${still} are there: others were taken in their place`);
       }
       return censusOf(gone);
     },

@@ -34,7 +34,14 @@ export function shreddedFields(type: string, held: readonly PersonalValue['field
 }
 
 /** What the log says of contents of a span that it has no more. */
-export type Announcement = { readonly first: number; readonly last: number; readonly entries: number };
+export type Announcement = {
+  readonly class: PrunedClass;
+  readonly first: number;
+  readonly last: number;
+  readonly entries: number;
+  /** The types of the entries that go. */
+  readonly types: readonly string[];
+};
 
 /** What a leaf announces of entries that lose their contents; undefined when it announces nothing. */
 export function readAnnouncement(leaf: Uint8Array): Announcement | undefined {
@@ -43,14 +50,32 @@ export function readAnnouncement(leaf: Uint8Array): Announcement | undefined {
   const text = Buffer.from(leaf.buffer, leaf.byteOffset, leaf.length);
   if (!text.includes(mark)) return undefined;
   const event = parse(text.toString('utf8'));
-  const { first, last, entries } = event;
+  const { class: pruned, first, last, entries, types } = event;
   const isOne =
     event['type'] === 'retention' &&
-    (event['class'] === 'calls' || event['class'] === 'records') &&
+    (pruned === 'calls' || pruned === 'records') &&
     isCount(first) &&
     isCount(last) &&
-    isCount(entries);
-  return isOne ? { first, last, entries } : undefined;
+    isCount(entries) &&
+    isTexts(types);
+  return isOne ? { class: pruned, first, last, entries, types } : undefined;
+}
+
+/** Whether a leaf announces that entries of these types went that may be as young as a time. */
+export function takesOf(leaf: string, types: readonly string[], from: Date): boolean {
+  if (readAnnouncement(Buffer.from(leaf)) === undefined) return false;
+  const { types: gone, olderThan } = JSON.parse(leaf) as { types: readonly string[]; olderThan: unknown };
+  return new Date(String(olderThan)) > from && gone.some((type) => types.includes(type));
+}
+
+/** The type that a leaf says it has, found and not parsed; empty when it says none. */
+export function typeOfLeaf(leaf: Uint8Array): string {
+  const text = Buffer.from(leaf.buffer, leaf.byteOffset, leaf.length);
+  // A quote within a text is escaped.
+  const at = text.lastIndexOf(typeMark);
+  if (at < 0) return '';
+  const begin = at + typeMark.length;
+  return text.toString('latin1', begin, Math.max(begin, text.indexOf(0x22, begin)));
 }
 
 function parse(text: string): Readonly<Record<string, unknown>> {
@@ -65,6 +90,11 @@ function isCount(value: unknown): value is number {
   return typeof value === 'number' && Number.isSafeInteger(value) && value >= 0;
 }
 
+function isTexts(value: unknown): value is readonly string[] {
+  return Array.isArray(value) && value.every((one) => typeof one === 'string');
+}
+
 const keptForEver: ReadonlySet<AuditEventType> = new Set(['retention', 'loss']);
 const maxAnnouncementBytes = 16_384;
-const mark = '"type":"retention"';
+const typeMark = '"type":"';
+const mark = `${typeMark}retention"`;

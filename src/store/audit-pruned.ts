@@ -7,42 +7,12 @@ import { wipePersonal } from './audit-personal.ts';
 import { forgetDerived, type StoredLeaf } from './audit-derived.ts';
 import type { Database } from './database.ts';
 
-/** Which spans of the log may lose contents. */
-export type PruneQuestion = {
+/** What goes of a span. */
+export type AnnouncedSpan = {
   readonly class: PrunedClass;
-  /** Spans of which any entry is as young as this keep what they have. Milliseconds since 1970. */
-  readonly beforeMs: number;
-  /** The index to look from. */
-  readonly from: number;
+  readonly first: number;
+  readonly entries: number;
 };
-
-/** A span that is due, and how many of its entries are of the class: possibly none. */
-export type DueSpan = { readonly first: number; readonly entries: number };
-
-/** The first span at or behind `from` that is due and was not announced; null when there is none. */
-export function findDueSpan(db: Database, { class: pruned, beforeMs, from }: PruneQuestion): DueSpan | null {
-  const first = db
-    .prepare<[number, number, string, number], number>(
-      // The last two spans stay whole: what a start proves is at the end.
-      `SELECT block / ${blocksOfSpan} * ${spanEntries} AS first FROM audit_blocks
-       WHERE block >= ? AND (block / ${blocksOfSpan} + 2) * ${spanEntries} <= ?
-         AND NOT EXISTS (
-           SELECT 1 FROM audit_pruned
-           WHERE audit_pruned.first = block / ${blocksOfSpan} * ${spanEntries} AND class = ?)
-       GROUP BY first HAVING max(max_ms) < ? ORDER BY first LIMIT 1`,
-    )
-    .pluck()
-    .get(Math.floor(from / spanEntries) * blocksOfSpan, lastIndex(db), pruned, beforeMs);
-  if (first === undefined) return null;
-  const entries = db
-    .prepare<[number, number, string], number>(
-      `SELECT count(*) FROM audit_leaves NOT INDEXED
-       WHERE idx >= ? AND idx < ? AND instr(?, ' ' || type || ' ') > 0`,
-    )
-    .pluck()
-    .get(first, first + spanEntries, typeText(pruned));
-  return { first, entries: entries ?? 0 };
-}
 
 /** What was announced last; null when nothing was. Only that may not be done yet. */
 export function readLastPruned(db: Database): { readonly first: number; readonly class: PrunedClass } | null {
@@ -61,7 +31,7 @@ export function readLastPruned(db: Database): { readonly first: number; readonly
  */
 export function notePruned(
   db: Database,
-  { first, class: pruned, entries }: DueSpan & { readonly class: PrunedClass },
+  { first, class: pruned, entries }: AnnouncedSpan,
   eventIndex: number,
 ): void {
   db.prepare('INSERT INTO audit_pruned (first, class, types, entries, event_idx) VALUES (?, ?, ?, ?, ?)').run(
@@ -155,11 +125,7 @@ function keepHashes(db: Database, first: number): void {
       'SELECT idx, leaf, hash FROM audit_leaves WHERE idx >= ? AND idx < ?',
     )
     .all(first, first + tileWidth);
-  for (const { idx, leaf, hash } of rows) {
-    const isRead = [leaf, hash].every((value: unknown) => value instanceof Uint8Array);
-    if (!isRead || Buffer.compare(leafHash(leaf), hash) !== 0)
-      throw damaged(`entry ${idx} is not what its hash was made of`);
-  }
+  for (const { idx, leaf, hash } of rows) demandLeaf(idx, leaf, hash);
   const hashes = readPrunedHashes(db, first, tileWidth);
   const node = db
     .prepare<[number], Uint8Array>('SELECT hash FROM audit_nodes WHERE level = 1 AND idx = ?')
@@ -175,15 +141,21 @@ function keepHashes(db: Database, first: number): void {
   );
 }
 
-function lastIndex(db: Database): number {
-  return Number(db.prepare('SELECT coalesce(max(idx), -1) FROM audit_leaves').pluck().get());
+/**
+ * Proves a leaf by its hash. A damaged page is read as NULL, or as a text, without a word.
+ * @throws MeshError `audit_log_damaged`
+ */
+export function demandLeaf(index: number, leaf: Uint8Array, hash: Uint8Array): void {
+  const isRead = [leaf, hash].every((value: unknown) => value instanceof Uint8Array);
+  if (!isRead || Buffer.compare(leafHash(leaf), hash) !== 0)
+    throw damaged(`entry ${index} is not what its hash was made of`);
 }
 
-function typeText(pruned: PrunedClass): string {
+/** The types of a class, with a space before and after each. */
+export function typeText(pruned: PrunedClass): string {
   return ` ${typesOf(pruned).join(' ')} `;
 }
 
 /** The steps that a span takes. Each holds the writer for some milliseconds. */
 export const partsOfSpan = 32;
 const tilesOfPart = spanEntries / tileWidth / partsOfSpan;
-const blocksOfSpan = spanEntries / 1_024;

@@ -1,7 +1,8 @@
 import type { RetentionEvent } from '../audit/retention-event.ts';
 import type { PrunedClass } from '../audit/retention.ts';
 import type { PersonalBatch, PersonalFilter, PersonalMatches } from './audit-personal.ts';
-import { type DueSpan, partsOfSpan, type PruneQuestion } from './audit-pruned.ts';
+import type { DueSpan, PruneQuestion } from './audit-due.ts';
+import { type AnnouncedSpan, partsOfSpan } from './audit-pruned.ts';
 import type { QuestionKind, Questions, RetentionChange } from './protocol.ts';
 
 /** What goes of the log, and nothing else may: the schema refuses what was not announced. */
@@ -11,10 +12,7 @@ export type LogRetention = {
   /** What was announced last: only that may not be done yet. */
   readonly lastPruned: () => Promise<{ readonly first: number; readonly class: PrunedClass } | null>;
   /** Announces what goes of a span; `event` says the same. */
-  readonly announcePruning: (
-    span: DueSpan & { readonly class: PrunedClass },
-    event: RetentionEvent,
-  ) => Promise<void>;
+  readonly announcePruning: (span: AnnouncedSpan, event: RetentionEvent) => Promise<void>;
   /**
    * Takes what was announced of a span, in bounded steps; again does no harm.
    * @throws MeshError `audit_log_damaged` when an entry is not what was recorded: it stays
@@ -48,7 +46,8 @@ export function logRetention(
     dueSpan: (question) => ask('dueSpan', question),
     lastPruned: () => ask('lastPruned', null),
     announcePruning: async (span, event) => {
-      await write({ kind: 'prune', ...span }, [event]);
+      const { first, class: pruned, entries } = span;
+      await write({ kind: 'prune', first, class: pruned, entries }, [event]);
     },
     prune: async (span) => {
       for (let part = 0; part < partsOfSpan; part++) await write({ kind: 'prune_part', ...span, part }, []);

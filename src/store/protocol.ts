@@ -20,7 +20,7 @@ import type { NamedCertificates } from '../identity/revoked.ts';
 import type { NewPolicyRevision, PolicyDocument } from '../identity/mesh.ts';
 import type { PolicyPast } from '../identity/policy-edits.ts';
 import type { PersonalBatch, PersonalFilter, PersonalMatches } from './audit-personal.ts';
-import type { DueSpan, PruneQuestion } from './audit-pruned.ts';
+import type { DueSpan, PruneQuestion } from './audit-due.ts';
 import type { DecisionRows } from './decision-table.ts';
 import type { PolicyRevision, PolicyRevisionRecord } from '../identity/policy-revision.ts';
 import type { NodeAlias } from '../identity/node-alias.ts';

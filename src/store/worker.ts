@@ -6,7 +6,8 @@ import { readAuditSize } from './audit-log.ts';
 import { readAuditCounts } from './audit-count.ts';
 import { findOldPersonal, findPersonal } from './audit-personal.ts';
 import { proveStoredConsistency, proveStoredEntry, readRemains, readTile } from './audit-proofs.ts';
-import { findDueSpan, readLastPruned } from './audit-pruned.ts';
+import { findDueSpan } from './audit-due.ts';
+import { readLastPruned } from './audit-pruned.ts';
 import { readAuditPage } from './audit-query.ts';
 import type { Migration } from './backup.ts';
 import {

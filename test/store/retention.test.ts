@@ -200,7 +200,7 @@ test('a start that was cut off goes on, and room is used again', async () => {
   const dataDir = newDirectory();
   const store = await openLog(dataDir);
   const due = await store.dueSpan({ class: 'calls', beforeMs: Number.MAX_SAFE_INTEGER, from: 0 });
-  expect(due).toEqual({ first: 0, entries: 4_096 });
+  expect(due).toEqual({ first: 0, entries: 4_096, fault: null });
   await store.announcePruning({ ...due!, class: 'calls' }, retention({ entries: 4_096 }));
   await store.close();
   const again = await openTestStore(dataDir);
@@ -249,28 +249,59 @@ describe('nobody else takes anything', () => {
     db.close();
   });
 
-  test('what was changed is evidence and stays', async () => {
-    const dataDir = newDirectory();
-    await (await openLog(dataDir)).close();
-    const db = new SqliteDatabase(join(dataDir, 'countersign.db'));
-    db.exec("DROP TRIGGER audit_leaves_no_update; UPDATE audit_leaves SET leaf = x'7b7d' WHERE idx = 300");
-    db.close();
-    const store = await openTestStore(dataDir);
-    await store.signLog(name, logSigner.privateKey);
-    const config = { ...forEver, retainCallsDays: 90 };
-    const parts = { store, config, clock: clockAt(200), doubt: () => null, log };
-    await expect(retainOnce(parts, never)).rejects.toThrow(code('audit_log_damaged'));
-    await expect(retainOnce(parts, never)).rejects.toThrow(/entry 300 is not/);
-    // All else goes on.
-    expect(store.health()).toEqual({ ok: true });
-    await expect(verify(store)).rejects.toThrow(/^entry 300 is not/);
-  });
+  // As somebody who can write the file, and cannot sign.
+  test.each<[what: string, sql: string, message: RegExp]>([
+    [
+      'the contents of an entry',
+      "DROP TRIGGER audit_leaves_no_update; UPDATE audit_leaves SET leaf = x'7b7d' WHERE idx = 300",
+      /entry 300 is not/,
+    ],
+    [
+      'a type, so that a record goes as a call',
+      "DROP TRIGGER audit_leaves_no_update; UPDATE audit_leaves SET type = 'decision' WHERE idx = 3",
+      /entry 3 of the audit log is no decision/,
+    ],
+    [
+      'the age of a block',
+      'DROP TRIGGER IF EXISTS audit_blocks_no_update; UPDATE audit_blocks SET min_ms = 0, max_ms = 0 WHERE block = 7',
+      /is younger than what stands beside it says/,
+    ],
+  ])(
+    'what somebody has changed is evidence and stays, and holds up no other span: %s',
+    async (_, sql, message) => {
+      const dataDir = newDirectory();
+      await (await openLog(dataDir)).close();
+      const db = new SqliteDatabase(join(dataDir, 'countersign.db'));
+      db.exec(sql);
+      db.close();
+      const store = await openTestStore(dataDir);
+      await store.signLog(name, logSigner.privateKey);
+      const config = { ...forEver, retainCallsDays: 90 };
+      const isAge = sql.includes('max_ms');
+      // Of the first span the last block alone would be too young.
+      const parts = { store, config, clock: clockAt(isAge ? 90 + 27 : 200), doubt: () => null, log };
+      await expect(retainOnce(parts, never)).rejects.toThrow(code('audit_log_damaged'));
+      await expect(retainOnce(parts, never)).rejects.toThrow(message);
+      // All else goes on.
+      expect(store.health()).toEqual({ ok: true });
+      const { rows } = await store.queryAudit(parseAuditQuery({ types: ['retention'] }, noon));
+      expect(rows.map(({ leaf }) => JSON.parse(leaf).first)).toEqual(isAge ? [] : [2 * span, span]);
+      if (sql.includes('leaf = ')) await expect(verify(store)).rejects.toThrow(/^entry 300 is not/);
+      else expect(await verify(store)).toMatchObject({ pruned: isAge ? 0 : span });
+    },
+  );
 });
 
-test.each([
-  ['of a span that nothing was announced of', span + 1, /the contents of 1 are missing, and .* announced 0$/],
-  ['more than was announced', 2, /the contents of 4097 are missing, and .* announced 4096$/],
-])('contents that were taken without a word are noticed: %s', async (_, index, message) => {
+test.each<[what: string, index: number, back: number | null, message: RegExp]>([
+  [
+    'of a span that nothing was announced of',
+    span + 1,
+    null,
+    /contents of 1 are missing, and .* announced 0$/,
+  ],
+  ['more than was announced', 2, null, /the contents of 4097 are missing, and .* announced 4096$/],
+  ['in the place of one that is brought back', 2, 1, /4096 are missing, .* of which 1 are there: others/],
+])('contents that were taken without a word are noticed: %s', async (_, index, back, message) => {
   const dataDir = newDirectory();
   const store = await openLog(dataDir);
   const config = { ...forEver, retainCallsDays: 90 };
@@ -278,6 +309,11 @@ test.each([
   await store.close();
   const db = new SqliteDatabase(join(dataDir, 'countersign.db'));
   db.exec('DROP TRIGGER audit_leaves_no_delete');
+  if (back !== null) {
+    db.exec(`ATTACH '${join(made, 'countersign.db')}' AS before`);
+    db.exec('DROP TRIGGER audit_leaves_append');
+    db.exec(`INSERT INTO audit_leaves SELECT * FROM before.audit_leaves WHERE idx = ${back}`);
+  }
   const first = index - (index % 256);
   const hashes = db
     .prepare<[number, number], Buffer>('SELECT hash FROM audit_leaves WHERE idx >= ? AND idx < ?')
