@@ -248,13 +248,14 @@ function refuseTaken(dataDir: string): void {
   });
 }
 
-/** The next start tells the log of it. */
+/** The next start tells the log of it. INVARIANT: a witness that forgot what it cosigned is another witness: it gets a new key. */
 function markRestored(staging: string, { madeAt, log }: Manifest, now: Date): void {
   const db = new SqliteDatabase(join(staging, databaseName), { fileMustExist: true });
   try {
     db.pragma('synchronous = FULL');
     const value = JSON.stringify({ at: now.toISOString(), madeAt, size: log.size });
     db.prepare('INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)').run('restored', value);
+    db.exec("DELETE FROM meta WHERE key IN ('witness_key', 'witness_verifier_key')");
   } finally {
     db.close();
   }
