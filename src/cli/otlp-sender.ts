@@ -56,6 +56,8 @@ function post(url: string, body: string): Promise<Answer> {
       );
     });
     request.on('error', reject);
+    // INVARIANT: every way out settles; an answer such as 101 ends the request without an error and without a response.
+    request.on('close', () => reject(new Error('there was no whole answer')));
     request.end(body);
   });
 }
