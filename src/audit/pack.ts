@@ -140,8 +140,9 @@ function countCoverage(records: readonly PackRecord[]): PackManifest['coverage']
     if (event?.type === 'loss') {
       counts.losses++;
       counts.lost += event.count;
-    } else if (event?.action === 'started') counts.starts++;
-    else counts.stops++;
+    } else if (event?.type !== 'lifecycle') continue;
+    else if (event.action === 'started') counts.starts++;
+    else if (event.action === 'stopped') counts.stops++;
   }
   return counts;
 }

@@ -1,10 +1,13 @@
 import { openCheckpoint } from '../audit/checkpoint.ts';
+import { callTypes } from '../audit/columns.ts';
 import { decodeBundle } from '../audit/entry-bundle.ts';
 import { tileWidth } from '../audit/merkle-tree.ts';
 import { parseVerifierKey } from '../audit/note.ts';
 import { type PackFiles, type PackManifest, packNames, type PackReport } from '../audit/pack-manifest.ts';
 import { readEvent, readRecords } from '../audit/pack-verifier.ts';
-import { verifyLog } from '../audit/verify-log.ts';
+import { auditEventTypes } from '../audit/question.ts';
+import { takesOf } from '../audit/retention.ts';
+import { type ReadTile, verifyLog } from '../audit/verify-log.ts';
 import { MeshError } from '../errors.ts';
 import { directoryLog } from './audit-source.ts';
 
@@ -27,17 +30,23 @@ export async function proveComplete(
   const head = openCheckpoint(await log.checkpoint(), key);
   const packed = openCheckpoint(files.get(packNames.checkpoint) ?? '', key);
   const found = new Map<number, Found>();
-  await verifyLog(
-    head,
-    async (tile) => {
-      const bytes = await log.read(tile);
+  const noting = (read: ReadTile): ReadTile => {
+    return async (tile) => {
+      const bytes = await read(tile);
       if (tile.level === 'entries' && bytes !== undefined)
         found.set(tile.index, findIn(bytes, tile.index * tileWidth, manifest));
       return bytes;
-    },
-    packed,
-  );
+    };
+  };
+  const none = (): void => undefined;
+  const census = await verifyLog(head, noting(log.read), packed, none, noting(log.readRemains));
   const all = [...found.values()];
+  if (census.pruned > 0 && all.some(({ takes }) => takes)) {
+    throw incomplete(
+      'contents of the window are in this export no longer, as the log has announced: it cannot tell whether the pack has all',
+      'use an export that was made before they went',
+    );
+  }
   const population = compare(
     files,
     packNames.population,
@@ -64,6 +73,8 @@ type Found = {
   readonly coverage: (readonly [index: number, leaf: string])[];
   allowed: number;
   denied: number;
+  /** Whether it tells that contents of the window went, which the pack is about. */
+  takes: boolean;
 };
 
 /** @returns how many records the file has: those that were found, and no others */
@@ -79,8 +90,8 @@ function compare(files: PackFiles, name: string, found: Found['population']): nu
 }
 
 /** What of a bundle belongs into the pack. Nothing of it is proven yet. */
-function findIn(bytes: Uint8Array, first: number, { window, population, log }: PackManifest): Found {
-  const found: Found = { population: [], coverage: [], allowed: 0, denied: 0 };
+function findIn(bytes: Uint8Array, first: number, { window, population, calls, log }: PackManifest): Found {
+  const found: Found = { population: [], coverage: [], allowed: 0, denied: 0, takes: false };
   for (const [at, entry] of decodeBundle(bytes).entries.entries()) {
     const index = first + at;
     const leaf = Buffer.from(entry).toString('utf8');
@@ -91,6 +102,8 @@ function findIn(bytes: Uint8Array, first: number, { window, population, log }: P
     if (isOfWindow && population.types.includes(type)) found.population.push([index, leaf]);
     if (isOfWindow && type === 'allowed_calls') found.allowed += event.count;
     if (isOfWindow && type === 'decision') found[verdictOf(leaf)]++;
+    const about = calls === null ? population.types : [...population.types, ...callTypes];
+    if (type === 'retention' && takesOf(leaf, about, new Date(window.from))) found.takes = true;
     if (tellsOfCoverage(type, leaf, time, window)) found.coverage.push([index, leaf]);
   }
   return found;
@@ -98,6 +111,7 @@ function findIn(bytes: Uint8Array, first: number, { window, population, log }: P
 
 /** The rule by which a pack was collected: a loss of the window may have been told of later. */
 function tellsOfCoverage(type: string, leaf: string, time: string, window: PackManifest['window']): boolean {
+  if (type === 'retention') return takesOf(leaf, auditEventTypes, new Date(window.from));
   if (type !== 'loss' && type !== 'lifecycle') return false;
   const { from } = JSON.parse(leaf) as { readonly from?: unknown };
   const begin = type === 'loss' && typeof from === 'string' ? from : time;
@@ -112,8 +126,9 @@ function sum(all: readonly Found[], name: 'allowed' | 'denied'): number {
   return all.reduce((total, found) => total + found[name], 0);
 }
 
-function incomplete(message: string): MeshError {
-  return new MeshError('audit_pack_invalid', message, {
-    fix: 'keep the pack and the export: together they show what was left out',
-  });
+function incomplete(
+  message: string,
+  fix = 'keep the pack and the export: together they show what was left out',
+): MeshError {
+  return new MeshError('audit_pack_invalid', message, { fix });
 }

@@ -6,6 +6,7 @@ import type { PackFiles, PackManifest, PackRecord } from '../audit/pack-manifest
 import { verifyPack } from '../audit/pack-verifier.ts';
 import { auditEventTypes } from '../audit/question.ts';
 import { fetchHashes } from '../audit/tile-hashes.ts';
+import { takesOf } from '../audit/retention.ts';
 import { MeshError } from '../errors.ts';
 import { readAuditRows } from './audit-rows.ts';
 import { serverLog } from './audit-source.ts';
@@ -47,8 +48,10 @@ export async function collectPack(client: AdminClient, question: PackQuestion): 
     );
   }
   const types = typesOf(question);
-  const { population, calls } = await readPopulation(client, question, types, checkpoint.size);
+  const { population, calls: counted } = await readPopulation(client, question, types, checkpoint.size);
   const coverage = await readCoverage(client, from, until, checkpoint.size);
+  // Of what is gone nobody can tell how much of it was of the window.
+  const calls = coverage.some(({ leaf }) => takesOf(leaf, [...callTypes], from)) ? null : counted;
   const sample = drawSample(population, question.seed, question.sampleSize);
   const contents: PackContents = {
     key: question.keyText,
@@ -132,7 +135,7 @@ async function countCalls(
   return { allowed, denied };
 }
 
-/** Losses, starts and stops of the window, and losses that were told of later. */
+/** Losses, starts and stops of the window, and what was told later of losses and of contents that are kept no longer. */
 async function readCoverage(
   client: AdminClient,
   from: Date,
@@ -140,12 +143,13 @@ async function readCoverage(
   size: number,
 ): Promise<readonly PackRecord[]> {
   const found: PackRecord[] = [];
-  const query = { since: from.toISOString(), type: ['loss', 'lifecycle'] };
+  const query = { since: from.toISOString(), type: ['loss', 'lifecycle', 'retention'] };
   for await (const rows of readAuditRows(client, query)) {
     for (const { index, leafHash, leaf, event } of rows) {
       const begin = event['type'] === 'loss' ? event['from'] : event['time'];
       const isOfWindow = typeof begin === 'string' && begin < until.toISOString();
-      if (index < size && isOfWindow) found.push({ index, leafHash, leaf });
+      const isKept = event['type'] === 'retention' ? takesOf(leaf, auditEventTypes, from) : isOfWindow;
+      if (index < size && isKept) found.push({ index, leafHash, leaf });
     }
   }
   return found;

@@ -5,7 +5,7 @@ import { pathToFileURL } from 'node:url';
 import { createContext, runInContext } from 'node:vm';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { PackFiles, PackManifest, PackReport } from '../../src/audit/pack-manifest.ts';
-import { decision, oneOfEach } from '../audit/events.ts';
+import { decision, noon, oneOfEach, retention } from '../audit/events.ts';
 import { logSigner, makeLogFiles, makeNoteSigner, someEntries } from '../audit/log-files.ts';
 import { type Browser, startBrowser } from '../harness/browser.ts';
 import { createScope } from '../harness/scope.ts';
@@ -107,6 +107,26 @@ test('who may not read calls gets neither them nor their number, and nobody gets
   expect(exported.out).not.toMatch(/countersign\.audit\.(decision|allowed_calls)|192\.0\.2\.7|\/accounts\/7/);
   for (const file of ['pack/population.jsonl', 'all/population.jsonl', 'viewed.html'])
     expect(readFileSync(at(file), 'utf8')).not.toMatch(/192\.0\.2\.7|\/accounts\/7/);
+});
+
+test('a pack of a log that was restored, and has lost calls of the window, tells of both and counts none', async () => {
+  const other = await startHarness();
+  scope.defer(() => other.close());
+  const ask = (...args: string[]) => run(['--socket', other.unix.address, 'audit', ...args]);
+  const olderThan = new Date(noon.getTime() + 1_000);
+  await other.store.recordEvents([
+    decision(),
+    { type: 'lifecycle', time: noon, action: 'restored', version: '1.0.0' },
+    retention({ olderThan }),
+  ]);
+  const made = await ask('pack', ...window, '--out', 'restored', '-o', 'json');
+  expect([made.code, made.err]).toEqual([0, '']);
+  expect(JSON.parse(made.out).manifest).toMatchObject({ calls: null, coverage: { starts: 0, stops: 0 } });
+  const coverage = readFileSync(at('restored/coverage.jsonl'), 'utf8');
+  expect(coverage).toMatch(/"action":"restored".*\n.*"action":"pruned"/);
+  expect((await ask('export', 'restored-log', '--key', 'log.key')).code).toBe(0);
+  const verified = await ask('pack', 'verify', 'restored', '--key', 'log.key', '--log', 'restored-log');
+  expect([verified.code, verified.err]).toEqual([0, '']);
 });
 
 describe('what is not as it should be is refused', () => {
