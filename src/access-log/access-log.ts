@@ -37,7 +37,7 @@ type AccessEvent = OutcomeEvent | OutcomesEvent | ConnectionsEvent | LossEvent;
 
 /**
  * Starts it. A call has a record of its own when it was denied, when the decision about it has one, and when it failed, as
- * long as its caller and callee have not failed too often; all others are counted together. Connections always are: whoever
+ * long as its caller and callee have not failed too often and its proxy has not told of too many; all others are counted together. Connections always are: whoever
  * can connect can make any number of them.
  */
 export function createAccessLog(options: AccessLogOptions): AccessLog {
@@ -50,6 +50,8 @@ export function createAccessLog(options: AccessLogOptions): AccessLog {
   const windowMs = allowedCallsWindowSeconds * 1_000;
   const claims = createClaims();
   const isOwnError = createErrorLimit();
+  // INVARIANT: a proxy that makes up recorded calls leaves room in the queue for what others tell.
+  const isOwnRecord = createErrorLimit(recordsAtOnce, recordsPerSecond);
   const calls = createWindow<Counted<OutcomesEvent>>({
     windowMs: Math.max(windowMs, leastWindowMs),
     clock,
@@ -76,8 +78,11 @@ export function createAccessLog(options: AccessLogOptions): AccessLog {
   return {
     call: (call, reporter) => {
       const owner = `${call.source} ${reporter.destination}`;
+      const { destination } = reporter;
       const isOwn =
-        windowMs === 0 || call.isRecorded || (call.outcome !== 'ok' && isOwnError(owner, clock.now()));
+        windowMs === 0 ||
+        ((call.isRecorded || (call.outcome !== 'ok' && isOwnError(owner, clock.now()))) &&
+          isOwnRecord(destination, clock.now()));
       if (isOwn) return queue.push(outcomeOf(call, reporter));
       const first = (): Counted<OutcomesEvent> => outcomesOf(call, reporter);
       calls.count(owner, keyOfCall(call, reporter), first, (known) => addCall(known, call));
@@ -214,5 +219,7 @@ function createLossTally(clock: Clock, tell: (event: LossEvent) => void) {
   };
 }
 
+const recordsAtOnce = 5_000;
+const recordsPerSecond = 500;
 const leastWindowMs = 1_000;
 const maxSum = Number.MAX_SAFE_INTEGER;

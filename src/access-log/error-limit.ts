@@ -2,8 +2,8 @@
 export type ErrorLimit = (owner: string, now: Date) => boolean;
 
 /**
- * Holds back records of errors: a callee that is away makes one of each call, which tell all the same. Each pair of caller
- * and callee has a budget of records that refills with time.
+ * Holds back records of errors: a callee that is away makes one of each call, which tell all the same. Each owner, such as a
+ * pair of caller and callee, has a budget of records that refills with time.
  * @param burst records at once
  * @param perSecond records in the long run
  */

@@ -120,6 +120,15 @@ describe('calls', () => {
     expect(clock.sleepers()).toBe(0);
   });
 
+  test('that one proxy tells of without end are counted, and those of another have records', async () => {
+    const { log, told } = start();
+    for (let i = 0; i < 6_000; i++) log.call(call({ outcome: 'denied', isRecorded: true }), ledger);
+    log.call(call({ outcome: 'denied', isRecorded: true }), orders);
+    await log.close();
+    expect(told.filter(({ type }) => type === 'outcome')).toHaveLength(5_001);
+    expect(told.reduce((sum, event) => sum + ('count' in event ? event.count : 1), 0)).toBe(6_001);
+  });
+
   test('of more kinds than there is room for are told early, those of others later', async () => {
     const { log, told, clock } = start();
     log.call(call(), orders);
