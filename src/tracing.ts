@@ -15,7 +15,7 @@ import type { Authority } from './ca/authority.ts';
 import { publicError } from './errors.ts';
 import type { GrpcService } from './grpc/listener.ts';
 import type { IssueX509 } from './identity/issuer.ts';
-import type { SdsObserver } from './sds/observer.ts';
+import type { SdsObserver } from './xds/observer.ts';
 import { version } from './version.ts';
 import { CheckRequest } from './wire/authz.ts';
 

@@ -9,7 +9,7 @@ import type { WorkloadOutlook } from './http/status-report.ts';
 import type { MeshHolder } from './identity/current-mesh.ts';
 import type { Keeper } from './identity/keeper.ts';
 import type { Counter, Metrics } from './metrics.ts';
-import type { SdsObserver } from './sds/observer.ts';
+import type { SdsObserver } from './xds/observer.ts';
 import { workloadCalls, type WorkloadApiObserver } from './workload-api/observer.ts';
 
 /** What is counted of the doors for workloads, at an authority and at an agent alike. */

@@ -10,7 +10,7 @@ import { type CoverageClient, createCoverage, type IsOver, type SecretContent } 
 import { nodeEntryPrefix } from './identity/node.ts';
 import { createLatch } from './identity/notice.ts';
 import type { Log } from './log.ts';
-import type { Acknowledgement, Delivery, SdsObserver, StreamIdentity } from './sds/observer.ts';
+import type { Acknowledgement, Delivery, SdsObserver, StreamIdentity } from './xds/observer.ts';
 import type { Store } from './store/store.ts';
 import { type AuthorityParts, type KeptAuthority, openAuthority, type RotationWish } from './up-authority.ts';
 import { watchClock } from './up-clock.ts';

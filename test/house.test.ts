@@ -12,7 +12,7 @@ const street: readonly (readonly string[])[] = [
   ['identity'],
   ['attest', 'store', 'grpc'],
   ['config', 'log', 'metrics', 'version'],
-  ['sds', 'signing', 'workload-api', 'ext-authz', 'access-log', 'node', 'http'],
+  ['xds', 'signing', 'workload-api', 'ext-authz', 'access-log', 'node', 'http'],
   ['tracing'],
   ['up'],
   ['server', 'agent'],

@@ -1,11 +1,11 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { secretOf, secretTypeUrl } from '../../src/sds/secret.ts';
-import { encodeResponse } from '../../src/sds/response.ts';
+import { secretOf, secretTypeUrl } from '../../src/xds/secret.ts';
+import { encodeResponse } from '../../src/xds/response.ts';
 import { startChild } from '../../test/harness/child.ts';
 import { eventually } from '../../test/harness/eventually.ts';
 import type { Scope } from '../../test/harness/scope.ts';
-import { createAuthority, credentialsOf } from '../../test/sds/certificates.ts';
+import { createAuthority, credentialsOf } from '../../test/xds/certificates.ts';
 
 /** A server that answers every stream with the same bytes and does nothing else: what our figures are measured by. */
 export type Floor = { readonly socket: string; readonly pid: number };

@@ -4,7 +4,7 @@ import { connect, constants, type ClientHttp2Session } from 'node:http2';
 import { connect as connectSocket } from 'node:net';
 import { DiscoveryRequest, DiscoveryResponse } from '../../src/wire/discovery.ts';
 import { SecretDiscoveryServiceService } from '../../src/wire/sds.ts';
-import { secretTypeUrl } from '../../src/sds/secret.ts';
+import { secretTypeUrl } from '../../src/xds/secret.ts';
 
 const [socket = '', streams = '1', connections = '1', id = ''] = process.argv.slice(2);
 const { path } = SecretDiscoveryServiceService.streamSecrets;

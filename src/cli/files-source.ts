@@ -1,6 +1,6 @@
 import { systemClock } from '../clock.ts';
 import { MeshError } from '../errors.ts';
-import { defaultBundleName } from '../sds/secret.ts';
+import { defaultBundleName } from '../xds/secret.ts';
 import { type OfferedSecrets, type OfferedSvid, offerSecrets } from './svid-stream.ts';
 
 /** An output that waits for its certificate. */

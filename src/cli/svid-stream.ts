@@ -2,7 +2,7 @@ import { credentials, type Metadata } from '@grpc/grpc-js';
 import { type ErrorCode, errorKinds, MeshError, quote } from '../errors.ts';
 import { codeMetadataKey, plainDetails } from '../grpc/status.ts';
 import { decodePem, encodePem } from '../spiffe/pem.ts';
-import { defaultBundleName, secretTypeUrl } from '../sds/secret.ts';
+import { defaultBundleName, secretTypeUrl } from '../xds/secret.ts';
 import type { DataSource } from '../wire/core.ts';
 import type { DiscoveryRequest, DiscoveryResponse } from '../wire/discovery.ts';
 import { SecretDiscoveryServiceClient } from '../wire/sds.ts';

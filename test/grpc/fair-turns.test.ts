@@ -2,7 +2,7 @@ import { Socket } from 'node:net';
 import { expect, test } from 'vitest';
 import { inFairTurns } from '../../src/grpc/fair-turns.ts';
 import { oneInTurn } from '../../src/grpc/listener.ts';
-import { until } from '../sds/harness.ts';
+import { until } from '../xds/harness.ts';
 
 const turn = () => new Promise((resolve) => setImmediate(resolve));
 

@@ -19,7 +19,7 @@ import { SecretDiscoveryServiceClient } from '../../src/wire/sds.ts';
 import type { TestAuthority } from '../ca/test-authority.ts';
 import type { Scope } from '../harness/scope.ts';
 import { makeShown, type Shown } from '../node/node-certificates.ts';
-import { emptyRequest, followStream, secretsOf, type TestStream } from '../sds/harness.ts';
+import { emptyRequest, followStream, secretsOf, type TestStream } from '../xds/harness.ts';
 import type { OddShown } from './odd-certificate.ts';
 
 /** The door at work, with a CA, a keeper and a mesh that the test changes. */

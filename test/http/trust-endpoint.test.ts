@@ -3,7 +3,7 @@ import { connect, type ConnectionOptions, type TLSSocket } from 'node:tls';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import type { ErrorCode } from '../../src/errors.ts';
 import { readBundleDocument } from '../../src/spiffe/bundle-document.ts';
-import { createAuthority } from '../sds/certificates.ts';
+import { createAuthority } from '../xds/certificates.ts';
 import {
   endpointId,
   issuer,

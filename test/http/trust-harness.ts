@@ -15,7 +15,7 @@ import { createTrustRate, type TrustRates } from '../../src/http/trust-rate.ts';
 import { bundlePem, type TrustBundle } from '../../src/spiffe/bundle.ts';
 import type { JwtBundle } from '../../src/spiffe/jwt-bundle.ts';
 import { encodePem } from '../../src/spiffe/pem.ts';
-import { createAuthority, type TestAuthority } from '../sds/certificates.ts';
+import { createAuthority, type TestAuthority } from '../xds/certificates.ts';
 import { type ManualClock, manualClock } from '../harness/manual-clock.ts';
 
 export const endpointId = 'spiffe://example.org/countersign/trust-endpoint';

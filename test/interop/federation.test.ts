@@ -14,7 +14,7 @@ import {
   type TrustHarness,
   webPair,
 } from '../http/trust-harness.ts';
-import { createAuthority, type TestAuthority } from '../sds/certificates.ts';
+import { createAuthority, type TestAuthority } from '../xds/certificates.ts';
 import { buildGoClient, type ClientRun, goIsHere, runClient } from './go-client.ts';
 
 let client: string;

@@ -2,8 +2,8 @@ import { isDeepStrictEqual } from 'node:util';
 import { afterEach, beforeAll, describe, expect, test } from 'vitest';
 import type { WorkloadCredentials } from '../../src/identity/credentials.ts';
 import { eventually } from '../harness/eventually.ts';
-import { createAuthority, credentialsOf, type TestAuthority } from '../sds/certificates.ts';
-import { createSource, type RunningSds, startSds } from '../sds/harness.ts';
+import { createAuthority, credentialsOf, type TestAuthority } from '../xds/certificates.ts';
+import { createSource, type RunningSds, startSds } from '../xds/harness.ts';
 import { buildGoClient, goIsHere, runClient } from './go-client.ts';
 
 let client: string;

@@ -7,7 +7,7 @@ import { createScope, type Scope } from '../harness/scope.ts';
 import { makeTempDir } from '../harness/temp.ts';
 import { entry } from '../workload-api/entries.ts';
 import { type RunningWorkloadApi, startWorkloadApi, until } from '../workload-api/harness.ts';
-import { createAuthority } from '../sds/certificates.ts';
+import { createAuthority } from '../xds/certificates.ts';
 import { buildGoClient, goIsHere, runClient } from './go-client.ts';
 import { pythonWith } from './python-packages.ts';
 

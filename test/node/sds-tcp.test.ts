@@ -14,7 +14,7 @@ import { startAgentHere, startServerHere } from '../harness/node-mesh.ts';
 import { createScope } from '../harness/scope.ts';
 import { fetchKeyPair } from '../harness/sds-client.ts';
 import { freePorts, makeTempDir } from '../harness/temp.ts';
-import { followStream, type TestStream } from '../sds/harness.ts';
+import { followStream, type TestStream } from '../xds/harness.ts';
 
 const scope = createScope();
 afterAll(() => scope.close());

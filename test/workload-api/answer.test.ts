@@ -11,7 +11,7 @@ import {
   answerX509Svid,
   uniqueHints,
 } from '../../src/workload-api/answer.ts';
-import { createAuthority, credentialsOf, nothingOf, type TestAuthority } from '../sds/certificates.ts';
+import { createAuthority, credentialsOf, nothingOf, type TestAuthority } from '../xds/certificates.ts';
 import { entry } from './entries.ts';
 
 let ours: TestAuthority;

@@ -4,7 +4,7 @@ import { status } from '@grpc/grpc-js';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { type SpiffeWorkloadAPIClient, X509SVIDResponse } from '../../src/wire/workload.ts';
 import { createScope, type Scope } from '../harness/scope.ts';
-import { createAuthority } from '../sds/certificates.ts';
+import { createAuthority } from '../xds/certificates.ts';
 import { entry } from './entries.ts';
 import {
   follow,

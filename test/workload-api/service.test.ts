@@ -6,7 +6,7 @@ import { parseSelector } from '../../src/identity/selector.ts';
 import type { Attestation } from '../../src/identity/evidence.ts';
 import type { SpiffeWorkloadAPIClient, X509SVIDResponse } from '../../src/wire/workload.ts';
 import { createScope, type Scope } from '../harness/scope.ts';
-import { createAuthority } from '../sds/certificates.ts';
+import { createAuthority } from '../xds/certificates.ts';
 import { entry } from './entries.ts';
 import {
   follow,

@@ -4,18 +4,18 @@ import { expect } from 'vitest';
 import { MeshError } from '../../src/errors.ts';
 import type { WorkloadCredentials, X509Svid } from '../../src/identity/credentials.ts';
 import type { Attestation, UnixPeer } from '../../src/identity/evidence.ts';
-import { deltaForm, worldForm } from '../../src/sds/form.ts';
-import type { Acknowledgement } from '../../src/sds/observer.ts';
-import type { FindResource } from '../../src/sds/resource.ts';
+import { deltaForm, worldForm } from '../../src/xds/form.ts';
+import type { Acknowledgement } from '../../src/xds/observer.ts';
+import type { FindResource } from '../../src/xds/resource.ts';
 import {
   createPipeDeadlines,
   openPipe,
   type Pipe,
   type PipeCall,
   type PipeParts,
-} from '../../src/sds/pipe.ts';
-import { secretOf, secretTypeUrl } from '../../src/sds/secret.ts';
-import { createSecretSource } from '../../src/sds/source.ts';
+} from '../../src/xds/pipe.ts';
+import { secretOf, secretTypeUrl } from '../../src/xds/secret.ts';
+import { createSecretSource } from '../../src/xds/source.ts';
 import type { TrustBundle } from '../../src/spiffe/bundle.ts';
 import type { DataSource } from '../../src/wire/core.ts';
 import {

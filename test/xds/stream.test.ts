@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
-import { type FindResource, maxNameBytes, maxNames, type StreamEvent } from '../../src/sds/resource.ts';
-import { next, openStream, type StreamRequest, type StreamState } from '../../src/sds/stream.ts';
+import { type FindResource, maxNameBytes, maxNames, type StreamEvent } from '../../src/xds/resource.ts';
+import { next, openStream, type StreamRequest, type StreamState } from '../../src/xds/stream.ts';
 import { acks, asks, has, nacks, resource, show } from './stream-events.ts';
 
 type Event = StreamEvent<StreamRequest>;

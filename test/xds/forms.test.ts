@@ -1,7 +1,7 @@
 import { status } from '@grpc/grpc-js';
 import { afterEach, beforeAll, describe, expect, test } from 'vitest';
 import type { WorkloadCredentials, X509Svid } from '../../src/identity/credentials.ts';
-import { secretTypeUrl } from '../../src/sds/secret.ts';
+import { secretTypeUrl } from '../../src/xds/secret.ts';
 import type { DeltaDiscoveryResponse } from '../../src/wire/discovery.ts';
 import { createAuthority, credentialsOf, nothingOf, type TestAuthority } from './certificates.ts';
 import {

@@ -4,7 +4,7 @@ import { createUnixAttestor } from '../../src/attest/unix.ts';
 import { MeshError } from '../../src/errors.ts';
 import type { WorkloadCredentials, X509Svid } from '../../src/identity/credentials.ts';
 import type { Attest } from '../../src/identity/evidence.ts';
-import { secretTypeUrl } from '../../src/sds/secret.ts';
+import { secretTypeUrl } from '../../src/xds/secret.ts';
 import { createAuthority, credentialsOf, nothingOf, type TestAuthority } from './certificates.ts';
 import { createSource, emptyRequest, type RunningSds, secretsOf, startSds, until } from './harness.ts';
 import { serialOf } from './told.ts';

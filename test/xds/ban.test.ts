@@ -1,7 +1,7 @@
 import { status } from '@grpc/grpc-js';
 import { afterEach, beforeAll, expect, test } from 'vitest';
 import type { WatchCredentials, WorkloadCredentials, X509Svid } from '../../src/identity/credentials.ts';
-import { secretOf } from '../../src/sds/secret.ts';
+import { secretOf } from '../../src/xds/secret.ts';
 import { createAuthority, credentialsOf, nothingOf, type TestAuthority } from './certificates.ts';
 import { createSource, type RunningSds, secretsOf, startSds, until } from './harness.ts';
 

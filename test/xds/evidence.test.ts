@@ -2,7 +2,7 @@ import { afterEach, beforeAll, describe, expect, test } from 'vitest';
 import type { Holder } from '../../src/ca/slot.ts';
 import { type Coverage, createCoverage, type IssuedCertificate } from '../../src/identity/coverage.ts';
 import type { WorkloadCredentials, X509Svid } from '../../src/identity/credentials.ts';
-import type { Acknowledgement, Delivery, SdsObserver } from '../../src/sds/observer.ts';
+import type { Acknowledgement, Delivery, SdsObserver } from '../../src/xds/observer.ts';
 import { createAuthority, credentialsOf, nothingOf, type TestAuthority } from './certificates.ts';
 import { createSource, type RunningSds, startSds, until } from './harness.ts';
 

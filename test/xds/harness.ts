@@ -9,9 +9,9 @@ import { startGrpcListener } from '../../src/grpc/listener.ts';
 import type { WatchCredentials, WorkloadCredentials } from '../../src/identity/credentials.ts';
 import type { Attest, Attestation } from '../../src/identity/evidence.ts';
 import { createNotice } from '../../src/identity/notice.ts';
-import type { Acknowledgement, SdsObserver } from '../../src/sds/observer.ts';
-import { secretTypeUrl } from '../../src/sds/secret.ts';
-import { createSdsService, type SdsLimits, type SdsOptions } from '../../src/sds/service.ts';
+import type { Acknowledgement, SdsObserver } from '../../src/xds/observer.ts';
+import { secretTypeUrl } from '../../src/xds/secret.ts';
+import { createSdsService, type SdsLimits, type SdsOptions } from '../../src/xds/service.ts';
 import { AggregatedDiscoveryServiceClient } from '../../src/wire/ads.ts';
 import type {
   DeltaDiscoveryRequest,

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { createDeadlines } from '../../src/sds/deadlines.ts';
+import { createDeadlines } from '../../src/xds/deadlines.ts';
 import { manualClock } from '../harness/manual-clock.ts';
 
 test('each wait runs out in its own time, whatever becomes of the others', async () => {

@@ -1,6 +1,6 @@
-import type { FindResource, Resource, StreamEffect, StreamEvent } from '../../src/sds/resource.ts';
-import type { DeltaRequest } from '../../src/sds/delta.ts';
-import type { StreamRequest } from '../../src/sds/stream.ts';
+import type { FindResource, Resource, StreamEffect, StreamEvent } from '../../src/xds/resource.ts';
+import type { DeltaRequest } from '../../src/xds/delta.ts';
+import type { StreamRequest } from '../../src/xds/stream.ts';
 
 /** Events of a stream, as short as a table needs them; a number stands for a content. */
 export const type = 'type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret';

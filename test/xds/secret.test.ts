@@ -1,7 +1,7 @@
 import { createPrivateKey, X509Certificate } from 'node:crypto';
 import { beforeAll, describe, expect, test } from 'vitest';
 import type { WorkloadCredentials, X509Svid } from '../../src/identity/credentials.ts';
-import { secretOf } from '../../src/sds/secret.ts';
+import { secretOf } from '../../src/xds/secret.ts';
 import { type DataSource } from '../../src/wire/core.ts';
 import { Secret, SPIFFECertValidatorConfig } from '../../src/wire/tls.ts';
 import { createAuthority, credentialsOf, nothingOf, type TestAuthority } from './certificates.ts';

@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import type { StreamEvent } from '../../src/sds/resource.ts';
-import { next, openStream, type StreamRequest } from '../../src/sds/stream.ts';
+import type { StreamEvent } from '../../src/xds/resource.ts';
+import { next, openStream, type StreamRequest } from '../../src/xds/stream.ts';
 import { acks, asks, findIn, nacks, resource } from './stream-events.ts';
 
 describe('any sequence of events', () => {

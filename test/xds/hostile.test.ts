@@ -4,7 +4,7 @@ import { connect } from 'node:net';
 import { afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { connectScript, runChild } from '../grpc/children.ts';
 import type { WorkloadCredentials, X509Svid } from '../../src/identity/credentials.ts';
-import { secretTypeUrl } from '../../src/sds/secret.ts';
+import { secretTypeUrl } from '../../src/xds/secret.ts';
 import { DiscoveryRequest, DiscoveryResponse } from '../../src/wire/discovery.ts';
 import { SecretDiscoveryServiceService } from '../../src/wire/sds.ts';
 import { createAuthority, credentialsOf, nothingOf, type TestAuthority } from './certificates.ts';

@@ -5,9 +5,9 @@ import {
   givenOf,
   nextAggregate,
   openAggregate,
-} from '../../src/sds/aggregate.ts';
-import { worldForm } from '../../src/sds/form.ts';
-import type { StreamRequest } from '../../src/sds/stream.ts';
+} from '../../src/xds/aggregate.ts';
+import { worldForm } from '../../src/xds/form.ts';
+import type { StreamRequest } from '../../src/xds/stream.ts';
 import { findIn, show, type } from './stream-events.ts';
 
 type Event = AggregateEvent<StreamRequest>;

@@ -6,8 +6,8 @@ import {
   givenByDelta,
   nextDelta,
   openDelta,
-} from '../../src/sds/delta.ts';
-import { type FindResource, maxNameBytes, maxNames, type StreamEvent } from '../../src/sds/resource.ts';
+} from '../../src/xds/delta.ts';
+import { type FindResource, maxNameBytes, maxNames, type StreamEvent } from '../../src/xds/resource.ts';
 import { has, resource, says, show } from './stream-events.ts';
 
 type Event = StreamEvent<DeltaRequest>;
