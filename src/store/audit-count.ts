@@ -9,7 +9,8 @@ import { readAuditCoverage, readHead } from './audit-coverage.ts';
 import { addKept, keptParts, type KeptPart, readKeptKeys } from './audit-kept-counts.ts';
 import { readAuditSize } from './audit-log.ts';
 import { type AuditFilters, type IndexRange, typesAsked } from './audit-plan.ts';
-import { narrowed, stepBudget } from './audit-query.ts';
+import { stepBudget } from './audit-query.ts';
+import { narrowed } from './audit-window.ts';
 import { type Found, type WalkBudget, walkLog } from './audit-walk.ts';
 import type { Database } from './database.ts';
 

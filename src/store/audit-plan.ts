@@ -55,7 +55,12 @@ export function typesAsked({ types, where, destination, verdict }: AuditFilters)
   return asked.filter((type) => having.every((set) => set.has(type)));
 }
 
-type Lead = Omit<Walk, 'types'>;
+type Lead = Omit<Walk, 'types'> & {
+  /** What it is counted by, when that takes less than `from`. */
+  readonly counted?: string;
+  /** Tells by an index alone whether it meets the event of an index. Its values are `values`. */
+  readonly meets?: (idx: string) => string;
+};
 
 function planCalls(
   db: Database,
@@ -109,27 +114,54 @@ function planOthers(
       leads.push(fact(field, value));
   }
   if (filters.text !== null) leads.push(words(filters.text));
+  const [only] = types;
+  // Of what there is little: one entry may have a hundred thousand issuances and two changes.
+  if (leads.length > 0 && types.length === 1 && only !== undefined) leads.push(typeWalk(only));
   const lead = leanest(db, leads, range);
   return lead === undefined ? types.map(typeWalk) : [{ ...lead, types: new Set(types) }];
 }
 
-/** Of several, the one that meets the fewest events, counted up to a limit. */
+/**
+ * Of several, the one that meets the fewest events, counted up to a limit; those that reach it, up to a higher one. What
+ * the others do not meet is passed by, as far as an index tells.
+ */
 function leanest(db: Database, leads: readonly Lead[], range: IndexRange): Lead | undefined {
-  if (leads.length < 2) return leads[0];
-  let best: { readonly lead: Lead; readonly count: number } | undefined;
-  for (const lead of leads) {
-    // INVARIANT: a step plans anew, so a count costs little: words that no record holds as a phrase are not looked for in all.
-    const first = Math.max(range.first, range.last + 1 - (lead.window ?? Infinity));
-    const count = Number(
-      db
-        .prepare(`SELECT count(*) FROM (SELECT 1 FROM ${lead.from} AND ${lead.idx} BETWEEN ? AND ? LIMIT ?)`)
-        .pluck()
-        .get(...lead.values, first, range.last, best?.count ?? maxCounted),
-    );
-    if (best === undefined || count < best.count) best = { lead, count };
-    if (count === 0) break;
+  const lead = fewest(db, leads, range);
+  if (lead === undefined) return undefined;
+  const others = leads.filter((other) => other !== lead && other.meets !== undefined);
+  const conditions = others.map(({ meets }) => ` AND EXISTS (${meets?.(lead.idx) ?? ''})`);
+  return {
+    ...lead,
+    from: `${lead.from}${conditions.join('')}`,
+    values: [...lead.values, ...others.flatMap(({ values }) => values)],
+  };
+}
+
+function fewest(db: Database, leads: readonly Lead[], range: IndexRange): Lead | undefined {
+  let left = leads;
+  for (const most of counted) {
+    if (left.length < 2) return left[0];
+    let best: { readonly lead: Lead; readonly count: number } | undefined;
+    const many: Lead[] = [];
+    for (const lead of left) {
+      // INVARIANT: a step plans anew, so a count costs little: words that no record holds as a phrase are not looked for in all.
+      const first = Math.max(range.first, range.last + 1 - (lead.window ?? Infinity));
+      const from = lead.counted ?? lead.from;
+      const sql = `SELECT count(*) FROM (SELECT 1 FROM ${from} AND ${lead.idx} BETWEEN ? AND ? LIMIT ?)`;
+      const count = Number(
+        db
+          .prepare(sql)
+          .pluck()
+          .get(...lead.values, first, range.last, best?.count ?? most),
+      );
+      if (count === most) many.push(lead);
+      if (best === undefined || count < best.count) best = { lead, count };
+      if (count === 0) break;
+    }
+    if (best !== undefined && best.count < most) return best.lead;
+    left = many;
   }
-  return best?.lead;
+  return left[0];
 }
 
 /** The conditions on columns, whichever way they were given. */
@@ -157,14 +189,27 @@ function wholeLog(types: readonly AuditEventType[]): Walk {
   return { ...fixed, from: 'audit_leaves l NOT INDEXED WHERE true', isPure: true, types: new Set(types) };
 }
 
-function typeWalk(type: AuditEventType): Walk {
-  const from = 'audit_leaves l INDEXED BY audit_by_type WHERE l.type = ?';
-  return { ...fixed, from, values: [type], isPure: true, types: new Set([type]) };
+function typeWalk(type: AuditEventType): Walk & Lead {
+  return {
+    ...fixed,
+    from: 'audit_leaves l INDEXED BY audit_by_type WHERE l.type = ?',
+    values: [type],
+    isPure: true,
+    types: new Set([type]),
+    meets: (idx) =>
+      `SELECT 1 FROM audit_leaves o INDEXED BY audit_by_type WHERE o.type = ? AND o.idx = ${idx}`,
+  };
 }
 
 function column(index: string, name: string, value: string, and = ''): Lead {
-  const from = `audit_leaves l INDEXED BY ${index} WHERE l.${name} = ?${and}`;
-  return { ...fixed, from, values: [value] };
+  const among = (table: string): string =>
+    `audit_leaves ${table} INDEXED BY ${index} WHERE ${table}.${name} = ?${and.replaceAll('l.', `${table}.`)}`;
+  return {
+    ...fixed,
+    from: among('l'),
+    values: [value],
+    meets: (idx) => `SELECT 1 FROM ${among('o')} AND o.idx = ${idx}`,
+  };
 }
 
 function fact(field: string, value: string): Lead {
@@ -173,6 +218,8 @@ function fact(field: string, value: string): Lead {
     from: 'audit_facts f CROSS JOIN audit_leaves l ON l.idx = f.idx WHERE f.field = ? AND f.value = ?',
     values: [factNumber(field) ?? -1, factValue(value)],
     idx: 'f.idx',
+    counted: 'audit_facts f WHERE f.field = ? AND f.value = ?',
+    meets: (idx) => `SELECT 1 FROM audit_facts o WHERE o.field = ? AND o.value = ? AND o.idx = ${idx}`,
   };
 }
 
@@ -204,4 +251,4 @@ function decisions(id: string, { first, last }: IndexRange): Lead {
 const fixed = { values: [], idx: 'l.idx', isPure: false, window: undefined } as const;
 // Literals: SQLite takes the partial indexes of denials for no parameter.
 const andDenied = " AND l.verdict = 'deny'";
-const maxCounted = 2_000;
+const counted = [2_000, 50_000] as const;

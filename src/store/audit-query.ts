@@ -1,10 +1,11 @@
 import { formatCursor, parseCursor } from '../audit/cursor.ts';
 import type { AuditPage, AuditQuery, AuditRow } from '../audit/query.ts';
 import { readAuditCoverage, readHead } from './audit-coverage.ts';
-import { blockBits, readAuditSize } from './audit-log.ts';
+import { readAuditSize } from './audit-log.ts';
 import { personalReader } from './audit-personal.ts';
 import type { IndexRange } from './audit-plan.ts';
 import { type WalkBudget, walkLog } from './audit-walk.ts';
+import { narrowed } from './audit-window.ts';
 import type { Database } from './database.ts';
 
 /** A page ends early when its leaves are this long together. */
@@ -63,26 +64,6 @@ function searchRange(db: Database, query: AuditQuery, size: number): IndexRange 
   return narrowed(db, query, { first, last });
 }
 
-/** The part of a range that can hold events of a window of time. */
-export function narrowed(
-  db: Database,
-  { since, until }: Pick<AuditQuery, 'since' | 'until'>,
-  { first, last }: IndexRange,
-): IndexRange {
-  if (since === null && until === null) return { first, last };
-  const blocks = db
-    .prepare<[number, number], { first: number | null; last: number | null }>(
-      'SELECT min(block) AS first, max(block) AS last FROM audit_blocks WHERE max_ms >= ? AND min_ms < ?',
-    )
-    .get(since?.getTime() ?? -longTimeMs, until?.getTime() ?? longTimeMs);
-  if (blocks === undefined || blocks.first === null || blocks.last === null) return { first: 0, last: -1 };
-  const width = 2 ** blockBits;
-  return {
-    first: Math.max(first, blocks.first * width),
-    last: Math.min(last, (blocks.last + 1) * width - 1),
-  };
-}
-
 /** Rows by their indexes, fewer when their leaves are {@link maxPageBytes} long together. */
 export function readRows(db: Database, indexes: readonly number[]): readonly AuditRow[] {
   const selectLeaf = db.prepare<[number], { leaf: Buffer; hash: Buffer; type: string }>(
@@ -105,6 +86,3 @@ export function readRows(db: Database, indexes: readonly number[]): readonly Aud
   }
   return rows;
 }
-
-// Beyond any time JavaScript knows.
-const longTimeMs = 8_640_000_000_000_001;

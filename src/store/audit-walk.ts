@@ -4,6 +4,7 @@ import { personalFieldNames, spanFields } from '../audit/asked-fields.ts';
 import { type FieldFilter, type FilteredRecord, fieldTexts, mayMeet, meets } from '../audit/filter.ts';
 import { holdsWords, leafWords } from '../audit/words.ts';
 import { type AuditFilters, type IndexRange, planWalks, type Walk } from './audit-plan.ts';
+import { isWithin } from './audit-window.ts';
 import type { Database } from './database.ts';
 
 /** How long a step may look at events, and at how many. The first event is always looked at. */
@@ -22,7 +23,7 @@ export type WalkEnd = { readonly reached: number | null };
  */
 export function walkLog(
   db: Database,
-  filters: AuditFilters,
+  asked: AuditFilters,
   range: IndexRange,
   {
     order,
@@ -33,6 +34,7 @@ export function walkLog(
 ): WalkEnd {
   if (range.first > range.last) return { reached: null };
   const started = performance.now();
+  const filters = isWithin(db, asked, range) ? { ...asked, since: null, until: null } : asked;
   const walks = planWalks(db, filters, range);
   const needed = columnsNeeded(filters, fields, walks);
   const personal = personalReader(db);
@@ -111,15 +113,22 @@ function* rowsOf(
     yield* statement.iterate(...walk.values, first, last);
     return;
   }
-  for (let at = 0; at <= last - first; at += width) {
+  let size = width;
+  for (let at = 0; at <= last - first;) {
     const [begin, end] =
       order === 'newest'
-        ? [Math.max(first, last - at - width + 1), last - at]
-        : [first + at, Math.min(last, first + at + width - 1)];
+        ? [Math.max(first, last - at - size + 1), last - at]
+        : [first + at, Math.min(last, first + at + size - 1)];
+    const started = performance.now();
     yield* statement.iterate(...walk.values, begin, end);
     yield [order === 'newest' ? begin : end];
+    at += size;
+    // A window costs something by itself; time that was spent on what it found lets it grow no further.
+    if (performance.now() - started < quickMs) size *= 4;
   }
 }
+
+const quickMs = 8;
 
 /** The statement of a walk. Columns that nobody looks at are not read: many walks need no more than the index. */
 export function walkSql(walk: Walk, needed: ReadonlySet<string>, order: 'newest' | 'oldest'): string {

@@ -61,7 +61,9 @@ describe('a question', () => {
           const plan = db
             .prepare(`EXPLAIN QUERY PLAN ${walkSql(walk, needed, query.order)}`)
             .all(...walk.values, 5, 2_500)
-            .map((row) => (row as { detail: string }).detail);
+            .map((row) => (row as { detail: string }).detail)
+            // What another index tells of the event, by one seek in it.
+            .filter((detail) => !seekOfOther.test(detail));
           // A search by equality and range of the index; what is joined is found by its index; nothing is sorted.
           expect(plan.join('; ')).toMatch(
             isWhole
@@ -89,6 +91,9 @@ describe('a question', () => {
     expect(found.length).toBeGreaterThan(50);
   });
 });
+
+const seekOfOther =
+  /^SEARCH o EXISTS USING (PRIMARY KEY \(field=\? AND value=\? AND idx=\?\)|COVERING INDEX \w+ \(\w+=\? AND rowid=\?\))$/;
 
 describe('pages turned while events are appended', () => {
   test.each(['newest', 'oldest'] as const)('hold each event once, %s first', async (order) => {
