@@ -4,7 +4,7 @@ import type { Caller, LossEvent } from '../audit/event.ts';
 import type { Clock } from '../clock.ts';
 import { createClaims } from './claims.ts';
 import { type Call, type Connection, readAddress } from './entry.ts';
-import { createErrorLimit } from './error-limit.ts';
+import { createRecordLimit } from './record-limit.ts';
 import { createWindow } from './window.ts';
 
 /** What proxies saw, on its way to the log. Nothing waits for a disk here, and memory is bounded. */
@@ -49,9 +49,9 @@ export function createAccessLog(options: AccessLogOptions): AccessLog {
   });
   const windowMs = allowedCallsWindowSeconds * 1_000;
   const claims = createClaims();
-  const isOwnError = createErrorLimit();
+  const isOwnError = createRecordLimit();
   // INVARIANT: a proxy that makes up recorded calls leaves room in the queue for what others tell.
-  const isOwnRecord = createErrorLimit(recordsAtOnce, recordsPerSecond);
+  const isOwnRecord = createRecordLimit(recordsAtOnce, recordsPerSecond);
   const calls = createWindow<Counted<OutcomesEvent>>({
     windowMs: Math.max(windowMs, leastWindowMs),
     clock,

@@ -1,3 +1,4 @@
+import type { SeenCall } from './access-event.ts';
 import type { Actor, AuditEvent, AuditEventType, Caller, Personal } from './event.ts';
 
 /**
@@ -28,6 +29,20 @@ type KindOf<V> = [V] extends [Date | null]
               ? 'caller'
               : 'state';
 type KindsOf<E> = { readonly [F in FieldOf<E>]: KindOf<ValueOf<E, F>> };
+
+/** What all that proxies tell of calls has, of one call and of many. */
+const seenCallFields: KindsOf<SeenCall> = {
+  source: 'text',
+  destination: 'text',
+  protocol: 'text',
+  method: 'text',
+  port: 'number',
+  sourceSerial: 'text',
+  outcome: 'text',
+  flags: 'text',
+  rule: 'text',
+  caller: 'caller',
+};
 
 /** The fields of every type of event besides `type` and `v`, those that may be absent too. The types hold it to the union. */
 export const eventFields: { readonly [T in AuditEventType]: KindsOf<EventOf<T>> } = {
@@ -140,16 +155,7 @@ export const eventFields: { readonly [T in AuditEventType]: KindsOf<EventOf<T>> 
   },
   outcome: {
     time: 'time',
-    source: 'text',
-    destination: 'text',
-    protocol: 'text',
-    method: 'text',
-    port: 'number',
-    sourceSerial: 'text',
-    outcome: 'text',
-    flags: 'text',
-    rule: 'text',
-    caller: 'caller',
+    ...seenCallFields,
     decisionId: 'text',
     status: 'number',
     details: 'text',
@@ -163,16 +169,7 @@ export const eventFields: { readonly [T in AuditEventType]: KindsOf<EventOf<T>> 
     from: 'time',
     to: 'time',
     count: 'number',
-    source: 'text',
-    destination: 'text',
-    protocol: 'text',
-    method: 'text',
-    port: 'number',
-    sourceSerial: 'text',
-    outcome: 'text',
-    flags: 'text',
-    rule: 'text',
-    caller: 'caller',
+    ...seenCallFields,
     statusClass: 'text',
     longestMs: 'number',
     bytesReceived: 'number',

@@ -2,7 +2,7 @@ import { type AnswerRow, answerTable, findings, numbered } from './answer.ts';
 import { paging, window } from './parameter.ts';
 import { connectionTypes, countAll, type Counted, type LogQuestion, windowOf } from './ports.ts';
 import { type Asking, defineQuestion } from './question.ts';
-import { choosesService, services, serviceWords } from './services.ts';
+import { choosesService, rowsOfCounts, services, serviceWords } from './services.ts';
 
 /** How connections were secured, as the proxies of the called services report it. */
 export const connections = defineQuestion({
@@ -16,19 +16,12 @@ export const connections = defineQuestion({
       ...(asked.destination === null ? {} : { destination: asked.destination }),
       ...windowOf(asked),
     });
-    const rows = counts
-      .filter(({ of }) => isChosen(of['destination'] ?? ''))
-      .map(({ of, count, first, last, firstIndex, lastIndex }) => ({
-        index: lastIndex,
-        kind: of['outcome'] ?? '',
-        source: of['source'] ?? '',
-        destination: of['destination'] ?? '',
-        reason: of['failure'] ?? '',
-        connections: count,
-        first: first.toISOString(),
-        last: last.toISOString(),
-        firstIndex,
-      }));
+    const rows = rowsOfCounts(counts, isChosen).map(({ of, count, ...row }) => ({
+      ...row,
+      kind: of['outcome'] ?? '',
+      reason: of['failure'] ?? '',
+      connections: count,
+    }));
     const total = (kind: string): number =>
       rows.reduce((sum, row) => sum + (row.kind === kind ? row.connections : 0), 0);
     const [mutual, plain, foreign] = [total('mtls'), total('plaintext'), total('foreign')];

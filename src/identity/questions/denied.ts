@@ -2,7 +2,7 @@ import { answerTable, findings, numbered } from './answer.ts';
 import { paging, window } from './parameter.ts';
 import { countAll, windowOf } from './ports.ts';
 import { defineQuestion } from './question.ts';
-import { choosesService, services, serviceWords } from './services.ts';
+import { choosesService, rowsOfCounts, services, serviceWords } from './services.ts';
 
 /** Who tried to call what they may not: by caller, service and reason, with the first and the last attempt. */
 export const denied = defineQuestion({
@@ -18,18 +18,11 @@ export const denied = defineQuestion({
       ...(asked.destination === null ? {} : { destination: asked.destination }),
       ...windowOf(asked),
     });
-    const rows = counts
-      .filter(({ of }) => isChosen(of['destination'] ?? ''))
-      .map(({ of, count, first, last, firstIndex, lastIndex }) => ({
-        index: lastIndex,
-        source: of['source'] ?? '',
-        destination: of['destination'] ?? '',
-        reason: of['reason'] ?? '',
-        denials: count,
-        first: first.toISOString(),
-        last: last.toISOString(),
-        firstIndex,
-      }));
+    const rows = rowsOfCounts(counts, isChosen).map(({ of, count, ...row }) => ({
+      ...row,
+      reason: of['reason'] ?? '',
+      denials: count,
+    }));
     const callers = new Set(rows.map(({ source }) => source));
     const denials = rows.reduce((sum, row) => sum + row.denials, 0);
     return findings({

@@ -1,6 +1,7 @@
 import { quote } from '../../errors.ts';
 import type { CurrentMesh } from '../current-mesh.ts';
 import { identity, namespace, optional, type Parameter, refuse } from './parameter.ts';
+import type { NamedCount } from './ports.ts';
 
 /** Which services a question is about: one, those of a namespace, or those with a label. Nothing given: all. */
 export const services = {
@@ -40,6 +41,22 @@ export function namespacesOf({ mesh }: CurrentMesh): (id: string) => string {
     if (Object.hasOwn(labels, 'namespace')) known.set(spiffeId.text, labels['namespace'] ?? '');
   }
   return (id) => namespaceInName(id) ?? known.get(id) ?? '';
+}
+
+/** Counts of the services asked for as rows of an answer, which name the last record that was counted and the first. */
+export function rowsOfCounts(counts: readonly NamedCount[], isChosen: (destination: string) => boolean) {
+  return counts
+    .filter(({ of }) => isChosen(of['destination'] ?? ''))
+    .map(({ of, count, first, last, firstIndex, lastIndex }) => ({
+      index: lastIndex,
+      source: of['source'] ?? '',
+      destination: of['destination'] ?? '',
+      first: first.toISOString(),
+      last: last.toISOString(),
+      firstIndex,
+      count,
+      of,
+    }));
 }
 
 /** In words: `in the namespaces pay, shop`. */

@@ -1,13 +1,13 @@
-/** Whether an error gets a record of its own; the others are counted together. */
-export type ErrorLimit = (owner: string, now: Date) => boolean;
+/** Whether something gets a record of its own; all else is counted together. */
+export type RecordLimit = (owner: string, now: Date) => boolean;
 
 /**
- * Holds back records of errors: a callee that is away makes one of each call, which tell all the same. Each owner, such as a
- * pair of caller and callee, has a budget of records that refills with time.
+ * Holds back records of what happens too often: a callee that is away makes an error of each call, and all tell the same.
+ * Each owner, such as a pair of caller and callee, or a proxy, has a budget of records that refills with time.
  * @param burst records at once
  * @param perSecond records in the long run
  */
-export function createErrorLimit(burst = 50, perSecond = 1, maxOwners = 4_096): ErrorLimit {
+export function createRecordLimit(burst = 50, perSecond = 1, maxOwners = 4_096): RecordLimit {
   const budgets = new Map<string, { left: number; atMs: number }>();
   return (owner, now) => {
     const nowMs = now.getTime();
