@@ -6,7 +6,7 @@ import type { Clock } from '../../src/clock.ts';
 import { compileStoredMesh, createMeshHolder } from '../../src/identity/current-mesh.ts';
 import type { RegistrationEntry } from '../../src/identity/entry.ts';
 import type { Mesh, PolicyDocument } from '../../src/identity/mesh.ts';
-import { answerQuestion } from '../../src/identity/questions/ask.ts';
+import { readQuestion } from '../../src/identity/questions/ask.ts';
 import { findQuestion } from '../../src/identity/questions/catalogue.ts';
 import type { Asking } from '../../src/identity/questions/question.ts';
 import { parseSelector } from '../../src/identity/selector.ts';
@@ -46,7 +46,7 @@ export async function measureAuditor(args: readonly string[]): Promise<void> {
       const times: number[] = [];
       for (let n = 0; n < (isBroad === true ? 5 : 20); n++) {
         const started = performance.now();
-        await answerQuestion(findQuestion(name), new Map(Object.entries(fields(n))), asking);
+        await readQuestion(findQuestion(name), new Map(Object.entries(fields(n))), asking.now())(asking);
         times.push(performance.now() - started);
       }
       const [first = 0] = times;

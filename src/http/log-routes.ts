@@ -76,8 +76,8 @@ export function addLogRoutes(app: FastifyInstance, ports: LogPorts, noteRead: No
     const tile = parseTilePath(path);
     if (tile === undefined) throw noTile(path);
     if (tile.level === 'entries') demandDecisions(callerOf(request).grants);
-    await noteRead(request, tile.level === 'entries' ? 'entries of the log' : 'hashes of the log');
     const { pruned } = parseInput(tileQuery, request.query, 'query_invalid');
+    await noteRead(request, tile.level === 'entries' ? 'entries of the log' : 'hashes of the log');
     const bytes = await (pruned === 'empty' ? ports.auditRemains(tile) : ports.auditTile(tile));
     if (bytes === null) throw noTile(path);
     // Nobody but who asked may keep it; it never changes, and a narrow one is not asked for once there is a wider one.
@@ -102,8 +102,9 @@ export function addLogRoutes(app: FastifyInstance, ports: LogPorts, noteRead: No
   });
   addRoute(app, 'GET /v1/audit/consistency', async (request) => {
     const { from } = parseInput(consistencyQuery, request.query, 'query_invalid');
-    await noteRead(request, `consistency from ${from}`);
-    const proof = await ports.proveConsistency(parseIndex(from));
+    const size = parseIndex(from);
+    await noteRead(request, `consistency from ${size}`);
+    const proof = await ports.proveConsistency(size);
     if (proof === null) {
       throw new MeshError('audit_log_shorter', `the log has fewer than ${from} entries`, {
         fix: 'where it had as many, it was set back to an older state',

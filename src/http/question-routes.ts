@@ -4,7 +4,7 @@ import { callTypes } from '../audit/columns.ts';
 import { auditEventTypes } from '../audit/question.ts';
 import { MeshError, quote } from '../errors.ts';
 import { type Permission, rolesWith, scopeOf } from '../identity/access.ts';
-import { type Answer, answerQuestion } from '../identity/questions/ask.ts';
+import { type Answer, readQuestion } from '../identity/questions/ask.ts';
 import { findQuestion, questions, unanswered } from '../identity/questions/catalogue.ts';
 import type { LogQuestion, QuestionPorts } from '../identity/questions/ports.ts';
 import type { Asking, QuestionParameter } from '../identity/questions/question.ts';
@@ -50,9 +50,10 @@ export function addQuestionRoutes(app: FastifyInstance, ports: AuditorPorts, not
     for (const permission of question.needs) {
       demandNamespace(caller, permission, undefined, `the question ${quote(question.name)}`);
     }
-    await noteRead(request, describe(question.name, fields));
     const asking = within(ports.questionPorts(timeUpIn(answerMs)), caller);
-    return (await answerQuestion(question, new Map(Object.entries(fields)), asking)) satisfies Answer;
+    const answer = readQuestion(question, new Map(Object.entries(fields)), asking.now());
+    await noteRead(request, describe(question.name, fields));
+    return (await answer(asking)) satisfies Answer;
   });
 }
 

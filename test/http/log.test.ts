@@ -108,6 +108,19 @@ describe('there is no', () => {
     expect([answer.status, answer.json.code]).toEqual([status, code]);
     expect(answer.text).not.toContain('\u001b');
   });
+
+  test.each([
+    ['log/tile/0/000?pruned=all', 'query_invalid'],
+    ['questions/certificates?since=never', 'audit_query_invalid'],
+    ['consistency?from=9999999999999999', 'audit_entry_not_found'],
+  ])('reading where a question cannot be read: %s', async (path, code) => {
+    harness.clock.move(61_000);
+    const reads = async () =>
+      (await harness.events('admin')).filter(({ action }) => action === 'audit_read').length;
+    const before = await reads();
+    expect((await ask(path)).json.code).toBe(code);
+    expect(await reads()).toBe(before);
+  });
 });
 
 describe('bundles of entries', () => {

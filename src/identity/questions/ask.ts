@@ -15,19 +15,23 @@ export type Answer = Findings & {
 };
 
 /**
- * Answers a question. Head and coverage are read last: a log only grows, so they hold for all that was read before.
- * @throws MeshError as the question does
+ * Reads what a question is asked with.
+ * @returns what answers it. Head and coverage are read last: a log only grows, so they hold for all that was read before
+ * @throws MeshError `audit_query_invalid`, `audit_cursor_invalid`, also from the answer, with what else the question throws
  */
-export async function answerQuestion(
+export function readQuestion(
   question: Question,
   fields: ReadonlyMap<string, string>,
-  asking: Asking,
-): Promise<Answer> {
-  const { since, until, ...found } = await question.ask(fields, asking);
-  const { coverage, head } = await asking.read({
-    types: ['lifecycle'],
-    limit: 1,
-    ...windowOf({ since, until }),
-  });
-  return { question: question.name, asked: Object.fromEntries(fields), ...found, coverage, head };
+  now: Date,
+): (asking: Asking) => Promise<Answer> {
+  const find = question.parse(fields, now);
+  return async (asking) => {
+    const { since, until, ...found } = await find(asking);
+    const { coverage, head } = await asking.read({
+      types: ['lifecycle'],
+      limit: 1,
+      ...windowOf({ since, until }),
+    });
+    return { question: question.name, asked: Object.fromEntries(fields), ...found, coverage, head };
+  };
 }

@@ -18,8 +18,12 @@ export type Question = {
   readonly parameters: readonly QuestionParameter[];
   /** What it takes besides `audit:read`, each for the whole mesh. */
   readonly needs: readonly Permission[];
-  /** @throws MeshError `audit_query_invalid`, `audit_cursor_invalid` and what the ports throw */
-  readonly ask: (fields: ReadonlyMap<string, string>, asking: Asking) => Promise<Asked>;
+  /**
+   * Reads the parameters, before anything is read of the log.
+   * @returns what finds the answer; it throws `audit_query_invalid`, `audit_cursor_invalid` and what the ports throw
+   * @throws MeshError `audit_query_invalid`, `audit_cursor_invalid`
+   */
+  readonly parse: (fields: ReadonlyMap<string, string>, now: Date) => (asking: Asking) => Promise<Asked>;
 };
 
 /** A parameter as it is listed. */
@@ -50,11 +54,14 @@ export function defineQuestion<const P extends ParameterTable>(definition: {
       line: about,
       isRequired: otherwise === null,
     })),
-    ask: async (fields, asking) => {
-      const now = asking.now();
+    parse: (fields, now) => {
       const asked = parseParameters(parameters, fields, now);
       const { since, until } = asked as { readonly since?: Date | null; readonly until?: Date | null };
-      return { ...(await find(asked, asking)), since: since ?? null, until: until ?? null };
+      return async (asking) => ({
+        ...(await find(asked, asking)),
+        since: since ?? null,
+        until: until ?? null,
+      });
     },
   };
 }
