@@ -8,7 +8,8 @@ export type SendLogs = (body: string) => Promise<void>;
 
 /**
  * A sender of logs over OTLP/HTTP: one request at a time, each tried {@link maxTries} times with growing pauses when the
- * collector is away or busy.
+ * collector is away or busy. A collector that says when to come again is not asked sooner, unless that is in more than a
+ * minute.
  * @param stop ends the pauses
  * @throws MeshError from each call: `collector_unreachable` when the tries are used up, `collector_refused` for an answer that
  *   trying again does not change, and for records that the collector did not take
@@ -17,10 +18,12 @@ export type SendLogs = (body: string) => Promise<void>;
 export function openOtlpSender(url: string, stop?: AbortSignal, pauseMs = firstPauseMs): SendLogs {
   return async (body) => {
     let why = '';
+    let askedMs = 0;
     for (let tries = 0; tries < maxTries; tries++) {
-      if (tries > 0) await systemClock.sleep(pauseMs * 2 ** (tries - 1), stop);
+      if (tries > 0) await systemClock.sleep(Math.max(askedMs, pauseMs * 2 ** (tries - 1)), stop);
       if (tries > 0 && stop?.aborted === true) break;
       const answer = await post(url, body).catch((error: NodeJS.ErrnoException) => error);
+      askedMs = 0;
       if (answer instanceof Error) {
         why = answer.code ?? answer.message;
         continue;
@@ -28,6 +31,7 @@ export function openOtlpSender(url: string, stop?: AbortSignal, pauseMs = firstP
       why = `status ${answer.status}`;
       if (answer.status >= 200 && answer.status < 300) return checkTaken(url, answer.text);
       if (!retried.has(answer.status)) throw refused(url, why);
+      askedMs = readRetryAfter(answer.retryAfter, systemClock.now());
     }
     throw new MeshError('collector_unreachable', `the collector at ${quote(url)} did not take logs: ${why}`, {
       fix: 'is it running? With --cursor-file the next run goes on with what it has not taken',
@@ -35,7 +39,23 @@ export function openOtlpSender(url: string, stop?: AbortSignal, pauseMs = firstP
   };
 }
 
-type Answer = { readonly status: number; readonly text: string };
+/**
+ * How long an HTTP `Retry-After` asks to wait, a number of seconds or a date, in ms: 0 for none and for one that is
+ * neither, a minute for more than that, so that no collector holds an export up for ever.
+ * @see RFC 9110 section 10.2.3
+ */
+export function readRetryAfter(text: string | undefined, now: Date): number {
+  if (text === undefined || text.length > maxRetryAfter) return 0;
+  const isSeconds = /^[0-9]+$/.test(text);
+  const ms = isSeconds ? Number(text) * 1_000 : isHttpDate.test(text) ? Date.parse(text) - now.getTime() : 0;
+  return Number.isNaN(ms) ? 0 : Math.min(Math.max(ms, 0), longestAskedMs);
+}
+
+type Answer = {
+  readonly status: number;
+  readonly text: string;
+  readonly retryAfter: string | undefined;
+};
 
 function post(url: string, body: string): Promise<Answer> {
   const send = url.startsWith('https:') ? httpsRequest : httpRequest;
@@ -52,7 +72,11 @@ function post(url: string, body: string): Promise<Answer> {
       });
       response.on('error', reject);
       response.on('end', () =>
-        resolve({ status: response.statusCode ?? 0, text: Buffer.concat(chunks).toString('utf8') }),
+        resolve({
+          status: response.statusCode ?? 0,
+          text: Buffer.concat(chunks).toString('utf8'),
+          retryAfter: response.headers['retry-after'],
+        }),
       );
     });
     request.on('error', reject);
@@ -89,5 +113,8 @@ export const maxTries = 6;
 const firstPauseMs = 500;
 const answerMs = 10_000;
 const maxAnswerBytes = 65_536;
+const longestAskedMs = 60_000;
+const maxRetryAfter = 64;
+const isHttpDate = /^[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9]{2}:[0-9]{2}:[0-9]{2} GMT$/;
 // Those that OTLP/HTTP tells to try again.
 const retried: ReadonlySet<number> = new Set([429, 502, 503, 504]);

@@ -4,7 +4,7 @@ import { createServer, type IncomingMessage } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { maxTries, openOtlpSender } from '../../src/cli/otlp-sender.ts';
+import { maxTries, openOtlpSender, readRetryAfter } from '../../src/cli/otlp-sender.ts';
 import { decision, oneOfEach } from '../audit/events.ts';
 import { createScope } from '../harness/scope.ts';
 import { makeTempDir } from '../harness/temp.ts';
@@ -136,6 +136,38 @@ describe('a collector', () => {
   });
 });
 
+describe('a collector that says when to come again', () => {
+  const now = new Date('2026-01-31T12:00:00.000Z');
+  test.each<[string | undefined, number]>([
+    [undefined, 0],
+    ['0', 0],
+    ['7', 7_000],
+    ['60', 60_000],
+    ['61', 60_000],
+    ['9'.repeat(60), 60_000],
+    ['9'.repeat(65), 0],
+    ['Sat, 31 Jan 2026 12:00:09 GMT', 9_000],
+    ['Sat, 31 Jan 2026 11:59:59 GMT', 0],
+    ['Sun, 31 Jan 2027 12:00:00 GMT', 60_000],
+    ['Abc, 99 Xyz 2026 12:00:00 GMT', 0],
+    ['2026-01-31T12:00:09Z', 0],
+    ['-1', 0],
+    ['1.5', 0],
+    ['', 0],
+  ])('%j: %i ms', (text, ms) => {
+    expect(readRetryAfter(text, now)).toBe(ms);
+  });
+
+  test('is not asked sooner', async () => {
+    const collector = await startCollector([503], '', { 'retry-after': '1' });
+    const began = performance.now();
+    await openOtlpSender(collector.url, undefined, 1)('{}');
+    expect(collector.bodies.length).toBe(2);
+    // A timer of a second may end a moment early by another clock.
+    expect(performance.now() - began).toBeGreaterThan(950);
+  });
+});
+
 test('--follow goes on until a signal', async () => {
   const socket = harness.unix.address;
   const args = [
@@ -162,14 +194,14 @@ test('--follow goes on until a signal', async () => {
 });
 
 /** A collector on loopback: answers with these statuses, then with 200; 0 hangs up. */
-async function startCollector(answers: number[], text = '') {
+async function startCollector(answers: number[], text = '', headers: Record<string, string> = {}) {
   const bodies: string[] = [];
   const server = createServer((request, response) => {
     void readBody(request).then((body) => {
       bodies.push(body);
       const status = answers.shift() ?? 200;
       if (status === 0) request.socket.destroy();
-      else response.writeHead(status).end(text);
+      else response.writeHead(status, headers).end(text);
     });
   });
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
