@@ -110,6 +110,14 @@ type Slot = {
 const lingerMs = 30_000;
 const firstRetryMs = 250;
 const longestRetryMs = 15_000;
+// Each of these attempts is a certificate that was made, recorded and thrown away, and most end when somebody mends a setting.
+const longestUnprovenRetryMs = 300_000;
+const unproven: ReadonlySet<string> = new Set([
+  'issuance_unproven',
+  'audit_proof_invalid',
+  'audit_signature_invalid',
+  'audit_note_invalid',
+]);
 // Those who wait for it look again this often, for the clock may have been put back.
 const longestSleepMs = 60_000;
 // A clock put back by less than this leaves a certificate valid: it begins 30 s before it was made.
@@ -264,7 +272,7 @@ async function keep(
       // It may end meanwhile: then those who hold it are told.
       const left = (slot.svid?.notAfter.getTime() ?? Infinity) - parts.clock.now().getTime();
       await parts.clock.sleep(Math.min(retryMs * (0.5 + parts.random() / 2), left), signal);
-      retryMs = Math.min(retryMs * 2, longestRetryMs);
+      retryMs = Math.min(retryMs * 2, longestRetryOf(error));
     }
   }
 }
@@ -342,6 +350,10 @@ function replacementTime(
   const [share, longestMs] =
     pace === 'soon' ? [soonShare, soonMs] : [sharedShare, renewalSpreadMs(pace.nodes, outgoing.count())];
   return now + random() * Math.min((notAfter.getTime() - now) * share, longestMs);
+}
+
+function longestRetryOf(error: unknown): number {
+  return error instanceof MeshError && unproven.has(error.code) ? longestUnprovenRetryMs : longestRetryMs;
 }
 
 function isBanned(certificate: BanSubject, { bans, clock }: KeeperParts): boolean {

@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, expect, test } from 'vitest';
+import { type ErrorCode, MeshError } from '../../src/errors.ts';
 import { noBans } from '../../src/identity/ban-list.ts';
 import type { X509Svid } from '../../src/identity/credentials.ts';
 import { parseEntry } from '../../src/identity/entry-parse.ts';
@@ -19,6 +20,8 @@ let draw: () => number;
 let before: X509Svid | undefined;
 /** Runs while a certificate is being made. */
 let meanwhile: () => void;
+/** Whether failures are. */
+let expected: boolean;
 
 beforeEach(() => {
   clock = manualClock();
@@ -26,6 +29,7 @@ beforeEach(() => {
   issued = [];
   draw = () => 0.5;
   before = undefined;
+  expected = false;
   meanwhile = () => undefined;
   const startMs = clock.now().getTime();
   keeper = createKeeper({
@@ -52,7 +56,7 @@ beforeEach(() => {
       before = svid;
     },
     onFailure: (_, error) => {
-      throw error;
+      if (!expected) throw error;
     },
   });
 });
@@ -94,6 +98,26 @@ test('a certificate that was signed while its CA was replaced is replaced too', 
   await settle();
   await clock.advance(10_000);
   expect(issued.map(({ by }) => by)).toEqual(['old', 'new']);
+});
+
+test.each<[string, ErrorCode, number]>([
+  ['a server that is away is asked again soon', 'store_unavailable', 15_000],
+  ['one whose proof is not believed is asked every few minutes', 'audit_signature_invalid', 300_000],
+  ['one that has no proof likewise', 'issuance_unproven', 300_000],
+  ['one whose proof is of something else likewise', 'audit_proof_invalid', 300_000],
+  ['one whose proof is no note likewise', 'audit_note_invalid', 300_000],
+])('%s: %s', async (_, code, longestMs) => {
+  expected = true;
+  draw = () => 1;
+  meanwhile = () => {
+    throw new MeshError(code, 'is refused');
+  };
+  hold('web', 3_600);
+  await settle();
+  for (let step = 0; step < 200; step++) await clock.advance(10_000);
+  const waits = issued.map(({ atMs }, at) => atMs - (issued[at - 1]?.atMs ?? atMs));
+  expect(waits.slice(0, 4)).toEqual([0, 250, 500, 1_000]);
+  expect(Math.max(...waits)).toBe(longestMs);
 });
 
 test('one of another CA is left alone', async () => {
