@@ -160,6 +160,8 @@ function nextSteps(session: Session, { manifest }: CheckedArchive, dataDir: stri
     `  ${program} policy renumber --after <number>   the highest that an agent has: the log of the server names them`,
     `  ${program} node list                          nodes that attested since then must attest again`,
     `  ${program} audit verify                       older checkpoints say audit_log_shorter: that is true`,
+    `  ${program} audit witnesses                    one that has seen more of the log disputes it for ever: begin a new log`,
+    '  a server that was a witness gets another key: give that to the owners of the logs',
     'docs/backup.md tells more.\n',
   ].join('\n');
 }
