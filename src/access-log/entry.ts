@@ -1,4 +1,5 @@
 import type { ConnectionsEvent, OutcomeEvent } from '../audit/access-event.ts';
+import { isRuleName } from '../audit/closed-texts.ts';
 import type { TrustDomain } from '../spiffe/id.ts';
 import { asBuffer } from '../grpc/as-buffer.ts';
 import { type AccessLogCommon, HTTPAccessLogEntry, TCPAccessLogEntry } from '../wire/access_log.ts';
@@ -116,7 +117,8 @@ function partsOfCall(common: AccessLogCommon, note: DecisionNote | undefined, no
     time: endOf(common, now),
     decisionId: note?.decisionId ?? '',
     isRecorded: note?.isRecorded ?? false,
-    rule: cut(note?.rule ?? '', maxRule),
+    // A proxy that makes one up has none: counts are kept by it.
+    rule: note !== undefined && isRuleName(note.rule) ? note.rule : '',
     port: readPort(common.downstreamLocalAddress),
     flags: formatFlags(common.responseFlags),
     upstreamAddress: common.upstreamRemoteAddress,
@@ -181,7 +183,6 @@ const methods = [
   'PATCH',
 ] as const;
 const maxDetails = 256;
-const maxRule = 512;
 const maxAddress = 255;
 const maxAddressBytes = 1_024;
 const oldestMs = 86_400_000;

@@ -1,6 +1,7 @@
 import type { TrustDomain } from '../spiffe/id.ts';
 import type { Clock } from '../clock.ts';
 import type { AlarmEvent } from './access-event.ts';
+import { claimReasons } from './claim.ts';
 import type { AuditEvent } from './event.ts';
 
 /** Looks after certificates that proxies accepted and nobody here gave out. */
@@ -120,7 +121,6 @@ function createRecent(capacity: number) {
   };
 }
 
-const claimReasons: ReadonlySet<string> = new Set(['caller_unknown', 'destination_forged', 'engine_failed']);
 const maxKnown = 65_536;
 const maxRaised = 8_192;
 const maxWaiting = 4_096;

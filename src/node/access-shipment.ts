@@ -5,6 +5,7 @@ import {
   type OutcomesEvent,
   type SeenCall,
 } from '../audit/access-event.ts';
+import { isRuleName } from '../audit/closed-texts.ts';
 import { isDecisionId } from '../audit/columns.ts';
 import type { AuditEvent, Caller } from '../audit/event.ts';
 import { MeshError } from '../errors.ts';
@@ -16,7 +17,7 @@ import type {
   Outcome,
   Outcomes,
 } from '../wire/node.ts';
-import { dateOf, integerOf, required } from './wire-values.ts';
+import { checkSource, dateOf, integerOf, required } from './wire-values.ts';
 
 /** What proxies of a node saw, as it travels. */
 export type SeenOnWire = Pick<EventBatch, 'outcomes' | 'outcomeCounts' | 'connections'>;
@@ -86,13 +87,15 @@ function outcomesFrom(by: SeenBy, outcomes: Outcomes): OutcomesEvent {
 /** INVARIANT: what callers can choose is of closed lists, as it is where a proxy tells it. */
 function callFrom({ isOwn, callerOf }: SeenBy, call: CallSeen | undefined): SeenCall {
   const { port, caller, ...texts } = required(call, 'call');
-  const { destination, protocol, method, sourceSerial, flags } = texts;
+  const { source, destination, protocol, method, sourceSerial, flags, rule } = texts;
   const outcome = outcomes.find((known) => known === texts.outcome);
   if (outcome === undefined) throw invalid('with no outcome that there is');
   if (!isOwn(destination)) throw foreign();
   if (protocol !== 'http' && protocol !== 'tcp') throw invalid('over no protocol that there is');
   if (!/^[A-Z]{0,16}$/.test(method)) throw invalid('with an impossible method');
   if (!/^(?:[A-Z0-9]{1,8}(?:,|$)){0,32}$/.test(flags)) throw invalid('with impossible flags');
+  if (rule !== '' && !isRuleName(rule)) throw invalid('of a rule with an impossible name');
+  checkSource(source);
   checkSerial(sourceSerial);
   return { ...texts, outcome, port: integerOf(port, 'a port'), caller: callerOf(caller) };
 }
@@ -107,6 +110,7 @@ function connectionsFrom({ isOwn, callerOf }: SeenBy, connections: Connections):
   // INVARIANT: a claim is never told as an identity.
   const isProven = kind === 'mtls' || kind === 'foreign';
   if (!isProven && source + sourceSerial !== '') throw invalid('whose claim is told as an identity');
+  checkSource(source);
   checkSerial(sourceSerial);
   checkSerial(claimedSerial);
   return {

@@ -1,3 +1,5 @@
+import { claimReasons } from '../audit/claim.ts';
+import { isRuleName, lossCause, otherWord } from '../audit/closed-texts.ts';
 import type {
   AllowedCallsEvent,
   AuditEvent,
@@ -5,11 +7,12 @@ import type {
   LossEvent,
   RefusalEvent,
 } from '../audit/event.ts';
+import { decisionReasons } from '../authz/decision.ts';
 import { errorKinds, MeshError } from '../errors.ts';
 import { parseSelector } from '../identity/selector.ts';
 import type { AllowedCalls, Caller, Decision, EventBatch, Loss, Refusal } from '../wire/node.ts';
 import { readSeen, writeSeen } from './access-shipment.ts';
-import { dateOf, integerOf, required } from './wire-values.ts';
+import { checkSource, dateOf, integerOf, required } from './wire-values.ts';
 
 /** A batch of events of one agent: numbered, so that one that is sent twice is kept once. */
 export type Shipment = {
@@ -127,7 +130,7 @@ function lossOf({ node, now }: Shipper, { count, fromMs, toMs, cause, what }: Lo
     count: integerOf(count, 'a count'),
     from,
     to,
-    cause: `node ${node}: ${cause}`,
+    cause: `node ${node}: ${lossCause(cause)}`,
   };
 }
 
@@ -139,6 +142,7 @@ function decisionOf({ node, isOwn }: Shipper, decision: Decision): DecisionEvent
   if (!isClaim && !isOwn(decision.destination)) throw foreign();
   return {
     ...texts,
+    ...judgementOf(decision),
     type: 'decision',
     time: dateOf(timeMs),
     verdict,
@@ -149,6 +153,19 @@ function decisionOf({ node, isOwn }: Shipper, decision: Decision): DecisionEvent
     caller: callerOf(node, caller),
     ...(breakGlass === '' ? {} : { breakGlass }),
   };
+}
+
+/** INVARIANT: counts of calls are kept for ever by these, so a node has no words of its own for them. */
+function judgementOf({
+  reason,
+  rule,
+  source,
+  protocol,
+}: Pick<Decision, 'reason' | 'rule' | 'source' | 'protocol'>) {
+  if (rule !== '' && !isRuleName(rule)) throw invalid('has a rule with an impossible name');
+  if (protocol !== 'http' && protocol !== 'tcp') throw invalid('has a call over no protocol that there is');
+  checkSource(source);
+  return { reason: reasons.has(reason) ? reason : otherWord, rule, source, protocol };
 }
 
 function decisionToWire({ time, caller, breakGlass = '', ...event }: DecisionEvent): Decision {
@@ -173,6 +190,7 @@ function allowedCallsOf({ node, isOwn }: Shipper, calls: AllowedCalls): AllowedC
   const to = dateOf(toMs);
   return {
     ...texts,
+    ...judgementOf(calls),
     type: 'allowed_calls',
     time: to,
     from: dateOf(fromMs),
@@ -251,8 +269,7 @@ function invalid(why: string): MeshError {
   return new MeshError('message_invalid', `the batch of events ${why}`);
 }
 
-// Of decisions that were made without knowing who the proxy is: what they are about is what it said.
-const claimReasons: ReadonlySet<string> = new Set(['caller_unknown', 'destination_forged', 'engine_failed']);
+const reasons: ReadonlySet<string> = new Set(decisionReasons);
 const doors: readonly RefusalEvent['door'][] = ['sds', 'ext_authz', 'access_log', 'issue', 'workload_api'];
 const losable: readonly LossEvent['what'][] = ['decision', 'refusal', 'access_log'];
 const maxSelectors = 256;

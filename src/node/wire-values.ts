@@ -1,4 +1,5 @@
 import { MeshError } from '../errors.ts';
+import { SpiffeId } from '../spiffe/id.ts';
 
 /** A whole number from 0 to 2^53 - 1. @throws MeshError `message_invalid` */
 export function integerOf(value: bigint, what: string): number {
@@ -15,6 +16,16 @@ export function dateOf(ms: bigint): Date {
 /** A part that must be there. @throws MeshError `message_invalid` */
 export function required<T>(value: T | undefined, what: string): T {
   return value ?? refuse(`no ${what}`);
+}
+
+/** The identity of a caller is one, or empty. @throws MeshError `message_invalid` */
+export function checkSource(source: string): void {
+  if (source === '') return;
+  try {
+    SpiffeId.parse(source);
+  } catch {
+    refuse('a caller that no SPIFFE ID names');
+  }
 }
 
 function refuse(what: string): never {

@@ -83,11 +83,7 @@ describe('a call', () => {
       { decisionId: 'd-1', outcome: 'ok', isRecorded: true },
     ],
     ['with a note of another filter', { filter: 'envoy.filters.http.lua' }, { decisionId: '' }],
-    [
-      'with a long rule',
-      { note: { ...allowedNote, rule: 'r'.repeat(9_000) } },
-      { rule: `${'r'.repeat(511)}…` },
-    ],
+    ['with a long rule', { note: { ...allowedNote, rule: 'r'.repeat(9_000) } }, { rule: '' }],
     ['over plain HTTP', { own: null }, { source: '', sourceSerial: '' }],
     ['of a peer of two names', { peer: [web, orders] }, { source: '', sourceSerial: '0a1b' }],
     ['of a peer without a name', { peer: null }, { source: '' }],

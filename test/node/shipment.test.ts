@@ -62,6 +62,13 @@ test.each(['caller_unknown', 'destination_forged', 'engine_failed'])(
   },
 );
 
+test.each(['', '__proto__', 'x'.repeat(2_000)])('words of a node for why are ours, or other: %j', (word) => {
+  const batch = travelled([own(), loss()]);
+  [batch.decisions[0]!.reason, batch.losses[0]!.cause] = [word, word];
+  const { events } = readShipment(shipper, batch);
+  expect(events).toMatchObject([{ cause: 'node web-1: other' }, { reason: 'other' }]);
+});
+
 type Change = (batch: EventBatch) => void;
 describe('a hostile agent is refused', () => {
   test.each<[string, string, Change]>([
@@ -86,6 +93,17 @@ describe('a hostile agent is refused', () => {
       'identity_none',
       (b) => Object.assign(b.allowedCalls[0]!, { reason: 'caller_unknown', destination: '' }),
     ],
+    ['a decision of a rule of its own', 'message_invalid', (b) => (b.decisions[0]!.rule = 'any')],
+    [
+      'a decision of a rule without end',
+      'message_invalid',
+      (b) => (b.decisions[0]!.rule = `a/${'b'.repeat(254)} rule[0]`),
+    ],
+    ['a decision over another protocol', 'message_invalid', (b) => (b.decisions[0]!.protocol = 'udp')],
+    ['a decision about no SPIFFE ID', 'message_invalid', (b) => (b.decisions[0]!.source = 'anybody')],
+    ['calls by a rule of their own', 'message_invalid', (b) => (b.allowedCalls[0]!.rule = 'a/b rule[01]')],
+    ['an outcome by a rule of its own', 'message_invalid', (b) => (b.outcomes[0]!.call!.rule = '*')],
+    ['outcomes of no SPIFFE ID', 'message_invalid', (b) => (b.outcomeCounts[0]!.call!.source = '*')],
     ['calls that never happened', 'message_invalid', (b) => (b.allowedCalls[0]!.count = 0n)],
     ['calls beyond counting', 'message_invalid', (b) => (b.allowedCalls[0]!.count = 2n ** 62n)],
     ['calls that ended before they began', 'message_invalid', (b) => (b.allowedCalls[0]!.fromMs += 9_001n)],
