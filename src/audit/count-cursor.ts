@@ -2,8 +2,8 @@ import { MeshError } from '../errors.ts';
 
 /** Where counting goes on, and the window of time the first answer was asked for. */
 export type CountCursor = {
-  /** Whether kept counts answer, or a walk through the log. */
-  readonly way: 'kept' | 'walk';
+  /** Whether kept counts answer, or a walk through the log; `read`: that is not known yet, and nothing is counted. */
+  readonly way: (typeof ways)[number];
   /** Of the parts that the window is counted in, the one to go on in, and where in it: an index, or an hour since 1970. */
   readonly part: number;
   readonly at: number;
@@ -27,7 +27,7 @@ export function parseCountCursor(token: string): CountCursor {
     });
   }
   return {
-    way: groups['way'] === 'kept' ? 'kept' : 'walk',
+    way: ways.find((way) => way === groups['way']) ?? 'walk',
     part: Number(groups['part']),
     at: Number(groups['at']),
     since: timeOf(groups['since']),
@@ -39,6 +39,7 @@ function timeOf(text: string | undefined): Date | null {
   return text === undefined || text === '' ? null : new Date(Number(text));
 }
 
+const ways = ['kept', 'walk', 'read'] as const;
 const maxTokenLength = 120;
 const pattern =
-  /^count1\/(?<way>kept|walk)\/(?<part>[0-9])\/(?<at>-?[0-9]{1,15})\/(?<since>-?[0-9]{1,15}|)\/(?<until>-?[0-9]{1,15}|)$/;
+  /^count1\/(?<way>kept|walk|read)\/(?<part>[0-9])\/(?<at>-?[0-9]{1,15})\/(?<since>-?[0-9]{1,15}|)\/(?<until>-?[0-9]{1,15}|)$/;

@@ -21,6 +21,11 @@ export type AuditCoverage = {
   readonly moreDowntimes: boolean;
   /** Entries whose contents were given up, see `RetentionEvent`: no list and no walk finds them. Counts that are kept have them. */
   readonly pruned: readonly PrunedGroup[];
+  /**
+   * Of counts: what was counted without the caller, the rule or the destination that is asked of it, as there were too many kinds
+   * of calls. Where it is counted by these they are `*`; where they are asked for it is in no group. Zeros: nothing was.
+   */
+  readonly folded: { readonly count: number; readonly records: number };
   /** Types that were left out for want of a permission. */
   readonly notSearched: readonly AuditEventType[];
 };
@@ -61,6 +66,11 @@ export type Downtime = {
   /** Of the start. */
   readonly index: number;
 };
+
+/** Of two parts of one answer. */
+export function addFolded(a: AuditCoverage['folded'], b: AuditCoverage['folded']): AuditCoverage['folded'] {
+  return { count: a.count + b.count, records: a.records + b.records };
+}
 
 export const maxLossGroups = 64;
 export const maxDowntimes = 32;

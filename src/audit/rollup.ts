@@ -144,5 +144,8 @@ export const rollupFields = [
   'protocol',
 ] as const satisfies readonly (keyof RollupKey)[];
 
+/** In the place of a source, a destination and a rule of kinds that are counted together, as there are too many. */
+export const foldedText = '*';
+
 const everyEvent: ReadonlySet<string> = new Set(['time', 'serial', 'hour', 'day']);
 const nothing = { outcome: '', source: '', destination: '', reason: '', rule: '', protocol: '', count: 1 };

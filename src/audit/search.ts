@@ -1,3 +1,4 @@
+import { type AuditCoverage, addFolded } from './coverage.ts';
 import { addCounts, type CountGroup, type CountPage, type CountQuery, maxCountGroups } from './count.ts';
 import type { AuditPage, AuditQuery, AuditRow, SearchedRange } from './query.ts';
 
@@ -45,6 +46,7 @@ export async function collectCounts(
 ): Promise<CountPage> {
   const groups = new Map<string, CountGroup>();
   const beyond = { count: 0, records: 0 };
+  let folded: AuditCoverage['folded'] = { count: 0, records: 0 };
   let searched: SearchedRange | null = null;
   let { cursor } = query;
   for (;;) {
@@ -53,9 +55,17 @@ export async function collectCounts(
     const left = addCounts(groups, page.groups, maxCountGroups);
     beyond.count += page.beyond.count + left.count;
     beyond.records += page.beyond.records + left.records;
+    folded = addFolded(folded, page.coverage.folded);
     searched = joined(searched, page.searched);
     cursor = page.next;
-    if (cursor === null || isTimeUp()) return { ...page, groups: [...groups.values()], beyond, searched };
+    if (cursor !== null && !isTimeUp()) continue;
+    return {
+      ...page,
+      groups: [...groups.values()],
+      beyond,
+      coverage: { ...page.coverage, folded },
+      searched,
+    };
   }
 }
 

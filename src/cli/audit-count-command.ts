@@ -1,4 +1,5 @@
 import { Command } from 'commander';
+import { addFolded } from '../audit/coverage.ts';
 import { type CountGroup, mergeCounts, sortCounts } from '../audit/count.ts';
 import { repeated } from './arguments.ts';
 import { type AnswerBasis, describeBasis } from './audit-coverage.ts';
@@ -38,7 +39,7 @@ export function auditCountCommand(session: Session): Command {
       const items = answer.items.slice(0, limit);
       print(session, own, { ...answer, items }, () => {
         session.say(describeBasis(answer));
-        if (!answer.complete)
+        if (answer.beyond.records > 0)
           session.say(
             `warning: ${count(answer.beyond.records, 'record', 'records')} are in no group: there are too many\n`,
           );
@@ -67,7 +68,8 @@ export async function readCounts(
   for (;;) {
     const page: CountsAnswer = await client.get('/v1/audit/count', { ...query, cursor });
     all = all === undefined ? page : add(all, page);
-    if (page.next === null) return { ...all, complete: all.beyond.records === 0 };
+    if (page.next === null)
+      return { ...all, complete: all.beyond.records + all.coverage.folded.records === 0 };
     cursor = page.next;
   }
 }
@@ -85,7 +87,8 @@ function add(all: CountsAnswer, page: CountsAnswer): CountsAnswer {
     count: all.beyond.count + page.beyond.count,
     records: all.beyond.records + page.beyond.records,
   };
-  return { ...page, items, beyond };
+  const folded = addFolded(all.coverage.folded, page.coverage.folded);
+  return { ...page, items, beyond, coverage: { ...page.coverage, folded } };
 }
 
 function groupOf(by: readonly string[], { values, first, last, ...rest }: CountItem): CountGroup {

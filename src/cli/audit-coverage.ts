@@ -40,6 +40,11 @@ export function describeBasis({ head, coverage }: AnswerBasis): string {
         `not running ${from} to ${to}${clean ? '' : ', and it was not stopped in order'}`,
     ),
     ...(coverage.moreDowntimes ? ['not running and at more times than are told here'] : []),
+    ...(coverage.folded.records === 0
+      ? []
+      : [
+          `folded      ${count(coverage.folded.records, 'record', 'records')}: there were too many kinds of calls to tell all apart`,
+        ]),
     ...(coverage.notSearched.length === 0
       ? []
       : [`not asked   ${coverage.notSearched.join(', ')}: they need audit:decisions`]),

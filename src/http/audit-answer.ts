@@ -25,7 +25,7 @@ export function formatCounts(
     values: Object.fromEntries(by.map((name, at) => [name, values[at] ?? null])),
     ...group,
   }));
-  const complete = next === null && beyond.records === 0;
+  const complete = next === null && beyond.records === 0 && page.coverage.folded.records === 0;
   const coverage = { ...page.coverage, notSearched };
   return JSON.stringify({ by, items, complete, beyond, next, head, coverage, searched });
 }

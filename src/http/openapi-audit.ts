@@ -32,6 +32,7 @@ const coverageSchema = z.object({
   moreLosses: z.boolean(),
   downtimes: z.array(z.object({ from: time, to: time, clean: z.boolean(), index: count })),
   moreDowntimes: z.boolean(),
+  folded: z.object({ count, records: count }),
   pruned: z.array(
     z.object({
       class: z.enum(['calls', 'records']),

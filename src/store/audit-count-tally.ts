@@ -3,7 +3,10 @@ import { type CountGroup, type CountPage, maxCountGroups } from '../audit/count.
 /** Adds up, by values. Groups beyond the most are counted together. */
 export type Tally = {
   readonly add: (more: TallyItem) => void;
+  /** Counts what was counted without something that is asked of it, whether or not it is in a group. */
+  readonly fold: (more: Pick<TallyItem, 'count' | 'records'>) => void;
   readonly result: () => Pick<CountPage, 'groups' | 'beyond'>;
+  readonly folded: () => CountPage['beyond'];
 };
 
 /** Records that agree in their values. */
@@ -15,7 +18,13 @@ export type TallyItem = Omit<CountGroup, 'first' | 'last'> & {
 export function createTally(): Tally {
   const groups = new Map<string, { -readonly [K in keyof TallyItem]: TallyItem[K] }>();
   const beyond = { count: 0, records: 0 };
+  const folded = { count: 0, records: 0 };
   return {
+    fold: ({ count, records }) => {
+      folded.count += count;
+      folded.records += records;
+    },
+    folded: () => folded,
     add: (more) => {
       const key = JSON.stringify(more.values);
       const group = groups.get(key);

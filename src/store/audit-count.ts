@@ -30,8 +30,13 @@ export function readAuditCounts(db: Database, query: CountQuery, budget: WalkBud
     const { by } = query;
     const filters = countedFilters(query);
     if (filters === null) return nothing(db, query, size);
-    const cursor = query.cursor === null ? null : parseCountCursor(query.cursor);
-    const keys = cursor?.way === 'walk' ? undefined : readKeptKeys(db, { ...query, filters });
+    const given = query.cursor === null ? null : parseCountCursor(query.cursor);
+    const keys = given?.way === 'walk' ? undefined : readKeptKeys(db, { ...query, filters }, budget.ms);
+    if (keys === 'unread') {
+      const again = given ?? { ...windowOf(filters), way: 'read', part: 0, at: 0 };
+      return { ...nothing(db, query, size), next: formatCountCursor(again) };
+    }
+    const cursor = given?.way === 'read' ? null : given;
     const way = cursor?.way ?? (keys === undefined ? 'walk' : 'kept');
     const parts: readonly Part[] =
       keys === undefined ? [{ kind: 'walk', ...windowOf(filters) }] : keptParts(windowOf(filters), by);
@@ -65,7 +70,7 @@ export function readAuditCounts(db: Database, query: CountQuery, budget: WalkBud
       ...tally.result(),
       next,
       head: readHead(db, size),
-      coverage: readAuditCoverage(db, filters),
+      coverage: { ...readAuditCoverage(db, filters), folded: tally.folded() },
       searched,
     };
   })();

@@ -37,6 +37,7 @@ export function readAuditCoverage(db: Database, { since, until }: Window): Audit
     ...readLosses(db, first, window),
     ...readDowntimes(db, first, window),
     pruned: readPruned(db, window),
+    folded: { count: 0, records: 0 },
     notSearched: [],
   };
 }

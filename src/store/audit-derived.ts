@@ -1,10 +1,11 @@
 import { callTypes } from '../audit/columns.ts';
 import { factFields } from '../audit/asked-fields.ts';
 import { hourMs, textsAt } from '../audit/filter.ts';
-import { eventOfLeaf, type Rollup, rollupFields, rollupOf } from '../audit/rollup.ts';
+import { eventOfLeaf, rollupOf } from '../audit/rollup.ts';
 import { leafWords, textsBarrier } from '../audit/words.ts';
 import { type Database, inTransaction } from './database.ts';
 import type { LeafRecord } from './protocol.ts';
+import { type KindBounds, openKinds } from './rollup-kinds.ts';
 
 /** Derives from leaves what questions are answered from: facts, words and counts. All within the caller's transaction. */
 export type Deriver = {
@@ -31,9 +32,12 @@ export function factNumber(field: string): number | undefined {
   return at === -1 ? undefined : at;
 }
 
-/** Prepares to derive, for the one writer. What an earlier release has not derived is derived now, some leaves at a time. */
-export function openDeriver(db: Database, size: number): Deriver {
-  const deriver = createDeriver(db);
+/**
+ * Prepares to derive, for the one writer. What an earlier release has not derived is derived now, some leaves at a time.
+ * @param bounds of the kinds that counts are kept by
+ */
+export function openDeriver(db: Database, size: number, bounds?: KindBounds): Deriver {
+  const deriver = createDeriver(db, bounds);
   const derived = Number(db.prepare('SELECT size FROM audit_derived').pluck().get());
   for (let at = derived; at < size; at += leavesOfStep) {
     inTransaction(db, () => {
@@ -45,12 +49,14 @@ export function openDeriver(db: Database, size: number): Deriver {
   return deriver;
 }
 
-function createDeriver(db: Database): Deriver {
+function createDeriver(db: Database, bounds: KindBounds | undefined): Deriver {
   const insertFact = db.prepare('INSERT OR IGNORE INTO audit_facts (field, value, idx) VALUES (?, ?, ?)');
   const insertWords = db.prepare('INSERT INTO audit_words (rowid, words) VALUES (?, ?)');
   const setSize = db.prepare('UPDATE audit_derived SET size = ?');
-  const addCounts = prepareCounts(db);
+  const addCounts = prepareCounts(db, bounds);
   const taken: { readonly idx: number; readonly record: DerivedLeaf }[] = [];
+  /** Whether what was taken last is in the tables, so far as its transaction is. */
+  let isWritten = false;
 
   function deriveRare(idx: number, { leaf, columns }: DerivedLeaf): void {
     const event: unknown = JSON.parse(decoder.decode(leaf));
@@ -59,10 +65,14 @@ function createDeriver(db: Database): Deriver {
   }
 
   return {
-    take: (idx, record) => void taken.push({ idx, record }),
+    take: (idx, record) => {
+      if (taken.length === 0) isWritten = false;
+      taken.push({ idx, record });
+    },
     finish: () => {
       const last = taken.at(-1);
       if (last === undefined) return;
+      isWritten = true;
       for (const { idx, record } of taken) if (!callTypes.has(record.columns.type)) deriveRare(idx, record);
       addCounts.add(taken);
       setSize.run(last.idx + 1);
@@ -71,7 +81,7 @@ function createDeriver(db: Database): Deriver {
     taken: () => taken.length,
     rewind: (count) => {
       taken.length = Math.min(taken.length, count);
-      addCounts.forget();
+      if (isWritten) addCounts.forget();
     },
   };
 }
@@ -122,15 +132,7 @@ type Counts = {
   lastMs: number;
 };
 
-function prepareCounts(db: Database) {
-  const findKey = db
-    .prepare<string[], number>(
-      `SELECT id FROM audit_rollup_keys WHERE ${rollupFields.map((name) => `${name} = ?`).join(' AND ')}`,
-    )
-    .pluck();
-  const insertKey = db.prepare(
-    `INSERT INTO audit_rollup_keys (${rollupFields.join(', ')}) VALUES (${rollupFields.map(() => '?').join(', ')})`,
-  );
+function prepareCounts(db: Database, bounds: KindBounds | undefined) {
   const upsert = db.prepare(
     `INSERT INTO audit_rollup (level, start, key, count, records, first_idx, last_idx, first_ms, last_ms)
      VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
@@ -139,27 +141,15 @@ function prepareCounts(db: Database) {
        first_idx = min(first_idx, excluded.first_idx), last_idx = max(last_idx, excluded.last_idx),
        first_ms = min(first_ms, excluded.first_ms), last_ms = max(last_ms, excluded.last_ms)`,
   );
-  /** What keys are numbered; those used of late. */
-  const ids = new Map<string, number>();
-
-  function idOf(rollup: Rollup): number {
-    const values = rollupFields.map((name) => rollup[name]);
-    const text = JSON.stringify(values);
-    const known = ids.get(text);
-    if (known !== undefined) return known;
-    const id = findKey.get(...values) ?? Number(insertKey.run(...values).lastInsertRowid);
-    if (ids.size >= maxKeysRemembered) ids.clear();
-    ids.set(text, id);
-    return id;
-  }
+  const kinds = openKinds(db, bounds);
 
   return {
     add: (taken: readonly { readonly idx: number; readonly record: DerivedLeaf }[]): void => {
       const hours = new Map<string, Counts>();
       for (const { idx, record } of taken) {
         const { rollup, columns } = record;
-        const key = idOf(rollup);
         const start = Math.floor(columns.timeMs / hourMs);
+        const key = kinds.numberOf(rollup, start);
         const place = `${start}/${key}`;
         const counts = hours.get(place);
         if (counts === undefined) {
@@ -179,7 +169,7 @@ function prepareCounts(db: Database) {
           upsert.run(level, begin, key, count, records, firstIdx, lastIdx, firstMs, lastMs);
       }
     },
-    forget: () => ids.clear(),
+    forget: kinds.forget,
   };
 }
 
@@ -213,4 +203,3 @@ function* storedLeaves(db: Database, begin: number, end: number): Generator<[num
 
 const decoder = new TextDecoder();
 const leavesOfStep = 8_192;
-const maxKeysRemembered = 8_192;

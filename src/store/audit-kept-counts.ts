@@ -1,6 +1,6 @@
 import type { CountQuery } from '../audit/count.ts';
-import { dayMs, hourMs, meets, spanStart } from '../audit/filter.ts';
-import { rolledTexts, rollupFields, type RollupKey } from '../audit/rollup.ts';
+import { dayMs, type FieldFilter, hourMs, meets, spanStart } from '../audit/filter.ts';
+import { foldedText, rolledTexts, rollupFields, type RollupKey } from '../audit/rollup.ts';
 import type { Tally, TallyItem } from './audit-count-tally.ts';
 import { type AuditFilters, typesAsked } from './audit-plan.ts';
 import type { WalkBudget } from './audit-walk.ts';
@@ -15,15 +15,31 @@ export type KeptPart = {
   readonly to: number;
 };
 
-/** What is counted together and answers, by its number: the values of the fields asked for. */
-export type KeptKeys = ReadonlyMap<number, readonly Value[]>;
+/** What is counted together and answers, by its number. */
+export type KeptKeys = ReadonlyMap<number, KeptAnswer>;
+
+/** The values of the fields asked for. */
+type KeptAnswer = {
+  /** Null: nobody knows whether it is asked for, as what is asked of it was not kept. */
+  readonly values: readonly Value[] | null;
+  /** Whether something that is asked was not kept: see `openKinds`. */
+  readonly isFolded: boolean;
+};
 
 /** A value of a field, or of which span of time the beginning is to be taken. */
 type Value = string | null | typeof hourMs | typeof dayMs;
 
-/** The keys that answer a question; undefined when it asks for what is not counted together. */
-export function readKeptKeys(db: Database, query: CountQuery): KeptKeys | undefined {
-  const { filters, by } = query;
+/**
+ * The keys that answer a question; undefined when it asks for what is not counted together.
+ * @returns `unread` when reading them took longer than the budget: the same question, asked again, goes on
+ */
+export function readKeptKeys(
+  db: Database,
+  query: CountQuery,
+  budgetMs = Infinity,
+): KeptKeys | undefined | 'unread' {
+  const started = performance.now();
+  const { filters } = query;
   if (filters.serial !== null || filters.text !== null) return undefined;
   const known = rememberedKeys(db, query);
   const rows = db
@@ -33,39 +49,55 @@ export function readKeptKeys(db: Database, query: CountQuery): KeptKeys | undefi
     )
     .raw()
     .iterate(known.last);
-  for (const [id, ...columns] of rows) {
-    const text = columns.join('\0');
-    let values = known.answers.get(text);
-    if (values === undefined) {
-      const key = Object.fromEntries(
-        rollupFields.map((name, at) => [name, columns[at]]),
-      ) as unknown as RollupKey;
-      values = answerOf(key, filters, by);
-      known.answers.set(text, values);
-    }
-    known.last = id;
-    if (values === 'unknown') known.isUnknown = true;
-    else if (values !== 'other') known.keys.set(id, values);
+  known.isRead = false;
+  let read = 0;
+  for (const row of rows) {
+    addKey(known, query, row);
+    read += 1;
+    // INVARIANT: what is not remembered is read to its end, so that each step comes further.
+    if (read % keysOfLook !== 0 || !known.isRemembered) continue;
+    if (performance.now() - started > budgetMs) return 'unread';
   }
+  known.isRead = true;
   return known.isUnknown ? undefined : known.keys;
+}
+
+function addKey(known: Remembered, { filters, by }: CountQuery, [id, ...columns]: KeyRow): void {
+  const text = columns.join('\0');
+  let answer = known.answers.get(text);
+  if (answer === undefined) {
+    const key = Object.fromEntries(
+      rollupFields.map((name, at) => [name, columns[at]]),
+    ) as unknown as RollupKey;
+    answer = answerOf(key, filters, by);
+    known.answers.set(text, answer);
+  }
+  known.last = id;
+  if (answer === 'unknown') known.isUnknown = true;
+  else if (answer !== 'other') known.keys.set(id, answer);
 }
 
 type KeyRow = readonly [id: number, ...columns: string[]];
 
 /** What a key is for a question: the values it is counted under; not asked for; or not to be told from it. */
-type KeyAnswer = readonly Value[] | 'other' | 'unknown';
+type KeyAnswer = KeptAnswer | 'other' | 'unknown';
 
 /** The keys of a question, up to one: they never change, and a question comes again for each step. */
 type Remembered = {
   readonly question: string;
   readonly needed: ReadonlySet<string>;
   readonly answers: Map<string, KeyAnswer>;
-  readonly keys: Map<number, readonly Value[]>;
+  readonly keys: Map<number, KeptAnswer>;
   last: number;
   isUnknown: boolean;
+  /** Whether a step has come to the end. */
+  isRead: boolean;
+  /** Whether the next step finds it here. */
+  isRemembered: boolean;
+  askedAt: number;
 };
 
-/** Of the latest questions, the last asked last. */
+/** Of the latest questions, the latest last. */
 const remembered = new WeakMap<Database, Remembered[]>();
 
 function rememberedKeys(db: Database, { filters, by }: CountQuery): Remembered {
@@ -73,22 +105,34 @@ function rememberedKeys(db: Database, { filters, by }: CountQuery): Remembered {
   const question = JSON.stringify([asked, by]);
   const latest = remembered.get(db) ?? [];
   const before = latest.find((one) => one.question === question);
-  if (before !== undefined) return before;
+  const now = performance.now();
+  if (before !== undefined) {
+    before.askedAt = now;
+    return before;
+  }
   const names = [
     ...['type', ...by, ...filters.where.map(({ field }) => field)].flatMap(columnsOf),
     ...(filters.source === null ? [] : ['source']),
     ...(filters.destination === null ? [] : ['destination']),
     ...(filters.verdict === null ? [] : ['outcome']),
   ];
-  const fresh = {
+  const fresh: Remembered = {
     question,
     needed: new Set(names),
     answers: new Map(),
     keys: new Map(),
     last: 0,
     isUnknown: false,
+    isRead: false,
+    isRemembered: false,
+    askedAt: now,
   };
-  remembered.set(db, [...latest.slice(1 - maxRemembered), fresh]);
+  // INVARIANT: nobody who asks takes the place of a question that is still being read, or none would come to its end.
+  const given = latest.findIndex(({ isRead, askedAt }) => isRead || now - askedAt > idleMs);
+  if (latest.length >= maxRemembered && given === -1) return fresh;
+  fresh.isRemembered = true;
+  const left = latest.length < maxRemembered ? latest : latest.toSpliced(given, 1);
+  remembered.set(db, [...left, fresh]);
   return fresh;
 }
 
@@ -113,17 +157,20 @@ function columnsOf(field: string): readonly string[] {
 
 function answerOf(key: RollupKey, filters: AuditFilters, by: readonly string[]): KeyAnswer {
   if (!typesAsked(filters).includes(key.type)) return 'other';
-  if (filters.source !== null && key.source !== filters.source) return 'other';
-  if (filters.destination !== null && key.destination !== filters.destination) return 'other';
-  if (filters.verdict !== null && rolledTexts(key, 'verdict')?.[0] !== filters.verdict) return 'other';
-  const met = filters.where.map((filter) => {
+  const asked: FieldFilter[] = [...filters.where];
+  for (const field of ['source', 'destination', 'verdict'] as const)
+    if (filters[field] !== null) asked.push({ field, op: 'is', value: filters[field] });
+  const met = asked.map((filter) => {
     const texts = rolledTexts(key, filter.field);
-    return texts === undefined ? undefined : meets(texts, filter);
+    if (texts === undefined) return undefined;
+    return texts.includes(foldedText) ? 'folded' : meets(texts, filter);
   });
   // What one condition that is known leaves out need not be known to the others.
   if (met.includes(false)) return 'other';
   const values = by.map((field) => valueOf(key, field));
-  return met.includes(undefined) || values.includes(undefined) ? 'unknown' : (values as readonly Value[]);
+  if (met.includes(undefined) || values.includes(undefined)) return 'unknown';
+  if (met.includes('folded')) return { values: null, isFolded: true };
+  return { values: values as readonly Value[], isFolded: values.includes(foldedText) };
 }
 
 function valueOf(key: RollupKey, field: string): Value | undefined {
@@ -198,7 +245,9 @@ export function addKept(
     .get(level, Math.max(part.from, at ?? part.from), part.to);
   const [first, last] = ends ?? [null, null];
   if (first === null || last === null) return null;
-  const isByTime = [...keys.values()].some((values) => values.some((value) => typeof value === 'number'));
+  const isByTime = [...keys.values()].some(
+    ({ values }) => values?.some((value) => typeof value === 'number') === true,
+  );
   const statement = db.prepare<unknown[], KeptRow>(keptSql(isByTime)).raw();
   const width = spansOfChunk * (level === 1 ? 24 : 1);
   for (let from = first; from <= last; from += width) {
@@ -229,22 +278,25 @@ function addTotals(
 function addRows(rows: Iterable<KeptRow>, keys: KeptKeys, tally: Tally): void {
   // Many keys have the same values, and those are one list: it is enough to tell lists apart, in each span.
   let span: number | undefined;
-  const items = new Map<readonly Value[], { -readonly [K in keyof TallyItem]: TallyItem[K] }>();
+  const items = new Map<KeptAnswer, { -readonly [K in keyof TallyItem]: TallyItem[K] }>();
   const flush = (): void => {
     for (const item of items.values()) tally.add(item);
     items.clear();
   };
   for (const [start, key, count, records, firstIndex, lastIndex, firstMs, lastMs] of rows) {
-    const values = keys.get(key);
-    if (values === undefined) continue;
+    const answer = keys.get(key);
+    if (answer === undefined) continue;
     if (span !== start) flush();
     span = start;
-    const item = items.get(values);
+    const { values } = answer;
+    if (answer.isFolded) tally.fold({ count, records });
+    if (values === null) continue;
+    const item = items.get(answer);
     if (item === undefined) {
       const said = values.map((value) =>
         typeof value === 'number' ? spanStart(start * hourMs, value) : value,
       );
-      items.set(values, { values: said, count, records, firstIndex, lastIndex, firstMs, lastMs });
+      items.set(answer, { values: said, count, records, firstIndex, lastIndex, firstMs, lastMs });
       continue;
     }
     item.count += count;
@@ -278,6 +330,9 @@ const totalsSql = `SELECT 0, key, count, records, first_idx, last_idx, first_ms,
   FROM audit_rollup WHERE level = 2 AND start = 0 AND key >= ? AND key < ?`;
 const keysOfChunk = 4_096;
 const maxRemembered = 4;
+// Whoever asked does not come again.
+const idleMs = 60_000;
+const keysOfLook = 1_024;
 // A multiple of a day, beyond any time that an event may have.
 const farHours = 240_000_000;
 const spansOfChunk = 32;

@@ -8,7 +8,7 @@ import { noon } from './events.ts';
 
 const rest = {
   head: { size: 0, root: '', checkpoint: '' },
-  coverage: {} as AuditPage['coverage'],
+  coverage: { folded: { count: 3, records: 1 } } as AuditPage['coverage'],
   searched: null,
 };
 
@@ -46,6 +46,7 @@ describe('a search in several steps', () => {
     expect(page.groups).toHaveLength(maxCountGroups);
     expect(page.groups.find(({ values }) => values[0] === '0')?.records).toBe(5);
     expect(page.beyond).toEqual({ count: 12_000, records: 6_000 });
+    expect(page.coverage.folded).toEqual({ count: 12, records: 4 });
   });
 });
 

@@ -193,6 +193,7 @@ test('an answer with hostile text stays what it is on a terminal', () => {
         moreLosses: true,
         moreDowntimes: true,
         pruned: [],
+        folded: { count: 4, records: 4 },
       },
       losses: [
         {
@@ -213,5 +214,6 @@ test('an answer with hostile text stays what it is on a terminal', () => {
   });
   expect(text).not.toMatch(/[\u001b\r]/);
   expect(text).toContain('lost        2 decision');
+  expect(text).toContain('folded      4 records: there were too many kinds');
   expect(text.split('\n').filter((line) => line.startsWith('forged'))).toEqual([]);
 });

@@ -22,7 +22,7 @@ export type QuestionPorts = {
     by: readonly string[],
     question: LogQuestion,
     cursor: string | null,
-  ) => Promise<Pick<CountPage, 'groups' | 'beyond' | 'next'>>;
+  ) => Promise<Pick<CountPage, 'groups' | 'beyond' | 'coverage' | 'next'>>;
   /** Records of decisions with an ID, in the order of the log, and whether there are more. */
   readonly findDecisions: (
     id: string,
@@ -95,7 +95,7 @@ export async function countAll(
   for (let pages = 0; pages < maxPages; pages++) {
     const part = await count(by, question, cursor);
     parts.push(part.groups);
-    if (part.beyond.records > 0) isWhole = false;
+    if (part.beyond.records + part.coverage.folded.records > 0) isWhole = false;
     cursor = part.next;
     if (cursor === null || isTimeUp()) break;
   }
