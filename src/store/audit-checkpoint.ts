@@ -20,12 +20,16 @@ export function readCheckpoint(db: Database): StoredCheckpoint | null {
   );
 }
 
-/** Puts the checkpoint of the log as it is, inside the caller's transaction. The schema refuses one that goes back. */
-export function storeCheckpoint(db: Database, { size, root, note }: StoredCheckpoint): void {
-  db.prepare(
+/**
+ * Prepares to put the checkpoint of the log as it is, inside the caller's transaction: each commit does. The schema refuses one
+ * that goes back.
+ */
+export function prepareCheckpoint(db: Database): (checkpoint: StoredCheckpoint) => void {
+  const put = db.prepare(
     `INSERT INTO audit_checkpoint (id, size, root, note) VALUES (1, ?, ?, ?)
      ON CONFLICT (id) DO UPDATE SET size = excluded.size, root = excluded.root, note = excluded.note`,
-  ).run(size, root, note);
+  );
+  return ({ size, root, note }) => void put.run(size, root, note);
 }
 
 /**

@@ -3,7 +3,7 @@ import { leafHash } from '../audit/leaf.ts';
 import { createMerkleTrail } from '../audit/merkle-trail.ts';
 import { hashBytes, type TreeEdge } from '../audit/merkle-tree.ts';
 import type { NoteSigner } from '../audit/note.ts';
-import { readCheckpoint, storeCheckpoint } from './audit-checkpoint.ts';
+import { prepareCheckpoint, readCheckpoint } from './audit-checkpoint.ts';
 import { openDeriver } from './audit-derived.ts';
 import { openTree } from './audit-tree.ts';
 import type { Database } from './database.ts';
@@ -60,6 +60,7 @@ export function createAppender(db: Database): AuditAppender {
     `INSERT INTO audit_blocks (block, min_ms, max_ms) VALUES (?, ?, ?)
      ON CONFLICT (block) DO UPDATE SET min_ms = min(min_ms, excluded.min_ms), max_ms = max(max_ms, excluded.max_ms)`,
   );
+  const putCheckpoint = prepareCheckpoint(db);
   const trail = createMerkleTrail();
   const tree = openTree(db, readAuditSize(db), trail.add);
   trail.start(tree.edge());
@@ -114,7 +115,7 @@ export function createAppender(db: Database): AuditAppender {
       if (size === sealed) return;
       const root = tree.root();
       const checkpoint = signCheckpoint({ size, root }, signer);
-      storeCheckpoint(db, { size, root, note: checkpoint });
+      putCheckpoint({ size, root, note: checkpoint });
       sealed = size;
       proven = { checkpoint, pathOf: trail.prover(tree.edge()) };
     },
