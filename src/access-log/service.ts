@@ -7,6 +7,7 @@ import type {
 import type { Clock } from '../clock.ts';
 import { MeshError, publicError } from '../errors.ts';
 import { peerOf } from '../grpc/connections.ts';
+import { createPartialMessages } from '../grpc/partial-messages.ts';
 import { grpcFailure } from '../grpc/status.ts';
 import type { Breathe } from '../identity/breath.ts';
 import type { Attestation, UnixPeer } from '../identity/evidence.ts';
@@ -40,6 +41,10 @@ export type AccessLogLimits = {
   /** Envoy opens one for each logger and each of its threads. */
   readonly streamsPerConnection: number;
   readonly streams: number;
+  /** Of messages that have not come to their end, on the streams of one uid. */
+  readonly partialBytesPerUid: number;
+  /** The same of all streams. */
+  readonly partialBytes: number;
 };
 
 /** The service, as a gRPC listener takes it. */
@@ -61,6 +66,8 @@ export type AccessLogDoor = {
 export function createAccessLogService(options: AccessLogServiceOptions): AccessLogDoor {
   const { accessLog, clock, breathe, trustDomain } = options;
   const { streamsPerConnection = 256, streams: maxStreams = 8_192 } = options.limits ?? {};
+  const { partialBytesPerUid = 67_108_864, partialBytes = 268_435_456 } = options.limits ?? {};
+  const partial = createPartialMessages({ bytesPerUid: partialBytesPerUid, bytes: partialBytes });
   const refusals = createRefusals(options.recordRefusal, clock, undefined, 'access_log');
   const perConnection = new Map<string, number>();
   const pulls = new Set<Pull>();
@@ -82,11 +89,16 @@ export function createAccessLogService(options: AccessLogServiceOptions): Access
     callback: sendUnaryData<Buffer>,
   ): Promise<void> {
     let leave: (() => void) | undefined;
+    let cut: (() => void) | undefined;
     const pull = openPull(call);
     pulls.add(pull);
     try {
       const peer = peerOf(call);
       leave = admit(peer);
+      const watched = partial.watch(call, peer.uid, () => {
+        ({ cut } = watched);
+        pull.refuse(tooMuch(peer));
+      });
       await take(pull, peer);
       callback(null, Buffer.alloc(0));
     } catch (error) {
@@ -95,7 +107,16 @@ export function createAccessLogService(options: AccessLogServiceOptions): Access
     } finally {
       pulls.delete(pull);
       leave?.();
+      cut?.();
     }
+  }
+
+  /** What has come of a message is lost with its stream. */
+  function tooMuch(peer: UnixPeer): MeshError {
+    const error = new MeshError('stream_limit', 'too many messages are on their way and not whole');
+    refuse(peer, [], error);
+    accessLog.lose(1, 'stream_broken');
+    return error;
   }
 
   function admit({ connectionId }: UnixPeer): () => void {
@@ -239,6 +260,8 @@ type Pull = {
   readonly isCut: () => boolean;
   /** Ends it for whoever waits. */
   readonly stop: () => void;
+  /** Ends it with an error, which whoever waits is given. */
+  readonly refuse: (error: Error) => void;
 };
 
 /** The messages of a stream, of which the next is taken off the connection when it is asked for. */
@@ -248,6 +271,7 @@ function openPull(call: ServerReadableStream<Buffer, Buffer>): Pull {
   if (typeof state === 'object' && state !== null) Reflect.set(state, 'highWaterMark', 1);
   let end: 'end' | 'broken' | undefined;
   let isStopped = false;
+  let refused: Error | undefined;
   let wake = (): void => undefined;
   const on = (event: string, note: () => void): void => {
     call.on(event, () => {
@@ -271,8 +295,13 @@ function openPull(call: ServerReadableStream<Buffer, Buffer>): Pull {
       end ??= 'end';
       wake();
     },
+    refuse: (error) => {
+      refused = error;
+      wake();
+    },
     next: async () => {
       for (;;) {
+        if (refused !== undefined) throw refused;
         const message: unknown = call.read();
         if (Buffer.isBuffer(message)) return message;
         if (end !== undefined) return end;

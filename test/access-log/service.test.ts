@@ -1,3 +1,5 @@
+import { connect } from 'node:http2';
+import { connect as connectSocket } from 'node:net';
 import { Client, credentials, type ClientWritableStream } from '@grpc/grpc-js';
 import { afterAll, afterEach, describe, expect, test } from 'vitest';
 import type { Call, Connection } from '../../src/access-log/entry.ts';
@@ -247,6 +249,48 @@ describe('a process', () => {
     third.call.end();
     expect(await third.ended).toBe(0);
   });
+});
+
+test('messages that never come to their end are held up to a bound, of a uid and of all', async () => {
+  const { told } = await serve({ limits: { partialBytesPerUid: 75_000, partialBytes: 10_000_000 } });
+  const session = connect('http://localhost', { createConnection: () => connectSocket(listener!.path) });
+  session.on('error', () => undefined);
+  scope.defer(() => session.destroy());
+  const begin = () => {
+    const stream = session.request({
+      ':method': 'POST',
+      ':path': '/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs',
+      'content-type': 'application/grpc',
+      te: 'trailers',
+    });
+    stream.on('error', () => undefined).resume();
+    const status = Promise.withResolvers<unknown>();
+    stream.on('response', (headers) => 'grpc-status' in headers && status.resolve(headers['grpc-status']));
+    stream.on('trailers', (headers) => status.resolve(headers['grpc-status']));
+    const write = (bytes: Buffer) => new Promise((resolve) => stream.write(bytes, resolve));
+    return { stream, write, status: status.promise };
+  };
+  const body = Buffer.concat([message('http', httpEntry({})), field(99, Buffer.alloc(30_000))]);
+  const framed = Buffer.concat([Buffer.alloc(5), body]);
+  framed.writeUInt32BE(body.length, 1);
+  const held = [begin(), begin()];
+  for (const { write } of held) await write(framed.subarray(0, -1));
+  const third = begin();
+  await third.write(framed.subarray(0, -1));
+  expect(await third.status).toBe('8');
+  expect(told.refusals.map(({ code }) => code)).toEqual(['stream_limit']);
+  expect(told.losses).toEqual([[1, 'stream_broken']]);
+  // Those that were there before are served, and what the other held is given free.
+  for (const { stream, status } of held) {
+    stream.end(framed.subarray(-1));
+    expect(await status).toBe('0');
+  }
+  for (let more = 0; more < 3; more++) {
+    const { stream, status } = begin();
+    stream.end(framed);
+    expect(await status).toBe('0');
+  }
+  expect(told.calls).toHaveLength(5);
 });
 
 test('at the end streams are ended in order, and nothing of it is a loss', async () => {
