@@ -110,10 +110,15 @@ function* factsOf(
   event: unknown,
   source: string | null,
 ): Generator<readonly [number: number, value: string]> {
-  for (const [number, field] of factFields.entries()) {
+  for (const { number, field, first } of facts) {
+    if (field !== 'source' && !hasMember(event, first)) continue;
     const texts = field === 'source' ? [source ?? ''] : textsAt(event, field);
     for (const text of texts) if (text !== '') yield [number, factValue(text)];
   }
+}
+
+function hasMember(event: unknown, name: string): boolean {
+  return typeof event === 'object' && event !== null && Object.hasOwn(event, name);
 }
 
 /** A value as it stands in `audit_facts`. */
@@ -201,5 +206,7 @@ function* storedLeaves(db: Database, begin: number, end: number): Generator<[num
   }
 }
 
+/** Of most of them an event has none. */
+const facts = factFields.map((field, number) => ({ number, field, first: field.split('.', 1)[0] ?? '' }));
 const decoder = new TextDecoder();
 const leavesOfStep = 8_192;
