@@ -79,22 +79,27 @@ async function openAlarms(parts: Parameters<typeof openProxyLogs>[0]) {
     parseAuditQuery({ types: ['alarm'], since: '1d', limit: maxRecent }, now),
   );
   const before = rows.map(
-    ({ leaf }) => JSON.parse(leaf) as { readonly serial: string; readonly time: string },
+    ({ leaf }) =>
+      JSON.parse(leaf) as Pick<AlarmEvent, 'serial' | 'sourceTbsSha256'> & { readonly time: string },
   );
   let recent = before.map(({ time }) => Date.parse(time)).reverse();
   let raised = 0;
   const raise = (alarm: AlarmEvent): void => {
     raised += 1;
     recent = [...recent.slice(1 - maxRecent), alarm.time.getTime()];
-    const { serial, claimedSource, destination } = alarm;
-    const keepOut =
-      serial.length > maxSerialDigits
+    const { serial, claimedSource, destination, sourceTbsSha256 } = alarm;
+    const isCopy = sourceTbsSha256 !== undefined;
+    const keepOut = isCopy
+      ? 'a certificate of ours has this serial, and a ban keeps both out: countersign ca taint the CA'
+      : serial.length > maxSerialDigits
         ? 'no ban can name such a serial: countersign ca taint the CA'
         : `countersign ban serial ${serial} keeps it out`;
     const fix = `see countersign audit list --serial ${serial}; ${keepOut}`;
     log.error(
       { serial, claimedSource, destination, fix },
-      'a certificate was used that the audit log has no issuance of',
+      isCopy
+        ? 'a certificate was used that is not the one that was given out with its serial'
+        : 'a certificate was used that the audit log has no issuance of',
     );
     if (keeping < maxRecent) void keep(alarm);
   };
@@ -117,9 +122,11 @@ async function openAlarms(parts: Parameters<typeof openProxyLogs>[0]) {
   };
   const unknown = createUnknownCertificates({
     trustDomain,
-    findUnknown: async (serials) => {
-      const asked = { spiffeIds: [], keys: [], serials };
-      return (await store.namedCertificates(asked, clock.now())).unknownSerials;
+    findUnknown: async (seen) => {
+      const serials = [...new Set(seen.map(({ serial }) => serial))];
+      const asked = { spiffeIds: [], keys: [], serials, seen };
+      const { unknownSerials: unknown, copied = [] } = await store.namedCertificates(asked, clock.now());
+      return { unknown, copied };
     },
     raise,
     onError: (error) => {
@@ -127,7 +134,7 @@ async function openAlarms(parts: Parameters<typeof openProxyLogs>[0]) {
       complain(detail.code, 'certificates could not be looked up in the audit log', detail);
     },
     clock,
-    raised: before.map(({ serial }) => serial),
+    raised: before.map(({ serial, sourceTbsSha256 = '' }) => ({ serial, tbsSha256: sourceTbsSha256 })),
   });
   const alarms: Alarms = {
     look: unknown.look,

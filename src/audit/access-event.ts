@@ -102,7 +102,7 @@ export type ConnectionsEvent = {
 
 /**
  * Something that must not be. `unknown_certificate`: a proxy accepted a certificate of this trust domain that the log has no
- * issuance of. Either somebody else has a key of the CA, or the log lacks what it had.
+ * issuance of, or one that is not what its issuance says. Either somebody else has a key of the CA, or the log lacks what it had.
  */
 export type AlarmEvent = {
   readonly type: 'alarm';
@@ -110,6 +110,11 @@ export type AlarmEvent = {
   readonly kind: 'unknown_certificate';
   /** Lower-case hex. */
   readonly serial: string;
+  /**
+   * SHA-256 of what was signed of the certificate, lower-case hex, of one that has the serial of another which the log has an
+   * issuance of; absent for a serial that it has none of.
+   */
+  readonly sourceTbsSha256?: string;
   /** The SPIFFE ID in the certificate. */
   readonly claimedSource: string;
   /** Whom the proxy that accepted it stands for. */

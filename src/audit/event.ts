@@ -139,6 +139,8 @@ export type DecisionEvent = {
   readonly port: number;
   /** Serial of the peer certificate, lower-case hex, or empty. */
   readonly sourceSerial: string;
+  /** SHA-256 of what was signed of the peer certificate, as its issuance has it; absent when nobody told. */
+  readonly sourceTbsSha256?: string;
   readonly sourceAddress: Personal;
   /** The proxy that asked. */
   readonly caller: Caller;
@@ -174,6 +176,8 @@ export type AllowedCallsEvent = {
   readonly port: number;
   /** Serial of the peer certificate, lower-case hex, or empty. */
   readonly sourceSerial: string;
+  /** SHA-256 of what was signed of the peer certificate, as its issuance has it; absent when nobody told. */
+  readonly sourceTbsSha256?: string;
   /** The proxy that asked. */
   readonly caller: Caller;
 };

@@ -132,6 +132,7 @@ export const eventFields: { readonly [T in AuditEventType]: KindsOf<EventOf<T>> 
     path: 'personal',
     port: 'number',
     sourceSerial: 'text',
+    sourceTbsSha256: 'text',
     sourceAddress: 'personal',
     caller: 'caller',
     breakGlass: 'text',
@@ -151,6 +152,7 @@ export const eventFields: { readonly [T in AuditEventType]: KindsOf<EventOf<T>> 
     pathPattern: 'text',
     port: 'number',
     sourceSerial: 'text',
+    sourceTbsSha256: 'text',
     caller: 'caller',
   },
   outcome: {
@@ -195,6 +197,7 @@ export const eventFields: { readonly [T in AuditEventType]: KindsOf<EventOf<T>> 
     time: 'time',
     kind: 'text',
     serial: 'text',
+    sourceTbsSha256: 'text',
     claimedSource: 'text',
     destination: 'text',
     seenIn: 'text',

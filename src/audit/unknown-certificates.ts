@@ -13,23 +13,38 @@ export type UnknownCertificates = {
   readonly close: () => void;
 };
 
+/** A certificate that was accepted. */
+export type SeenCertificate = {
+  readonly serial: string;
+  /** SHA-256 of what was signed of it, lower-case hex; empty when the proxy did not send it. */
+  readonly tbsSha256: string;
+};
+
+/** Certificates that are not ours. */
+export type NotOurs = {
+  /** Serials that the log has no issuance of. */
+  readonly unknown: readonly string[];
+  /** Those that are not what the issuance of their serial says, of the ones that were asked about. */
+  readonly copied: readonly SeenCertificate[];
+};
+
 /** What it asks and tells. */
 export type UnknownCertificatesOptions = {
   readonly trustDomain: TrustDomain;
-  /** Which of the serials the log has no issuance of. */
-  readonly findUnknown: (serials: readonly string[]) => Promise<readonly string[]>;
+  readonly findUnknown: (seen: readonly SeenCertificate[]) => Promise<NotOurs>;
   readonly raise: (alarm: AlarmEvent) => void;
   /** The serials could not be looked up, and will be again. */
   readonly onError: (error: unknown) => void;
   readonly clock: Clock;
-  /** Serials of alarms that were raised before. */
-  readonly raised?: readonly string[];
+  /** Of alarms that were raised before. */
+  readonly raised?: readonly SeenCertificate[];
 };
 
 /**
- * Raises an alarm when a certificate of the trust domain was accepted that the log has no issuance of. Issuances are in the log
+ * Raises an alarm when a certificate of the trust domain was accepted that the log has no issuance of, or that has the serial of
+ * one and says something else. Issuances are in the log
  * before their certificates exist, so that none is ever late. At most 60 alarms are raised in a minute, 6 of them about
- * one destination; a serial that found no room is looked up again when it is seen again.
+ * one destination; a certificate that found no room is looked up again when it is seen again.
  *
  * A proxy tells which certificate it has seen. So one that lies can raise an alarm in its own name, and can keep silent.
  */
@@ -37,8 +52,8 @@ export function createUnknownCertificates(options: UnknownCertificatesOptions): 
   const { trustDomain, findUnknown, raise, onError, clock } = options;
   const known = createRecent(maxKnown);
   const raised = createRecent(maxRaised);
-  for (const serial of options.raised ?? []) raised.add(serial);
-  const waiting = new Map<string, AlarmEvent>();
+  for (const seen of options.raised ?? []) raised.add(keyOf(seen));
+  const waiting = new Map<string, { readonly seen: SeenCertificate; readonly alarm: AlarmEvent }>();
   const stop = new AbortController();
   let running: Promise<void> | undefined;
   let [minuteMs, raisedInMinute] = [-Infinity, 0];
@@ -49,9 +64,10 @@ export function createUnknownCertificates(options: UnknownCertificatesOptions): 
       for (const event of events) {
         const alarm = alarmOf(event, trustDomain, clock.now());
         if (alarm === undefined || waiting.size >= maxWaiting || stop.signal.aborted) continue;
-        const { serial } = alarm;
-        if (known.has(serial) || raised.has(serial) || waiting.has(serial)) continue;
-        waiting.set(serial, alarm);
+        const seen = seenIn(event, alarm);
+        const key = keyOf(seen);
+        if (known.has(key) || raised.has(alarm.serial) || raised.has(key) || waiting.has(key)) continue;
+        waiting.set(key, { seen, alarm });
         running ??= run().finally(() => {
           running = undefined;
         });
@@ -65,10 +81,17 @@ export function createUnknownCertificates(options: UnknownCertificatesOptions): 
     // All that came together are one question.
     await Promise.resolve();
     while (waiting.size > 0 && !stop.signal.aborted) {
-      const serials = [...waiting.keys()].slice(0, maxAsked);
+      const asked = [...waiting.values()].slice(0, maxAsked);
       try {
-        const unknown = new Set(await findUnknown(serials));
-        for (const serial of serials) settle(serial, !unknown.has(serial));
+        const notOurs = await findUnknown(asked.map(({ seen }) => seen));
+        const [unknown, copied] = [new Set(notOurs.unknown), new Set(notOurs.copied.map(keyOf))];
+        for (const { seen, alarm } of asked) {
+          const key = keyOf(seen);
+          waiting.delete(key);
+          if (unknown.has(seen.serial)) tell(seen.serial, alarm);
+          else if (copied.has(key)) tell(key, { ...alarm, sourceTbsSha256: seen.tbsSha256 });
+          else known.add(key);
+        }
       } catch (error) {
         onError(error);
         await clock.sleep(retryMs, stop.signal);
@@ -76,21 +99,19 @@ export function createUnknownCertificates(options: UnknownCertificatesOptions): 
     }
   }
 
-  function settle(serial: string, isKnown: boolean): void {
-    const alarm = waiting.get(serial);
-    waiting.delete(serial);
-    if (isKnown) return known.add(serial);
+  function tell(key: string, alarm: AlarmEvent): void {
+    if (raised.has(key)) return;
     const nowMs = clock.now().getTime();
     if (Math.abs(nowMs - minuteMs) >= 60_000) {
       [minuteMs, raisedInMinute] = [nowMs, 0];
       raisedOf.clear();
     }
-    if (alarm === undefined || raisedInMinute >= maxInMinute) return;
+    if (raisedInMinute >= maxInMinute) return;
     const ofDestination = raisedOf.get(alarm.destination) ?? 0;
     if (ofDestination >= maxOfDestination) return;
     raisedOf.set(alarm.destination, ofDestination + 1);
     raisedInMinute += 1;
-    raised.add(serial);
+    raised.add(key);
     raise(alarm);
   }
 }
@@ -107,6 +128,14 @@ function alarmOf(event: AuditEvent, trustDomain: TrustDomain, time: Date): Alarm
   const sourceAddress = 'sourceAddress' in event ? event.sourceAddress : { personal: '' };
   const about = { serial, claimedSource, destination, seenIn, sourceAddress, caller };
   return { type: 'alarm', time, kind: 'unknown_certificate', ...about };
+}
+
+function seenIn(event: AuditEvent, { serial }: AlarmEvent): SeenCertificate {
+  return { serial, tbsSha256: 'sourceTbsSha256' in event ? (event.sourceTbsSha256 ?? '') : '' };
+}
+
+function keyOf({ serial, tbsSha256 }: SeenCertificate): string {
+  return tbsSha256 === '' ? serial : `${serial} ${tbsSha256}`;
 }
 
 /** The last texts that were added, of which at least half of `capacity` are held. */

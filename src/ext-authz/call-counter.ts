@@ -91,6 +91,7 @@ function isSame(a: AllowedCall, b: AllowedCall): boolean {
     a.method === b.method &&
     a.destination === b.destination &&
     a.sourceSerial === b.sourceSerial &&
+    a.sourceTbsSha256 === b.sourceTbsSha256 &&
     a.revision === b.revision &&
     a.port === b.port &&
     a.protocol === b.protocol &&

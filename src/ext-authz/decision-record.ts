@@ -34,6 +34,7 @@ export function decisionEvent(judged: Judged, check: Check, decisionId: string, 
     path: { personal: detach(cut(request?.path ?? check.path.replace(/[?#].*$/s, ''), 2_048)) },
     port: check.port,
     sourceSerial: check.sourceSerial,
+    ...contentsOf(check),
     sourceAddress: { personal: cut(check.sourceAddress, 255) },
     ...(decision.breakGlass ? { breakGlass: cut(decision.breakGlass, 1_024) } : {}),
     caller: peer === undefined ? { pid: 0, uid: 0, gid: 0 } : { pid: peer.pid, uid: peer.uid, gid: peer.gid },
@@ -59,8 +60,13 @@ export function allowedCall(
     pathPattern: cut(pathPattern, 2_048),
     port: check.port,
     sourceSerial: check.sourceSerial,
+    ...contentsOf(check),
     caller: { pid: peer.pid, uid: peer.uid, gid: peer.gid },
   };
+}
+
+function contentsOf({ sourceTbsSha256 }: Check): Pick<DecisionEvent, 'sourceTbsSha256'> {
+  return sourceTbsSha256 === '' ? {} : { sourceTbsSha256 };
 }
 
 /** At most `max` characters, never half of one. */

@@ -21,6 +21,8 @@ export type Check = {
   readonly sourceSerial: string;
   /** SHA-256 of the caller's public key (SPKI), lower-case hex, or empty like the serial. */
   readonly sourceKey: string;
+  /** SHA-256 of what was signed of the caller's certificate, lower-case hex, or empty like the serial. */
+  readonly sourceTbsSha256: string;
   /** `address:port` or a path; for the record only. */
   readonly sourceAddress: string;
   /** `destination.principal`; empty when the proxy named none. */
@@ -59,6 +61,7 @@ export function readCheck(bytes: Uint8Array, readCertificate: ReadPeerCertificat
     source: source.source,
     sourceSerial: source.sourceSerial,
     sourceKey: source.sourceKey,
+    sourceTbsSha256: source.sourceTbsSha256,
     sourceAddress: formatAddress(parts.source?.address),
     claimedDestination: parts.destination?.principal ?? '',
     method: http.method,
@@ -71,7 +74,7 @@ export function readCheck(bytes: Uint8Array, readCertificate: ReadPeerCertificat
   };
 }
 
-type Source = Pick<Check, 'source' | 'sourceSerial' | 'sourceKey' | 'rejection'>;
+type Source = Pick<Check, 'source' | 'sourceSerial' | 'sourceKey' | 'sourceTbsSha256' | 'rejection'>;
 
 function readSource({ source }: CheckParts, readCertificate: ReadPeerCertificate): Source {
   const principal = source?.principal ?? '';
@@ -87,10 +90,11 @@ function readSource({ source }: CheckParts, readCertificate: ReadPeerCertificate
     return refuse(`the caller's certificate has ${names.uriSans.length} URI names instead of one`);
   }
   if (names.uriSans[0] !== id.text) return refuse("the caller's certificate and its principal differ");
-  return { source: id, sourceSerial: names.serial, sourceKey: names.spkiSha256, rejection: null };
+  const { serial: sourceSerial, spkiSha256: sourceKey, tbsSha256: sourceTbsSha256 } = names;
+  return { source: id, sourceSerial, sourceKey, sourceTbsSha256, rejection: null };
 }
 
-const nobody = { source: null, sourceSerial: '', sourceKey: '' } as const;
+const nobody = { source: null, sourceSerial: '', sourceKey: '', sourceTbsSha256: '' } as const;
 
 function refuse(why: string): Source {
   return { ...nobody, rejection: malformed(why) };
@@ -174,6 +178,7 @@ const emptyCheck: Check = {
   source: null,
   sourceSerial: '',
   sourceKey: '',
+  sourceTbsSha256: '',
   sourceAddress: '',
   claimedDestination: '',
   method: '',

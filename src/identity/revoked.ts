@@ -1,4 +1,5 @@
 import { maxRevoked, type RevokedCertificate, type RevocationReason } from '../ca/crl.ts';
+import type { SeenCertificate } from '../audit/unknown-certificates.ts';
 import { type Ban, isInForce } from './ban.ts';
 
 /** A certificate of ours that a ban may concern. */
@@ -17,6 +18,8 @@ export type NamedCertificates = {
   readonly certificates: readonly NamedCertificate[];
   /** Serials that we never gave out: they were signed with our key by somebody else, or not at all. */
   readonly unknownSerials: readonly string[];
+  /** Of certificates that were asked about by their contents: those that are not what the issuance of their serial says. */
+  readonly copied?: readonly SeenCertificate[];
 };
 
 /** What the CAs have to revoke because of the bans in force. */

@@ -135,7 +135,8 @@ function lossOf({ node, now }: Shipper, { count, fromMs, toMs, cause, what }: Lo
 }
 
 function decisionOf({ node, isOwn }: Shipper, decision: Decision): DecisionEvent {
-  const { timeMs, verdict, revision, path, port, sourceAddress, caller, breakGlass, ...texts } = decision;
+  const { timeMs, verdict, revision, path, port, sourceAddress, caller, breakGlass, ...rest } = decision;
+  const { sourceTbsSha256, ...texts } = rest;
   if (verdict !== 'allow' && verdict !== 'deny') throw invalid('has a decision that is neither');
   // INVARIANT: a node speaks for its own workloads alone. What a stranger claimed to be is told as what it claimed.
   const isClaim = verdict === 'deny' && claimReasons.has(decision.reason);
@@ -143,6 +144,7 @@ function decisionOf({ node, isOwn }: Shipper, decision: Decision): DecisionEvent
   return {
     ...texts,
     ...judgementOf(decision),
+    ...contentsOf(sourceTbsSha256),
     type: 'decision',
     time: dateOf(timeMs),
     verdict,
@@ -168,9 +170,23 @@ function judgementOf({
   return { reason: reasons.has(reason) ? reason : otherWord, rule, source, protocol };
 }
 
-function decisionToWire({ time, caller, breakGlass = '', ...event }: DecisionEvent): Decision {
+/** What was signed of a certificate, if the proxy told; a node of an earlier release never does. */
+function contentsOf(sourceTbsSha256: string): Pick<DecisionEvent, 'sourceTbsSha256'> {
+  if (sourceTbsSha256 === '') return {};
+  if (!/^[0-9a-f]{64}$/.test(sourceTbsSha256)) throw invalid('has an impossible certificate');
+  return { sourceTbsSha256 };
+}
+
+function decisionToWire({
+  time,
+  caller,
+  breakGlass = '',
+  sourceTbsSha256 = '',
+  ...event
+}: DecisionEvent): Decision {
   return {
     ...event,
+    sourceTbsSha256,
     breakGlass: breakGlass.toWellFormed(),
     timeMs: BigInt(time.getTime()),
     revision: BigInt(event.revision),
@@ -182,7 +198,7 @@ function decisionToWire({ time, caller, breakGlass = '', ...event }: DecisionEve
 }
 
 function allowedCallsOf({ node, isOwn }: Shipper, calls: AllowedCalls): AllowedCallsEvent {
-  const { fromMs, toMs, revision, port, caller, ...texts } = calls;
+  const { fromMs, toMs, revision, port, caller, sourceTbsSha256, ...texts } = calls;
   // INVARIANT: nobody whose identity is not known is ever allowed to let a call pass.
   if (!isOwn(calls.destination)) throw foreign();
   const count = integerOf(calls.count, 'a count');
@@ -191,6 +207,7 @@ function allowedCallsOf({ node, isOwn }: Shipper, calls: AllowedCalls): AllowedC
   return {
     ...texts,
     ...judgementOf(calls),
+    ...contentsOf(sourceTbsSha256),
     type: 'allowed_calls',
     time: to,
     from: dateOf(fromMs),
@@ -202,9 +219,16 @@ function allowedCallsOf({ node, isOwn }: Shipper, calls: AllowedCalls): AllowedC
   };
 }
 
-function allowedCallsToWire({ from, to, caller, ...event }: AllowedCallsEvent): AllowedCalls {
+function allowedCallsToWire({
+  from,
+  to,
+  caller,
+  sourceTbsSha256 = '',
+  ...event
+}: AllowedCallsEvent): AllowedCalls {
   return {
     ...event,
+    sourceTbsSha256,
     fromMs: BigInt(from.getTime()),
     toMs: BigInt(to.getTime()),
     count: BigInt(event.count),

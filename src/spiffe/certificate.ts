@@ -90,12 +90,18 @@ export function readCertificate(der: Uint8Array): Certificate {
 export function findExtension(
   der: Uint8Array,
   oidContent: Uint8Array,
-): { readonly serial: string; readonly spki: Uint8Array; readonly value: Uint8Array | undefined } {
+): {
+  readonly serial: string;
+  readonly spki: Uint8Array;
+  readonly tbs: Uint8Array;
+  readonly value: Uint8Array | undefined;
+} {
   if (der.length > maxCertificateBytes) refuse(`is longer than ${maxCertificateBytes} bytes`);
   const file = DerReader.over(der);
   const certificate = file.enter(derTag.sequence);
   file.finish();
-  const fields = certificate.enter(derTag.sequence);
+  const tbs = certificate.element(derTag.sequence);
+  const fields = DerReader.over(tbs).enter(derTag.sequence);
   certificate.element(derTag.sequence);
   certificate.element(derTag.bitString);
   certificate.finish();
@@ -119,7 +125,7 @@ export function findExtension(
     if (value !== undefined) refuse('has an extension twice');
     value = octets;
   }
-  return { serial, spki, value };
+  return { serial, spki, tbs, value };
 }
 
 function readVersion(fields: DerReader): void {

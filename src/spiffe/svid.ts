@@ -147,12 +147,14 @@ export function peerCertificateIds(der: Uint8Array): {
   readonly uriSans: readonly string[];
   readonly serial: string;
   readonly spkiSha256: string;
+  readonly tbsSha256: string;
 } {
   return orSvidInvalid(() => {
-    const { serial, spki, value } = findExtension(der, subjectAltNameOid);
+    const { serial, spki, tbs, value } = findExtension(der, subjectAltNameOid);
     return {
       serial,
       spkiSha256: hash('sha256', spki, 'hex'),
+      tbsSha256: hash('sha256', tbs, 'hex'),
       uriSans: value === undefined ? [] : readAltNames(value).uris,
     };
   });

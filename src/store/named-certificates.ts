@@ -5,7 +5,7 @@ import type { KeyOwner, NamedQuestion } from './protocol.ts';
 /** The certificates somebody names that are valid at `nowMs`, each once, and the serials nobody here ever gave out. */
 export function readNamed(
   db: Database,
-  { spiffeIds, serials, keys, nowMs }: NamedQuestion,
+  { spiffeIds, serials, keys, seen = [], nowMs }: NamedQuestion,
 ): NamedCertificates {
   type Row = {
     serial: string;
@@ -37,10 +37,23 @@ export function readNamed(
   const issued = db
     .prepare<[string], number>("SELECT 1 FROM audit_leaves WHERE serial = ? AND type = 'issuance' LIMIT 1")
     .pluck();
+  const leafOf = db
+    .prepare<[string], Uint8Array>(
+      "SELECT leaf FROM audit_leaves WHERE serial = ? AND type = 'issuance' LIMIT 1",
+    )
+    .pluck();
   return {
     certificates: [...found.values()],
+    copied: seen.filter(({ serial, tbsSha256 }) => isOther(leafOf.get(serial), tbsSha256)),
     unknownSerials: serials.filter((serial) => !found.has(serial) && issued.get(serial) === undefined),
   };
+}
+
+/** INVARIANT: of contents that are kept no longer nothing is said. */
+function isOther(leaf: Uint8Array | undefined, tbsSha256: string): boolean {
+  if (leaf === undefined || tbsSha256 === '') return false;
+  const issued = JSON.parse(new TextDecoder().decode(leaf)) as { readonly tbsSha256?: unknown };
+  return typeof issued.tbsSha256 === 'string' && issued.tbsSha256 !== tbsSha256;
 }
 
 /** Who was given a certificate for which key: those valid at `nowMs`, the last to expire at the end, 65,536 at most. */

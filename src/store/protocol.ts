@@ -7,6 +7,7 @@ import type { PrunedClass } from '../audit/retention.ts';
 import type { AuditPage, AuditQuery } from '../audit/query.ts';
 import type { Rollup } from '../audit/rollup.ts';
 import type { TileName } from '../audit/tile-path.ts';
+import type { SeenCertificate } from '../audit/unknown-certificates.ts';
 import type { Fork, HeldCheckpoint } from '../audit/witness.ts';
 import type { JwtSlot } from '../ca/jwt-slot.ts';
 import type { StoredAuthority } from '../ca/stored.ts';
@@ -247,6 +248,8 @@ export type NamedQuestion = {
   readonly serials: readonly string[];
   /** SHA-256 of SubjectPublicKeyInfos, lower-case hex. */
   readonly keys: readonly string[];
+  /** Certificates to be held against their issuances. */
+  readonly seen?: readonly SeenCertificate[];
   readonly nowMs: number;
 };
 /** A public key and the identity that a certificate for it was given to. */

@@ -390,6 +390,8 @@ export interface Decision {
     | undefined;
   /** By which break-glass grant it was allowed; empty for all others. */
   breakGlass: string;
+  /** SHA-256 of what was signed of the caller's certificate, lower-case hex; empty when the proxy did not send it. */
+  sourceTbsSha256: string;
 }
 
 /** Allowed calls of one kind, counted together. */
@@ -409,7 +411,11 @@ export interface AllowedCalls {
   pathPattern: string;
   port: bigint;
   sourceSerial: string;
-  caller: Caller | undefined;
+  caller:
+    | Caller
+    | undefined;
+  /** As of a decision. */
+  sourceTbsSha256: string;
 }
 
 /** What became of a call, as the proxy before the callee saw it. */
@@ -3890,6 +3896,7 @@ function createBaseDecision(): Decision {
     sourceAddress: "",
     caller: undefined,
     breakGlass: "",
+    sourceTbsSha256: "",
   };
 }
 
@@ -3957,6 +3964,9 @@ export const Decision: MessageFns<Decision> = {
     }
     if (message.breakGlass !== "") {
       writer.uint32(146).string(message.breakGlass);
+    }
+    if (message.sourceTbsSha256 !== "") {
+      writer.uint32(154).string(message.sourceTbsSha256);
     }
     return writer;
   },
@@ -4118,6 +4128,14 @@ export const Decision: MessageFns<Decision> = {
             message.breakGlass = reader.string();
             continue;
           }
+          case 19: {
+            if (tag !== 154) {
+              break;
+            }
+
+            message.sourceTbsSha256 = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -4147,6 +4165,7 @@ function createBaseAllowedCalls(): AllowedCalls {
     port: 0n,
     sourceSerial: "",
     caller: undefined,
+    sourceTbsSha256: "",
   };
 }
 
@@ -4208,6 +4227,9 @@ export const AllowedCalls: MessageFns<AllowedCalls> = {
     }
     if (message.caller !== undefined) {
       Caller.encode(message.caller, writer.uint32(114).fork()).join();
+    }
+    if (message.sourceTbsSha256 !== "") {
+      writer.uint32(122).string(message.sourceTbsSha256);
     }
     return writer;
   },
@@ -4335,6 +4357,14 @@ export const AllowedCalls: MessageFns<AllowedCalls> = {
             }
 
             message.caller = Caller.decode(reader, reader.uint32());
+            continue;
+          }
+          case 15: {
+            if (tag !== 122) {
+              break;
+            }
+
+            message.sourceTbsSha256 = reader.string();
             continue;
           }
         }

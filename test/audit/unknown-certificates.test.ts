@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import type { AlarmEvent } from '../../src/audit/access-event.ts';
 import type { AuditEvent } from '../../src/audit/event.ts';
-import { createUnknownCertificates } from '../../src/audit/unknown-certificates.ts';
+import { createUnknownCertificates, type SeenCertificate } from '../../src/audit/unknown-certificates.ts';
 import { MeshError } from '../../src/errors.ts';
 import { TrustDomain } from '../../src/spiffe/id.ts';
 import { manualClock, settle } from '../harness/manual-clock.ts';
@@ -11,7 +11,10 @@ const trustDomain = TrustDomain.parse('example.org');
 const web = 'spiffe://example.org/ns/shop/sa/web';
 const used = { kind: 'mtls', source: web, sourceSerial: 'f0', claimedSource: '', claimedSerial: '' } as const;
 
-function start(options: { raised?: readonly string[] } = {}) {
+const ours = '11'.repeat(32);
+const theirs = '22'.repeat(32);
+
+function start(options: { raised?: readonly SeenCertificate[] } = {}) {
   const clock = manualClock(noon);
   const asked: (readonly string[])[] = [];
   const alarms: AlarmEvent[] = [];
@@ -19,11 +22,15 @@ function start(options: { raised?: readonly string[] } = {}) {
   let failure: Error | undefined;
   const unknown = createUnknownCertificates({
     trustDomain,
-    findUnknown: async (serials) => {
+    findUnknown: async (seen) => {
+      const serials = seen.map(({ serial }) => serial);
       asked.push(serials);
       if (failure !== undefined) throw failure;
-      // Whoever begins with f was never given out.
-      return serials.filter((serial) => serial.startsWith('f'));
+      // Whoever begins with f was never given out, and all others with contents of ones.
+      return {
+        unknown: serials.filter((serial) => serial.startsWith('f')),
+        copied: seen.filter(({ tbsSha256 }) => tbsSha256 !== '' && tbsSha256 !== ours),
+      };
     },
     raise: (alarm) => alarms.push(alarm),
     onError: (error) => errors.push(error),
@@ -65,8 +72,37 @@ describe('a certificate of ours that the log has no issuance of', () => {
   });
 
   test('is none when it was raised before the start', async () => {
-    const { alarms, look } = start({ raised: ['f0'] });
+    const { alarms, look } = start({ raised: [{ serial: 'f0', tbsSha256: '' }] });
     await look(connections(used));
+    expect(alarms).toEqual([]);
+  });
+});
+
+describe('a certificate with the serial of another', () => {
+  const genuine = decision({ sourceSerial: '0a', sourceTbsSha256: ours });
+  test.each<[string, AuditEvent]>([
+    ['a decision', decision({ sourceSerial: '0a', sourceTbsSha256: theirs })],
+    ['counted calls', allowedCalls({ sourceSerial: '0a', sourceTbsSha256: theirs })],
+  ])('is an alarm when %s tells of it, once, also beside the other', async (_, event) => {
+    const { alarms, look } = start();
+    await look(genuine, connections({ ...used, sourceSerial: '0a' }), event, event);
+    await look(event, genuine);
+    expect(alarms).toMatchObject([{ serial: '0a', sourceTbsSha256: theirs, seenIn: event.type }]);
+    await look(decision({ sourceSerial: '0a', sourceTbsSha256: '33'.repeat(32) }));
+    expect(alarms).toHaveLength(2);
+  });
+
+  test('is told by its serial alone when the log has no issuance of that', async () => {
+    const { alarms, look } = start();
+    await look(decision({ sourceSerial: 'f0', sourceTbsSha256: theirs }), outcome({ sourceSerial: 'f0' }));
+    await look(decision({ sourceSerial: 'f0', sourceTbsSha256: ours }));
+    expect(alarms).toHaveLength(1);
+    expect(alarms[0]).not.toHaveProperty('sourceTbsSha256');
+  });
+
+  test('is none when it was raised before the start', async () => {
+    const { alarms, look } = start({ raised: [{ serial: '0a', tbsSha256: theirs }] });
+    await look(decision({ sourceSerial: '0a', sourceTbsSha256: theirs }));
     expect(alarms).toEqual([]);
   });
 });

@@ -41,6 +41,7 @@ describe('allowed calls of one kind', () => {
   test.each<[string, Partial<AllowedCall>]>([
     ['caller', { source: 'spiffe://example.org/ns/shop/sa/other' }],
     ['certificate', { sourceSerial: '0b' }],
+    ['certificate of the same serial', { sourceTbsSha256: '22'.repeat(32) }],
     ['destination', { destination: 'spiffe://example.org/ns/pay/sa/other' }],
     ['port', { port: 9_090 }],
     ['protocol', { protocol: 'tcp' }],

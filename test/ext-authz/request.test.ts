@@ -34,6 +34,7 @@ describe('a check that can be judged', () => {
       source: { text: web },
       sourceSerial: '',
       sourceKey: '',
+      sourceTbsSha256: '',
       sourceAddress: '10.0.0.1:40000',
       claimedDestination: orders,
       method: 'GET',
@@ -93,6 +94,7 @@ describe('a check that can be judged', () => {
     const check = read({ principal: web, certificate: certificates.web });
     expect(check).toMatchObject({ source: { text: web }, sourceSerial: '0102', rejection: null });
     expect(check.sourceKey).toMatch(/^[0-9a-f]{64}$/);
+    expect(check.sourceTbsSha256).toMatch(/^[0-9a-f]{64}$/);
   });
 
   test('without a port when the destination is a Unix socket or names none', () => {

@@ -5,7 +5,7 @@ import { booleanTrue } from '../../src/ca/der-writer.ts';
 import { parseSelector } from '../../src/identity/selector.ts';
 import { readCertificate } from '../../src/spiffe/certificate.ts';
 import { encodePem } from '../../src/spiffe/pem.ts';
-import { checkX509SvidLeaf } from '../../src/spiffe/svid.ts';
+import { checkX509SvidLeaf, peerCertificateIds } from '../../src/spiffe/svid.ts';
 import { attributes, extensionRequest, makeCsr } from '../ca/csr-writer.ts';
 import { makeKey } from '../ca/test-authority.ts';
 import { createScope, type Scope } from '../harness/scope.ts';
@@ -44,6 +44,10 @@ test('a registered process gets the certificate of its entry for its own key, an
   expect(leafDer?.checkPrivateKey(key.privateKey)).toBe(true);
 
   const { tbs } = readCertificate(answer.certificates[0]!);
+  // By which doors tell a certificate that has the serial of another.
+  expect(peerCertificateIds(answer.certificates[0]!).tbsSha256).toBe(
+    createHash('sha256').update(tbs).digest('hex'),
+  );
   expect(await door.events('issuance')).toMatchObject([
     {
       serial: leaf.serial,

@@ -1,7 +1,9 @@
+import { createHash } from 'node:crypto';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { booleanTrue, sequence, time, tlv, unsignedInteger } from '../../src/ca/der-writer.ts';
 import { MeshError } from '../../src/errors.ts';
+import { readCertificate } from '../../src/spiffe/certificate.ts';
 import { checkX509Authority, checkX509SvidLeaf, peerCertificateIds } from '../../src/spiffe/svid.ts';
 import { startCpuWatch } from '../harness/cpu-watch.ts';
 import {
@@ -189,6 +191,9 @@ describe('peerCertificateIds', () => {
       uriSans: ['https://x/ y', leafUri],
       serial: '40ab',
       spkiSha256: checkX509SvidLeaf(leafWith({})).spkiSha256,
+      tbsSha256: createHash('sha256')
+        .update(readCertificate(leafWith({ names })).tbs)
+        .digest('hex'),
     });
     expect(peerCertificateIds(leafWithout('names'))).toMatchObject({ uriSans: [], serial: '40ab' });
   });

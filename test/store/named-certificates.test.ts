@@ -9,6 +9,20 @@ const [keyA, keyB] = ['aa'.repeat(32), 'bb'.repeat(32)] as const;
 type Names = Parameters<Store['namedCertificates']>[0];
 const none: Names = { spiffeIds: [], serials: [], keys: [] };
 
+test('certificates are held against what their issuances say', async () => {
+  const store = await openTestStore(newDirectory());
+  const [ours, theirs] = ['11'.repeat(32), '22'.repeat(32)];
+  await store.recordEvents([issuance({ serial: '41', tbsSha256: ours })]);
+  const seen = [
+    { serial: '41', tbsSha256: ours },
+    { serial: '41', tbsSha256: theirs },
+    { serial: '41', tbsSha256: '' },
+    { serial: '99', tbsSha256: theirs },
+  ];
+  const { copied } = await store.namedCertificates({ ...none, seen }, later);
+  expect(copied).toEqual([seen[1]]);
+});
+
 test('certificates are found by identity, serial and key while they are valid, each once', async () => {
   const store = await openTestStore(newDirectory());
   const make = (serial: string, spiffeId: string, spkiSha256: string, notAfter = later) =>
