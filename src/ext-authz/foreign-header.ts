@@ -23,3 +23,15 @@ export function isForeign(name: string): boolean {
 
 /** Set by the proxy, from the certificate it has verified. */
 const callerHeader = 'x-forwarded-client-cert';
+
+/**
+ * The same as expressions of RE2 that match whole names in lower case, for proxies: what a proxy lets pass by itself nobody
+ * here takes such headers from.
+ */
+export const foreignHeaderPatterns = [
+  'x[^a-z0-9]countersign[^a-z0-9].*',
+  // Every spelling but the one that the proxy sets.
+  'x[^a-z0-9-]forwarded[^a-z0-9]client[^a-z0-9]cert',
+  'x-forwarded[^a-z0-9-]client[^a-z0-9]cert',
+  'x-forwarded-client[^a-z0-9-]cert',
+] as const;
