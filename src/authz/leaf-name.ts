@@ -39,7 +39,8 @@ export function parseLeafName(name: string): LeafName | undefined {
   if (verdict !== 'allow' && verdict !== 'deny' && verdict !== 'ask') return undefined;
   const [, policy, index] = /^(.+\/.+)\[([0-9]{1,6})\]$/.exec(body) ?? [];
   if (policy !== undefined && verdict !== 'ask') {
-    const decoded = decode(policy);
+    // Of a name that was cut the text is told as it is.
+    const decoded = policy.includes('~') ? policy : decode(policy);
     if (decoded === undefined) return undefined;
     return { verdict, rule: `${decoded} rule[${index}]`, reason: `${verdict}_rule`, revision: 0 };
   }

@@ -1,23 +1,31 @@
 import { SpiffeId } from '../spiffe/id.ts';
 import { untold } from './context.ts';
 import { Facts } from './facts.ts';
-import type { Predicate } from './policy.ts';
-import { sides } from './policy.ts';
-import type { TreeWorld } from './proxy-condition.ts';
-import { type FilingKey, keysOf, type TreeWay } from './proxy-filing.ts';
+import { type Predicate, sides } from './policy.ts';
+import { conditionsOf, type TreeWorld } from './proxy-condition.ts';
+import { narrowToPath, type TreeWay } from './proxy-filing.ts';
 import { asking } from './proxy-guard.ts';
-import { isMarking, judgeInOrder, type TreeItem } from './proxy-items.ts';
-import { type Leaf, mapOf, type ProxyTree } from './proxy-tree.ts';
+import { judgeInOrder, type TreeItem } from './proxy-items.ts';
+import {
+  chooseFiling,
+  type FiledItem,
+  type Filing,
+  groupByRequest,
+  maxWeight,
+  shelve,
+  weigh,
+} from './proxy-shelves.ts';
 import { sizeOf } from './proxy-size.ts';
+import { all, type Condition, type Leaf, listOf, mapOf, type ProxyTree } from './proxy-tree.ts';
 import { residueOf } from './residue.ts';
 import type { Steps } from './steps.ts';
 
-/** What a tree may still become large by, in bytes as encoded; what is beyond asks. */
+/** How many bytes a tree may still take, as encoded; what is beyond asks. */
 export type TreeBudget = { bytes: number };
 
 /**
- * Makes the tree for items; `otherwise` is the answer to calls that none of them is about. Where they name many callers or paths, calls are led to the few items that can be about them;
- * what cannot be filed so is tried before.
+ * Makes the tree for items; `otherwise` is the answer to calls that none of them is about. Where they name many callers or
+ * paths, calls are led to the few items that can be about them; what cannot be filed so is tried before.
  */
 export function* buildTree(
   items: readonly TreeItem[],
@@ -40,46 +48,94 @@ type Plan = {
 
 function* build(items: readonly TreeItem[], used: ReadonlySet<TreeWay>, plan: Plan): Steps<ProxyTree> {
   yield;
-  const filing = weigh(items) <= maxWeight ? undefined : yield* chooseFiling(items, used, plan);
-  if (filing === undefined) return judgeInOrder(items, plan.world, plan.otherwise);
-  const { way, byKey, rest } = filing;
+  const { world, otherwise } = plan;
+  const filing = weigh(items) <= maxWeight ? undefined : yield* chooseFiling(items, used, world);
+  if (filing === undefined) return yield* judgeInOrder(items, world, otherwise);
+  const { way, filed, rest } = filing;
   // INVARIANT: what may allow stands behind everything that may deny.
-  const deniesBelow = [...byKey.values()].some((some) => some.some(({ role }) => role !== 'allow'));
+  const deniesBelow = filed.some(({ item }) => item.role !== 'allow');
   const before = rest.filter(({ role }) => role !== 'allow' || !deniesBelow);
   const below = rest.filter(({ role }) => role === 'allow' && deniesBelow);
   const next = new Set(used).add(way);
-  const branches = new Map<string, ProxyTree>();
-  let steps = 0;
-  let isWhole = true;
-  for (const [key, filed] of byKey) {
-    if (steps++ % keysInStep === 0) yield;
-    if (plan.budget.bytes < 0) {
-      isWhole = false;
-      break;
-    }
-    const some = [...filed, ...below];
-    const left = plan.budget.bytes;
-    const tree =
-      way === 'caller' ? yield* buildForCaller(key, some, next, plan) : yield* build(some, next, plan);
-    // What the branch took of it while it was made is in its size.
-    plan.budget.bytes = left - sizeOf(tree) - key.length;
-    branches.set(key, tree);
-  }
-  const rests = isWhole ? yield* build(below, next, plan) : asking('size');
-  const tree = mapOf(way === 'path' ? 'path' : 'uri', way === 'caller' ? 'exact' : 'prefix', branches, rests);
-  return judgeInOrder(before, plan.world, tree);
+  const cells = way === 'caller' && !deniesBelow ? yield* buildCells(filing, next, plan) : undefined;
+  const tree = cells ?? (yield* buildMap(filing, below, next, plan));
+  return yield* judgeInOrder(before, world, tree);
 }
 
-/** How many values are compared when items are tried one after the other. */
-function weigh(items: readonly TreeItem[]): number {
-  let weight = 0;
-  for (const { residue } of items) {
-    weight += 1;
-    for (const side of sides) {
-      for (const entry of residue[side]) for (const { matches } of entry) weight += matches.length;
-    }
+function* buildMap(
+  { way, byKey }: Pick<Filing, 'way' | 'byKey'>,
+  below: readonly TreeItem[],
+  used: ReadonlySet<TreeWay>,
+  plan: Plan,
+): Steps<ProxyTree> {
+  const { budget } = plan;
+  const branches = new Map<string, ProxyTree>();
+  let steps = 0;
+  for (const [key, filed] of byKey) {
+    if (steps++ % keysInStep === 0) yield;
+    // All calls ask that are about none of the branches there are.
+    if (budget.bytes < 0) break;
+    const own = way === 'path' ? filed.flatMap((item) => narrowToPath(item, key) ?? []) : filed;
+    const some = [...own, ...below];
+    const left = budget.bytes;
+    const tree =
+      way === 'caller' ? yield* buildForCaller(key, some, used, plan) : yield* build(some, used, plan);
+    // What the branch took of it while it was made is in its size.
+    budget.bytes = left - sizeOf(tree) - sizeOfKey(key);
+    branches.set(key, tree);
   }
-  return weight;
+  const isWhole = branches.size === byKey.size;
+  const otherwise = isWhole ? yield* build(below, used, plan) : asking('size');
+  const [input, by] =
+    way === 'path'
+      ? (['path', 'prefix'] as const)
+      : (['uri', way === 'caller' ? 'exact' : 'prefix'] as const);
+  return mapOf(input, by, branches, otherwise);
+}
+
+function sizeOfKey(key: string): number {
+  return Buffer.byteLength(key) + keyBytes;
+}
+
+/**
+ * Where thousands of callers are asked the same of their requests, the request is looked at first: then the branch of a
+ * caller is a single answer. Undefined when they differ too much for that.
+ */
+function* buildCells(
+  { way, filed, byKey }: Filing,
+  used: ReadonlySet<TreeWay>,
+  plan: Plan,
+): Steps<ProxyTree | undefined> {
+  if (byKey.size <= maxWeight) return undefined;
+  const alike = yield* groupByRequest(filed, maxGroups);
+  const groups = alike?.map(({ first, filed: some }) => {
+    const { must, why } = conditionsOf({ from: [], to: first.residue.to, when: [] }, 'ALLOW', plan.world);
+    return { must, why, filed: some.map(withoutRequest) };
+  });
+  if (groups === undefined || groups.some(({ why }) => why !== '')) return undefined;
+  const entries: (readonly [Condition, ProxyTree])[] = [];
+  // Every choice of groups, those of more groups first, so that a call comes to exactly the groups that it fits.
+  const always = groups.filter(({ must }) => must === true);
+  for (const chosen of choices(groups)) {
+    if (!always.every((group) => chosen.includes(group))) continue;
+    const { byKey: cell } = { byKey: yield* shelve(chosen.flatMap((group) => group.filed)) };
+    entries.push([
+      all(chosen.map(({ must }) => must)),
+      yield* buildMap({ way, byKey: cell }, [], used, plan),
+    ]);
+  }
+  return listOf(entries, plan.otherwise);
+}
+
+function withoutRequest({ item, keys }: FiledItem): FiledItem {
+  return { item: { ...item, residue: { ...item.residue, to: [] } }, keys };
+}
+
+function choices<T>(all: readonly T[]): readonly (readonly T[])[] {
+  const some = Array.from({ length: 2 ** all.length - 1 }, (_, i) =>
+    all.filter((_one, j) => ((i + 1) >> j) & 1),
+  );
+  return some.sort((a, b) => b.length - a.length);
 }
 
 /** What of the items is open for one caller. */
@@ -95,11 +151,10 @@ function* buildForCaller(
   for (const { role, residue } of items) {
     const left = residueOf(residue.compiled, facts, (attribute) => !callerAttributes.has(attribute));
     if (left === undefined) continue;
-    open.push({ role, residue: left });
-    mark += `${role} ${left.compiled.ordinal}`;
-    for (const side of sides) {
-      mark += ` ${left[side].map((entry) => entry.map((one) => numberOf(one, plan)).join(',')).join('|')};`;
-    }
+    // What stands before this branch has been settled there.
+    const item = { role, residue: residue.to.length === 0 ? { ...left, to: [] } : left };
+    open.push(item);
+    mark += markOf(item, plan);
   }
   const known = plan.known.get(mark);
   if (known !== undefined) return known;
@@ -108,10 +163,20 @@ function* buildForCaller(
   return tree;
 }
 
-function numberOf(predicate: Predicate, { numbers }: Plan): number {
-  const known = numbers.get(predicate) ?? numbers.size;
-  numbers.set(predicate, known);
-  return known;
+function markOf({ role, residue }: TreeItem, { numbers }: Plan): string {
+  let mark = `${role} ${residue.compiled.ordinal}`;
+  for (const side of sides) {
+    mark += ';';
+    for (const entry of residue[side]) {
+      mark += '|';
+      for (const predicate of entry) {
+        const number = numbers.get(predicate) ?? numbers.size;
+        numbers.set(predicate, number);
+        mark += `${number},`;
+      }
+    }
+  }
+  return `${mark}\n`;
 }
 
 /** Nothing is told of time: every bound is still ahead, and so left open. */
@@ -127,82 +192,7 @@ const callerAttributes: ReadonlySet<string> = new Set([
   'source.serviceAccount',
   'source.trustDomain',
 ]);
-
-type Filing = {
-  readonly way: TreeWay;
-  readonly byKey: ReadonlyMap<string, readonly TreeItem[]>;
-  readonly rest: readonly TreeItem[];
-};
-
-/** The way that leaves the fewest items to be tried for every call, if it is worth its branches. */
-function* chooseFiling(
-  items: readonly TreeItem[],
-  used: ReadonlySet<TreeWay>,
-  plan: Plan,
-): Steps<Filing | undefined> {
-  let best: Filing | undefined;
-  for (const way of ways) {
-    if (used.has(way) || (way === 'path' && plan.world.protocol === 'tcp')) continue;
-    yield;
-    const filing = fileBy(way, items, plan.world);
-    if (filing.byKey.size < minBranches) continue;
-    if (best === undefined || weigh(filing.rest) < weigh(best.rest)) best = filing;
-    // Nothing is better than one look-up by the whole name.
-    if (weigh(best.rest) <= maxWeight) break;
-  }
-  return best;
-}
-
-const ways: readonly TreeWay[] = ['caller', 'namespace', 'path'];
-
-function fileBy(way: TreeWay, items: readonly TreeItem[], world: TreeWorld): Filing {
-  const rest: TreeItem[] = [];
-  const filed: { readonly item: TreeItem; readonly keys: readonly FilingKey[] }[] = [];
-  for (const item of items) {
-    // A mark must be made whatever else becomes of the call, and a grant be looked for before what it lifts.
-    const keys = isMarking(item.role) ? undefined : keysOf(item, way, world);
-    if (keys === undefined) rest.push(item);
-    else filed.push({ item, keys });
-  }
-  const denies = filed.filter(({ item }) => item.role !== 'allow');
-  // A few denials are tried for every call, so that what allows every caller need not be repeated for each.
-  const few = denies.reduce((sum, { keys }) => sum + keys.length, 0) <= maxWeight;
-  if (few) rest.push(...denies.map(({ item }) => item));
-  const kept = few ? filed.filter(({ item }) => item.role === 'allow') : filed;
-  return { way, rest, byKey: shelve(kept) };
-}
-
-function shelve(
-  filed: readonly { readonly item: TreeItem; readonly keys: readonly FilingKey[] }[],
-): ReadonlyMap<string, readonly TreeItem[]> {
-  const shelves = new Map<string, Set<TreeItem>>();
-  const beginnings = new Map<string, Set<TreeItem>>();
-  const add = (to: Map<string, Set<TreeItem>>, text: string, item: TreeItem): void => {
-    const some = to.get(text);
-    if (some === undefined) to.set(text, new Set([item]));
-    else some.add(item);
-  };
-  for (const { item, keys } of filed) {
-    for (const { text, isPrefix } of keys) {
-      add(shelves, text, item);
-      if (isPrefix) add(beginnings, text, item);
-    }
-  }
-  // A call is led to the longest key that it begins with, and to no other: what is filed under shorter ones belongs there too.
-  const byKey = new Map<string, readonly TreeItem[]>();
-  for (const [text, own] of shelves) {
-    const some = new Set(own);
-    if (beginnings.size > 0) {
-      for (let length = 1; length < text.length; length++) {
-        for (const item of beginnings.get(text.slice(0, length)) ?? []) some.add(item);
-      }
-    }
-    byKey.set(text, [...some]);
-  }
-  return byKey;
-}
-
-/** This many values are compared one after the other without a look-up. */
-const maxWeight = 16;
-const minBranches = 2;
+/** Of each choice of groups there is a branch. */
+const maxGroups = 3;
 const keysInStep = 8;
+const keyBytes = 24;

@@ -73,29 +73,18 @@ export function conditionOf(
   }
   if (predicate.kind !== 'text') return undefined;
   const among = (fits: (match: TextMatch) => Condition): Condition => any(predicate.matches.map(fits));
-  switch (attribute) {
-    case 'request.method':
-      return settle(among((match) => textFits('method', match, '')));
-    case 'request.path':
-      return settle(among(pathFits));
-    case 'source.principal':
-      return settle(among(principalFits));
-    case 'source.trustDomain':
-      return settle(among(trustDomainFits));
-    case 'source.namespace':
-    case 'source.serviceAccount': {
-      const own = `spiffe://${trustDomain.name}/ns/`;
-      const has = test('uri', 'regex', `${quoteRegex(own)}[^/]+/sa/[^/]+`);
-      const fits = among((match) =>
-        attribute === 'source.namespace' ? namespaceFits(own, match) : accountFits(own, match),
-      );
-      // Other callers have no namespace, which is not known of them.
-      if (isCautious) return negated ? not(fits) : any([fits, not(has)]);
-      return negated ? all([has, not(fits)]) : fits;
-    }
-    default:
-      return undefined;
-  }
+  if (attribute === 'request.method') return settle(among((match) => textFits('method', match, '')));
+  if (attribute === 'request.path') return settle(among(pathFits));
+  if (attribute === 'source.principal') return settle(among((match) => textFits('uri', match, 'spiffe://')));
+  if (attribute === 'source.trustDomain') return settle(among(trustDomainFits));
+  if (attribute !== 'source.namespace' && attribute !== 'source.serviceAccount') return undefined;
+  const own = `spiffe://${trustDomain.name}/ns/`;
+  const has = test('uri', 'regex', `${quoteRegex(own)}[^/]+/sa/[^/]+`);
+  const nameFits = attribute === 'source.namespace' ? namespaceFits : accountFits;
+  const fits = among((match) => nameFits(own, match));
+  // Other callers have neither, which is not known of them.
+  if (isCautious) return negated ? not(fits) : any([fits, not(has)]);
+  return negated ? all([has, not(fits)]) : fits;
 }
 
 /** @param before what stands before the compared text, in the input */
@@ -117,10 +106,6 @@ function textFits(input: TreeInput, match: TextMatch, before: string): Condition
     default:
       return match satisfies never;
   }
-}
-
-function principalFits(match: TextMatch): Condition {
-  return textFits('uri', match, 'spiffe://');
 }
 
 function trustDomainFits(match: TextMatch): Condition {

@@ -90,6 +90,33 @@ function readId(text: string): SpiffeId | undefined {
   }
 }
 
+/**
+ * What of an item is open for paths that begin with the text, of all under which the item is filed the longest: of its
+ * values only those that the text begins with can match, and of these a beginning does. Undefined when it cannot match.
+ */
+export function narrowToPath({ role, residue }: TreeItem, text: string): TreeItem | undefined {
+  const to: OpenEntry[] = [];
+  for (const entry of residue.to) {
+    const left = entry.map((one) => narrowPredicate(one, text));
+    if (left.includes(false)) continue;
+    const open = left.filter((one) => typeof one !== 'boolean');
+    if (open.length === 0) return { role, residue: { ...residue, to: [] } };
+    to.push(open);
+  }
+  return to.length === 0 ? undefined : { role, residue: { ...residue, to } };
+}
+
+function narrowPredicate(one: Predicate, text: string): Predicate | boolean {
+  if (one.attribute !== 'request.path' || one.negated || one.kind !== 'text') return one;
+  if (one.matches.some((match) => match.kind === 'prefix' && text.startsWith(match.text))) return true;
+  const matches = one.matches.filter(
+    (match) =>
+      (match.kind === 'exact' && match.text === text) ||
+      (match.kind === 'template' && text.startsWith(match.prefix)),
+  );
+  return matches.length > 0 && { ...one, matches };
+}
+
 function pathKeys(
   matches: (Predicate & { readonly kind: 'text' })['matches'],
 ): readonly FilingKey[] | undefined {

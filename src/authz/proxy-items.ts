@@ -4,6 +4,7 @@ import { conditionsOf, type TreeWorld } from './proxy-condition.ts';
 import { asking } from './proxy-guard.ts';
 import { type Condition, type Leaf, listOf, type ProxyTree } from './proxy-tree.ts';
 import type { Residue } from './residue.ts';
+import { rulesInStep, type Steps } from './steps.ts';
 
 /**
  * What a rule does to a call that it matches, in the order in which they count. Grants are break-glass grants, and liftable
@@ -18,18 +19,27 @@ export type TreeItem = { readonly role: TreeRole; readonly residue: Residue };
 /**
  * Judges by items one after the other, as `decide` does: what may deny before what may allow. A rule of which the proxy
  * cannot tell everything decides where it certainly matches, and asks where it may.
+ * When they are more than {@link maxItems}, every call asks.
  * @param otherwise for calls that none of them is about
  */
-export function judgeInOrder(items: readonly TreeItem[], world: TreeWorld, otherwise: ProxyTree): ProxyTree {
+export function* judgeInOrder(
+  items: readonly TreeItem[],
+  world: TreeWorld,
+  otherwise: ProxyTree,
+): Steps<ProxyTree> {
+  // A proxy tries them one after the other, and would be slower than whoever it asks.
+  if (items.length > maxItems) return asking('size');
+  let steps = 0;
   const entries: (readonly [Condition, ProxyTree])[] = [];
   for (const role of treeRoles) {
     const possible: (readonly [Condition, ProxyTree])[] = [];
     const some = items.filter((item) => item.role === role);
     for (const { residue } of some.sort((a, b) => a.residue.compiled.ordinal - b.residue.compiled.ordinal)) {
+      if (steps++ % rulesInStep === rulesInStep - 1) yield;
       const { must, may, why } = conditionsOf(residue, residue.compiled.policy.action, world);
       // These must be recorded, or asked of somebody else, whenever they may match.
       if (isMarking(role)) {
-        possible.push([may, asking(role)]);
+        possible.push([may, asking(role === 'grant' ? 'break_glass' : role)]);
         continue;
       }
       entries.push([must, leafOf(role === 'allow' ? 'allow' : 'deny', residue.compiled)]);
@@ -39,6 +49,8 @@ export function judgeInOrder(items: readonly TreeItem[], world: TreeWorld, other
   }
   return listOf(entries, otherwise);
 }
+
+const maxItems = 512;
 
 /** Whether a role is never decided in the proxy. */
 export function isMarking(role: TreeRole): boolean {

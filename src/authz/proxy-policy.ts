@@ -6,9 +6,10 @@ import { type TreeBudget, buildTree } from './proxy-branch.ts';
 import type { TreeWorld } from './proxy-condition.ts';
 import { asking, callerGuards, denying, portGuards, requestGuards } from './proxy-guard.ts';
 import type { TreeItem, TreeRole } from './proxy-items.ts';
+import { sizeOf } from './proxy-size.ts';
 import { type Leaf, listOf, mapOf, type ProxyTree } from './proxy-tree.ts';
 import { encodeMatcher, httpFilter, networkFilter } from './proxy-wire.ts';
-import { checkMatcher } from './proxy-wire-check.ts';
+import { checkFilter, checkMatcher } from './proxy-wire-check.ts';
 import { sides } from './policy.ts';
 import type { Applied, Snapshot } from './snapshot.ts';
 import type { Steps } from './steps.ts';
@@ -45,7 +46,7 @@ export type ProxyPolicyInput = {
  * Compiles the policies for one destination into trees for RBAC filters of Envoy. A tree allows or denies only what
  * `decide` would, and asks about all else: the proxy then goes on to ext_authz. What was made from the same policies is
  * used again.
- * @throws Error when the bytes are not what was meant, which nobody may send
+ * @throws MeshError `internal` when the bytes are not what was meant: then nobody gets them
  */
 export function* compileProxyPolicy(input: ProxyPolicyInput): Steps<ProxyPolicy> {
   const { snapshot, destination } = input;
@@ -61,11 +62,13 @@ export function* compileProxyPolicy(input: ProxyPolicyInput): Steps<ProxyPolicy>
     const why = leaf.name.slice('ask:'.length);
     asks.set(why, (asks.get(why) ?? 0) + count);
   }
+  const filters = { http: httpFilter(http.bytes), tcp: networkFilter(tcp.bytes) };
+  checkFilter(filters.http, 'http', http.bytes);
+  checkFilter(filters.tcp, 'tcp', tcp.bytes);
   return {
     destination,
     revision: snapshot.revision,
-    http: httpFilter(http.bytes),
-    tcp: networkFilter(tcp.bytes),
+    ...filters,
     version: hash.digest('hex').slice(0, 32),
     leaves,
     asks: [...asks].map(([why, count]) => ({ why, leaves: count })).sort((a, b) => b.leaves - a.leaves),
@@ -118,7 +121,9 @@ function* policyTree(applied: Applied, world: TreeWorld): Steps<ProxyTree> {
   if (!applied.isGoverned && items.length === 0) return denying('no_policy');
   const budget: TreeBudget = { bytes: maxTreeBytes };
   const otherwise = denying(applied.isGoverned ? 'no_allow_rule' : 'no_policy');
-  const rules = yield* buildTree(items, world, budget, otherwise);
+  const built = yield* buildTree(items, world, budget, otherwise);
+  // What was tried one after the other has a size too.
+  const rules = sizeOf(built) > maxTreeBytes + maxListBytes ? asking('size') : built;
   const guards = [
     ...callerGuards,
     ...(items.some(readsPort) ? portGuards : []),
@@ -180,5 +185,6 @@ function* countLeaves(tree: ProxyTree): Steps<Filter['leaves']> {
 
 /** The most a tree of policies may take; what is beyond asks. */
 const maxTreeBytes = 4 * 1_048_576;
+const maxListBytes = 1_048_576;
 const maxReasonLength = 64;
 const nodesInStep = 256;

@@ -38,19 +38,20 @@ function conditionSize(condition: Condition): number {
   switch (condition.kind) {
     case 'test': {
       const { how, text } = condition.test;
-      return inputBytes + nodeBytes + Buffer.byteLength(text) + (how === 'regex' ? regexBytes : 0);
+      return inputBytes + partBytes + Buffer.byteLength(text) + (how === 'regex' ? regexBytes : 0);
     }
     case 'not':
-      return nodeBytes + conditionSize(condition.of);
+      return partBytes + conditionSize(condition.of);
     case 'all':
     case 'any':
-      return condition.of.reduce((sum, one) => sum + nodeBytes + conditionSize(one), nodeBytes);
+      return condition.of.reduce((sum, one) => sum + partBytes + conditionSize(one), partBytes);
     default:
       return condition satisfies never;
   }
 }
 
-const actionBytes = 80;
-const inputBytes = 110;
-const nodeBytes = 32;
+const actionBytes = 68;
+const inputBytes = 104;
+const nodeBytes = 20;
+const partBytes = 5;
 const regexBytes = 1_024;

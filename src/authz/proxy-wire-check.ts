@@ -1,14 +1,15 @@
+import { MeshError } from '../errors.ts';
 import { Action, Action_RbacAction } from '../wire/rbac.ts';
 import { TypedExtensionConfig } from '../wire/xds_core.ts';
 import { Matcher_MatcherList_Predicate } from '../wire/xds_matcher.ts';
 import type { Condition, Leaf, ProxyTree, TreeInput } from './proxy-tree.ts';
-import { actionType, inputTypes, typePrefix } from './proxy-wire.ts';
+import { actionType, inputTypes, leafExtension, typePrefix } from './proxy-wire.ts';
 import type { Steps } from './steps.ts';
 
 /**
  * Holds an encoded `Matcher` against the tree that it was made from: every branch and every rest is there, with the
  * action and the name that were meant. An action that was left out would allow.
- * @throws Error that says what differs; such bytes must never be sent
+ * @throws MeshError `internal` that says what differs; such bytes must never be sent
  */
 export function* checkMatcher(bytes: Uint8Array, tree: ProxyTree): Steps<void> {
   if (tree.kind === 'leaf') {
@@ -26,12 +27,12 @@ export function* checkMatcher(bytes: Uint8Array, tree: ProxyTree): Steps<void> {
       const entry = entries[i];
       if (entry?.number !== 1) fail('a list has another field');
       const [predicate, onMatch] = demand(readFields(entry.bytes), [1, 2]);
-      checkPredicate(Matcher_MatcherList_Predicate.decode(predicate), condition);
+      checkPredicate(decodeExactly(Matcher_MatcherList_Predicate, predicate), condition);
       yield* checkOnMatch(onMatch, below);
     }
   } else {
     const [input, map] = demand(readFields(node), [1, tree.by === 'exact' ? 2 : 3]);
-    checkInput(TypedExtensionConfig.decode(input), tree.input);
+    checkInput(decodeExactly(TypedExtensionConfig, input), tree.input);
     const entries = readFields(map);
     if (entries.length === 0 || entries.length !== tree.branches.size) fail('a map has lost entries');
     const seen = new Set<string>();
@@ -49,6 +50,16 @@ export function* checkMatcher(bytes: Uint8Array, tree: ProxyTree): Steps<void> {
   yield* checkOnMatch(rest, tree.otherwise);
 }
 
+/**
+ * Holds an encoded filter against the matcher that belongs into it. A filter without one lets everything pass.
+ * @throws MeshError `internal`
+ */
+export function checkFilter(bytes: Uint8Array, protocol: 'http' | 'tcp', matcher: Uint8Array): void {
+  const fields = readFields(bytes);
+  const matchers = protocol === 'http' ? demand(fields, [4]) : demand(fields, [3, 6, 7]).slice(1);
+  if (!matchers.every((one) => Buffer.from(matcher).equals(one))) fail('a filter has another matcher');
+}
+
 function* checkOnMatch(bytes: Uint8Array, tree: ProxyTree): Steps<void> {
   if (tree.kind !== 'leaf') {
     const [matcher] = demand(readFields(bytes), [1]);
@@ -56,12 +67,13 @@ function* checkOnMatch(bytes: Uint8Array, tree: ProxyTree): Steps<void> {
     return;
   }
   const [config] = demand(readFields(bytes), [2]);
-  checkLeaf(TypedExtensionConfig.decode(config), tree);
+  checkLeaf(decodeExactly(TypedExtensionConfig, config), tree);
 }
 
 function checkLeaf({ name, typedConfig }: TypedExtensionConfig, leaf: Leaf): void {
-  if (name === '' || typedConfig?.typeUrl !== typePrefix + actionType) fail('a leaf has another type');
-  const action = Action.decode(typedConfig.value);
+  if (name !== leafExtension || typedConfig?.typeUrl !== typePrefix + actionType)
+    fail('a leaf has another type');
+  const action = decodeExactly(Action, typedConfig.value);
   const meant = leaf.verdict === 'deny' ? Action_RbacAction.DENY : Action_RbacAction.ALLOW;
   const named = leaf.name.startsWith(`${leaf.verdict}:`) && action.name === leaf.name;
   if (!named || action.action !== meant) fail('a leaf has another action');
@@ -72,7 +84,7 @@ function checkInput({ name, typedConfig }: TypedExtensionConfig, input: TreeInpu
   // A message with one text in its first field.
   const value = header === '' ? '' : `\n${String.fromCharCode(header.length)}${header}`;
   const isMeant =
-    name !== '' &&
+    name === input &&
     typedConfig?.typeUrl === typePrefix + type &&
     typedConfig.value.toString('latin1') === value;
   if (!isMeant) fail('an input has another type');
@@ -88,7 +100,7 @@ function checkPredicate({ matchType }: Matcher_MatcherList_Predicate, condition:
     const { how, text } = condition.test;
     const isMeant =
       pattern?.$case === 'safeRegex'
-        ? how === 'regex' && pattern.safeRegex.regex === text
+        ? how === 'regex' && pattern.safeRegex.regex === text && pattern.safeRegex.engineType !== undefined
         : pattern?.$case === how && Object.values(pattern).includes(text);
     if (!isMeant || ignoreCase) fail('a predicate compares with something else');
     return;
@@ -111,6 +123,18 @@ function checkPredicate({ matchType }: Matcher_MatcherList_Predicate, condition:
     if (part === undefined) fail('a predicate has lost a part');
     checkPredicate(part, one);
   }
+}
+
+type Codec<T> = {
+  readonly decode: (bytes: Uint8Array) => T;
+  readonly encode: (message: T) => { readonly finish: () => Uint8Array };
+};
+
+/** A message in which there is nothing that the codec does not know: a decoder passes over that. */
+function decodeExactly<T>(codec: Codec<T>, bytes: Uint8Array): T {
+  const message = codec.decode(bytes);
+  if (!Buffer.from(codec.encode(message).finish()).equals(bytes)) fail('a message has something beside');
+  return message;
 }
 
 type Field = { readonly number: number; readonly bytes: Uint8Array };
@@ -151,7 +175,7 @@ function demand<const Numbers extends readonly number[]>(
 }
 
 function fail(why: string): never {
-  throw new Error(`the encoded policy is not the one that was meant: ${why}`);
+  throw new MeshError('internal', `the encoded policy is not the one that was meant: ${why}`);
 }
 
 const partsInStep = 8;

@@ -41,7 +41,8 @@ export const inputTypes: Readonly<Record<TreeInput, { readonly type: string; rea
   port: { type: 'envoy.extensions.matching.common_inputs.network.v3.DestinationPortInput', header: '' },
 };
 
-/** The type of what stands in a leaf. */
+/** Name and type of what stands in a leaf; the name is read by nobody. */
+export const leafExtension = 'a';
 export const actionType = 'envoy.config.rbac.v3.Action';
 export const typePrefix = 'type.googleapis.com/';
 
@@ -84,7 +85,7 @@ function encodeLeaf({ verdict, name }: Leaf): Buffer {
   return field(
     2,
     TypedExtensionConfig.encode({
-      name: 'action',
+      name: leafExtension,
       typedConfig: { typeUrl: typePrefix + actionType, value },
     }).finish(),
   );

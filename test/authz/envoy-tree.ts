@@ -79,8 +79,9 @@ function holds({ matchType }: Matcher_MatcherList_Predicate, call: ProxiedCall):
     case 'orMatcher':
       return matchType.orMatcher.predicate.some((one) => holds(one, call));
     case undefined:
-      throw new Error('Envoy refuses a predicate without a type');
+      break;
   }
+  throw new Error('Envoy refuses a predicate without a type');
 }
 
 function readInput(input: TypedExtensionConfig | undefined, call: ProxiedCall): string | null {
@@ -114,8 +115,9 @@ function fits({ matchPattern }: StringMatcher, text: string): boolean {
       return expression(matchPattern.safeRegex.regex).test(text);
     case 'custom':
     case undefined:
-      throw new Error('Envoy refuses a text matcher without a pattern');
+      break;
   }
+  throw new Error('Envoy refuses a text matcher without a pattern');
 }
 
 /** RE2 matches the whole text; what the trees use of it means the same here. */

@@ -2,7 +2,7 @@ import fc from 'fast-check';
 import { type CallContext, untold } from '../../src/authz/context.ts';
 import type { Policy } from '../../src/authz/policy.ts';
 import { SpiffeId } from '../../src/spiffe/id.ts';
-import { policyText, readPolicies, trustDomain } from './mesh.ts';
+import { policyText, readPolicies } from './mesh.ts';
 import type { ProxiedCall } from './envoy-tree.ts';
 
 const some = <T>(...values: readonly T[]) => fc.constantFrom(...values);
@@ -13,7 +13,12 @@ export type WorldCall = ProxiedCall & { readonly context: CallContext };
 const ids = ['a/sa/x', 'a/sa/y', 'b/sa/x', 'ab/sa/y', 'evil/sa/b', 'aa/sa/xx', 'a/sa/x2'].map(
   (tail) => `spiffe://example.org/ns/${tail}`,
 );
+/** Enough to be looked up rather than compared. */
+const crowd = ['a', 'b', 'c', 'd'].flatMap((namespace) =>
+  Array.from({ length: 8 }, (_, i) => `example.org/ns/${namespace}/sa/s${i}`),
+);
 const callers: fc.Arbitrary<readonly string[]> = fc.oneof(
+  { weight: 12, arbitrary: some(...crowd).map((principal) => [`spiffe://${principal}`]) },
   { weight: 30, arbitrary: some(...ids).map((id) => [id]) },
   {
     weight: 6,
@@ -181,49 +186,85 @@ const operation = fc.oneof(
   fc.record({ notHosts: list('h:80', 'x.h') }),
 );
 const rule = fc.record(
-  {
-    from: fc.array(
-      source.map((one) => ({ source: one })),
-      { minLength: 1, maxLength: 2 },
-    ),
-    to: fc.array(
-      operation.map((one) => ({ operation: one })),
-      { minLength: 1, maxLength: 2 },
-    ),
-  },
+  { from: entries('source', source), to: entries('operation', operation) },
   { requiredKeys: ['from'] },
 );
 const headerRule = fc.record({
   when: fc.constant([{ key: 'request.headers[x-a]', values: ['a'] }]),
-  to: fc.array(
-    operation.map((one) => ({ operation: one })),
-    { minLength: 1, maxLength: 1 },
-  ),
+  to: entries('operation', operation),
 });
 
 /** Policies as most meshes have them: callers, methods, paths, hosts and ports; now and then a header. */
-export const ordinaryPolicies: fc.Arbitrary<readonly Policy[]> = fc
-  .array(
-    fc.record({
-      action: some('ALLOW', 'ALLOW', 'ALLOW', 'DENY'),
-      rules: fc.array(
-        fc.oneof(
-          { weight: 20, arbitrary: rule as fc.Arbitrary<object> },
-          { weight: 1, arbitrary: headerRule },
-        ),
-        {
-          minLength: 1,
-          maxLength: 4,
-        },
+export const ordinaryPolicies = policiesOf(
+  fc.oneof({ weight: 20, arbitrary: rule }, { weight: 1, arbitrary: headerRule }),
+  6,
+);
+
+const crowdSource = fc.oneof(
+  {
+    weight: 6,
+    arbitrary: fc.record({ principals: fc.uniqueArray(some(...crowd), { minLength: 2, maxLength: 20 }) }),
+  },
+  {
+    weight: 1,
+    arbitrary: fc.record({ notPrincipals: fc.uniqueArray(some(...crowd), { minLength: 2, maxLength: 9 }) }),
+  },
+  { weight: 2, arbitrary: source },
+);
+const crowdRule = fc.oneof(
+  {
+    weight: 3,
+    arbitrary: fc.record({ from: entries('source', crowdSource), to: entries('operation', operation) }),
+  },
+  // Rules that ask the same of a request, which is looked at first.
+  {
+    weight: 4,
+    arbitrary: fc.record({
+      from: entries('source', crowdSource),
+      to: some([{ operation: { paths: ['/a', '/a/*'] } }], [{ operation: { methods: ['GET'] } }]),
+    }),
+  },
+  { weight: 1, arbitrary: fc.record({ to: entries('operation', operation) }) },
+  {
+    weight: 2,
+    arbitrary: fc.record({
+      from: entries('source', crowdSource),
+      to: entries(
+        'operation',
+        fc.record({ paths: fc.uniqueArray(manyPaths(), { minLength: 4, maxLength: 12 }) }),
       ),
     }),
-    { minLength: 1, maxLength: 6 },
-  )
-  .map((all) =>
-    all.flatMap(({ action, rules }, i) =>
-      readPolicies(policyText(`action: ${action}\nrules: ${JSON.stringify(rules)}`, `p${i}`)),
-    ),
+  },
+);
+
+/** Policies that name so many callers and paths that a tree leads to them by what they name. */
+export const crowdedPolicies = policiesOf(crowdRule, 8);
+
+function manyPaths(): fc.Arbitrary<string> {
+  const end = some('', '/', '/*', '*', '/b', '/b/*', '/{*}', '/{**}');
+  return fc.tuple(some('/a', '/b', '/a/b', '/ab', '/c'), end).map(([start, rest]) => start + rest);
+}
+
+function entries(name: string, arbitrary: fc.Arbitrary<object>): fc.Arbitrary<readonly object[]> {
+  return fc.array(
+    arbitrary.map((one) => ({ [name]: one })),
+    { minLength: 1, maxLength: 2 },
   );
+}
+
+function policiesOf(rules: fc.Arbitrary<object>, max: number): fc.Arbitrary<readonly Policy[]> {
+  const one = fc.record({
+    action: some('ALLOW', 'ALLOW', 'ALLOW', 'DENY'),
+    rules: fc.array(rules, { minLength: 1, maxLength: 4 }),
+  });
+  return fc
+    .array(one, { minLength: 1, maxLength: max })
+    .map((all) =>
+      all.flatMap(({ action, rules: made }, i) =>
+        readPolicies(policyText(`action: ${action}\nrules: ${JSON.stringify(made)}`, `p${i}`)),
+      ),
+    );
+}
 
 /** The one plain ID of a caller, or null. */
 export function idOf({ uris }: ProxiedCall): SpiffeId | null {
@@ -235,5 +276,3 @@ export function idOf({ uris }: ProxiedCall): SpiffeId | null {
     return null;
   }
 }
-
-export { trustDomain };
