@@ -1,6 +1,7 @@
-// What deciding calls costs: `npm run bench -- authz [part...] [--rounds N] [--seconds N]`. `decisions` and `edits` run in
-// this process; `checks` starts an authority and calls it over gRPC, beside a server that always says yes.
+// What deciding calls costs: `npm run bench -- authz [part...] [--rounds N] [--seconds N]`. `decisions`, `edits` and
+// `analysis` run in this process; `checks` starts an authority and calls it over gRPC, beside a server that always says yes.
 import { parseArgs } from 'node:util';
+import { measureAnalysis } from './authz/analysis.ts';
 import { measureChecks } from './authz/check.ts';
 import { measureAllEdits, measureDecisions, type Measured } from './authz/engine.ts';
 import { printReport, type ReportRow } from './report.ts';
@@ -12,6 +13,7 @@ const { values, positionals } = parseArgs({
 const parts: Readonly<Record<string, () => Measured | Promise<Measured>>> = {
   decisions: measureDecisions,
   edits: measureAllEdits,
+  analysis: measureAnalysis,
   checks: () => measureChecks(Number(values.rounds), Number(values.seconds)),
 };
 const unknown = positionals.filter((name) => !Object.hasOwn(parts, name));

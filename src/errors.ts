@@ -94,6 +94,7 @@ export const errorKinds = {
   policy_number_invalid: 'invalid',
   policy_replayed: 'conflict',
   policy_mode_inexact: 'precondition',
+  policy_analysis_too_large: 'too_large',
   decision_id_invalid: 'invalid',
   decision_not_found: 'not_found',
   request_invalid: 'invalid',

@@ -123,7 +123,8 @@ function parseRules(
 const specFields = ['selector', 'targetRef', 'targetRefs', 'action', 'provider', 'rules', ...termFields];
 const ruleFields = ['from', 'to', 'when'];
 
-function parseCondition(condition: Condition, namespace: string): readonly Predicate[] {
+/** The predicates of one condition: its values, and those that must not match. @throws MeshError `policy_invalid` */
+export function parseCondition(condition: Condition, namespace: string): readonly Predicate[] {
   const { attribute, names, field, written } = condition;
   return (['values', 'notValues'] as const).flatMap((list): readonly Predicate[] => {
     const node = written[list];
