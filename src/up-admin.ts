@@ -111,6 +111,7 @@ function portsOf(parts: AdminDoorParts): Omit<AdminPorts, 'access'> {
       page: store.policyRevisions,
       policiesOf: store.policiesOf,
       policyOf: store.policyOf,
+      policiesIn: store.policiesIn,
     },
     findToken: store.findToken,
     listTokens: store.listTokens,

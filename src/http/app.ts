@@ -33,6 +33,7 @@ import { addNodeAliasRoutes } from './node-alias-routes.ts';
 import { addNodeRoutes, type NodePorts } from './node-routes.ts';
 import { addOpenApiRoutes } from './openapi-routes.ts';
 import { addPolicyRoutes } from './policy-routes.ts';
+import { addProofRoutes } from './proof-routes.ts';
 import { addQuestionRoutes, type AuditorPorts } from './question-routes.ts';
 import { problemMediaType, problemOf, type ReportFailure } from './problem.ts';
 import type { IsAdministrator } from './permit.ts';
@@ -183,6 +184,7 @@ export async function createAdminApp(ports: AdminPorts, door: Door): Promise<Fas
   addAuthzenRoutes(app, ports, access.trustDomain, hostsOf(door));
   addAuthzenSearchRoutes(app, ports, access.trustDomain);
   addLintRoutes(app, ports, access.trustDomain);
+  addProofRoutes(app, ports, access.trustDomain);
   addBanRoutes(app, { ...ports, isAdministrator }, access.trustDomain);
   const noteRead: NoteRead = (request, detail) => {
     const { actor } = callerOf(request);

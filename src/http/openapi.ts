@@ -10,6 +10,7 @@ import { entryDocs } from './openapi-entries.ts';
 import { keyDocs } from './openapi-keys.ts';
 import { logDocs } from './openapi-log.ts';
 import { nodeDocs } from './openapi-nodes.ts';
+import { proofDocs } from './openapi-proofs.ts';
 import { questionDocs } from './openapi-questions.ts';
 import { revisionDocs } from './openapi-revisions.ts';
 import { problemSchema, type RouteAnswer, type RouteDoc, type RouteDocs } from './openapi-route.ts';
@@ -35,6 +36,7 @@ export const routeDocs: Readonly<Record<RouteName, RouteDoc>> = {
   ...revisionDocs.routes,
   ...decisionDocs.routes,
   ...questionDocs.routes,
+  ...proofDocs.routes,
 };
 
 /** A JSON value, as far as a document is made of it. */
@@ -98,6 +100,7 @@ const rooms: readonly RouteDocs[] = [
   nodeDocs,
   accessDocs,
   revisionDocs,
+  proofDocs,
   decisionDocs,
   questionDocs,
 ];

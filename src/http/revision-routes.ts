@@ -20,6 +20,7 @@ export type RevisionArchive = {
   readonly page: (below: number, limit: number) => Promise<readonly NewPolicyRevision[]>;
   readonly policiesOf: (number: number) => Promise<ReadonlyMap<string, Omit<PolicyDocument, 'source'>>>;
   readonly policyOf: (number: number, key: string) => Promise<PolicyDocument | null>;
+  readonly policiesIn: (number: number, namespaces: readonly string[]) => Promise<readonly PolicyDocument[]>;
 };
 
 /** What revisions need of the house. */

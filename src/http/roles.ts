@@ -40,6 +40,9 @@ const routes = {
   'GET /v1/policies/:namespace/:name': 'policies:read',
   'DELETE /v1/policies/:namespace/:name': 'policies:write',
   'GET /v1/policy-lint': 'policies:read',
+  // They speak of all policies and identities: the routes demand both for the whole mesh.
+  'POST /v1/policy-proofs': 'policies:read',
+  'POST /v1/policy-comparisons': 'policies:read',
   'GET /v1/policy-revisions': 'policies:read',
   'GET /v1/policy-revisions/:number': 'policies:read',
   'POST /v1/policy-revisions/:number/activate': 'policies:write',

@@ -217,7 +217,12 @@ export async function startHarness(
     proveEntry: store.proveEntry,
     proveConsistency: store.proveConsistency,
     namedCertificates: store.namedCertificates,
-    revisions: { page: store.policyRevisions, policiesOf: store.policiesOf, policyOf: store.policyOf },
+    revisions: {
+      page: store.policyRevisions,
+      policiesOf: store.policiesOf,
+      policyOf: store.policyOf,
+      policiesIn: store.policiesIn,
+    },
     findToken: store.findToken,
     listTokens: store.listTokens,
     createToken: (token, event) => store.createToken(token, [event]),

@@ -94,6 +94,13 @@ test('every operation of a real server succeeds once, with an answer that is as 
   await call('GET', '/v1/policy-revisions?limit=1');
   await call('GET', '/v1/policy-revisions/active');
   await call('GET', '/v1/policies/shop/web?policyRevision=1');
+  await call('POST', '/v1/policy-comparisons', { from: { revision: 1 }, to: { revision: 'active' } });
+  const invariant = `apiVersion: countersign.dev/v1
+kind: PolicyInvariant
+metadata: { name: nobody }
+spec: { never: { to: { namespaces: [shop] } } }
+`;
+  await call('POST', '/v1/policy-proofs', { files: [{ file: 'i.yaml', text: invariant }] });
   await call('POST', '/v1/policy-revisions/previous/activate', { message: 'back' });
   await call('POST', '/v1/policy-revisions/renumber', { after: 10 });
   for (const method of ['GET', 'POST']) {
