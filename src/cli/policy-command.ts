@@ -6,6 +6,8 @@ import { examples } from './help.ts';
 import { policyApplyCommand } from './apply-command.ts';
 import { policyLintCommand } from './lint-command.ts';
 import { policyOf } from './policy-diff.ts';
+import { policyDiffCommand } from './policy-diff-command.ts';
+import { policyProveCommand } from './policy-prove-command.ts';
 import {
   messageOption,
   parseRevision,
@@ -25,6 +27,8 @@ export function policyCommand(session: Session): Command {
   group.addCommand(policyApplyCommand(session));
   group.addCommand(policyLintCommand(session));
   group.addCommand(policyTestCommand(session));
+  group.addCommand(policyProveCommand(session));
+  group.addCommand(policyDiffCommand(session));
   pageOptions(group.command('list').description('list policies'))
     .option('--revision <number>', 'as they were in a revision', parseRevision)
     .addHelpText('after', examples('policy list', 'policy list --revision 4', 'policy list -o json'))

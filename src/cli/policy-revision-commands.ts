@@ -11,15 +11,9 @@ import { verifyRevisions } from './policy-verify.ts';
 import { clientOf, print, sayWarnings, type Session } from './session.ts';
 import { formatTable, printable, printableLines } from './text.ts';
 
-/** `countersign policy log|diff|activate|rollback|renumber`. */
+/** `countersign policy log|activate|rollback|renumber`. */
 export function policyRevisionCommands(session: Session): readonly Command[] {
-  return [
-    logCommand(session),
-    diffCommand(session),
-    activateCommand(session),
-    rollbackCommand(session),
-    renumberCommand(session),
-  ];
+  return [logCommand(session), activateCommand(session), rollbackCommand(session), renumberCommand(session)];
 }
 
 /** Adds `-m`, why policies change. */
@@ -57,19 +51,6 @@ function logCommand(session: Session): Command {
       print(session, command, page, () =>
         formatTable(['', 'NUMBER', 'ID', 'TIME', 'AUTHOR', 'CHANGES', 'MESSAGE'], page.items.map(rowOf)),
       );
-    });
-}
-
-function diffCommand(session: Session): Command {
-  return new Command('diff')
-    .description('show what differs between two revisions, text by text')
-    .argument('<from>', 'the number of a revision', parseRevision)
-    .argument('[to]', 'another one; the one in force when left out', parseRevision)
-    .addHelpText('after', examples('policy diff 4', 'policy diff 4 6', 'policy diff 4 6 -o json'))
-    .action(async (from: number, to: number | undefined, _options: unknown, command: Command) => {
-      const client = clientOf(session, command);
-      const diff = await diffRevisions(client, from, to ?? (await activeNumber(client)));
-      print(session, command, diff, () => formatDiff(diff));
     });
 }
 

@@ -99,6 +99,7 @@ test('the tree holds the commands that docs/cli.md promises', () => {
     'policy lint',
     'policy list',
     'policy log',
+    'policy prove',
     'policy renumber',
     'policy rollback',
     'policy show',

@@ -1,0 +1,56 @@
+import { readdirSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Command } from 'commander';
+import type { PolicyGround } from '../authz/analysis/destinations.ts';
+import { loadConfig } from '../config.ts';
+import { MeshError, quote } from '../errors.ts';
+import type { SourceFile } from '../identity/plan.ts';
+import type { Analysed } from '../identity/policy-analysis.ts';
+import { TrustDomain } from '../spiffe/id.ts';
+import { globalOptions } from './global-options.ts';
+import { readSources, type Session } from './session.ts';
+
+/**
+ * Reads files, and of a directory those that end in `.yaml`, `.yml` or `.json`, in the order of their names.
+ * @throws MeshError `file_missing`, `file_permissions`, `document_too_large`; `usage` for a directory without such files
+ */
+export function readTree(session: Session, paths: readonly string[]): readonly SourceFile[] {
+  return readSources(session, paths.flatMap(filesIn));
+}
+
+function filesIn(path: string): readonly string[] {
+  // What is not there is refused when it is read.
+  if (path === '-' || statSync(path, { throwIfNoEntry: false })?.isDirectory() !== true) return [path];
+  const names = readdirSync(path).filter((name) => /\.(?:ya?ml|json)$/.test(name));
+  if (names.length > 0) return names.sort().map((name) => join(path, name));
+  throw new MeshError('usage', `no file of ${quote(path)} ends in .yaml, .yml or .json`, {
+    fix: 'check the path',
+  });
+}
+
+/** Everything that files alone say: no server is asked, and nobody is registered but by them. */
+export async function analyseFiles(
+  session: Session,
+  command: Command,
+  files: readonly SourceFile[],
+  trustDomain: string | undefined,
+): Promise<{ readonly analysed: Analysed; readonly ground: PolicyGround }> {
+  // Loaded here, so that commands which ask a server do not wait for the engine to load.
+  const [{ readAnalysed }, { finish }] = await Promise.all([
+    import('../identity/policy-analysis.ts'),
+    import('../authz/steps.ts'),
+  ]);
+  const { config: file = null } = globalOptions(command);
+  const config = loadConfig({ flags: {}, environment: session.environment, file, isRoot: session.isRoot });
+  const analysed = finish(readAnalysed(files));
+  const workloads = [...analysed.workloads.values()];
+  const named = trustDomain === undefined ? config.trustDomain : TrustDomain.parse(trustDomain);
+  const ofMesh = named ?? workloads[0]?.id.trustDomain;
+  if (ofMesh === undefined) {
+    throw new MeshError('usage', 'the trust domain of the mesh is not known: no entry is in the files', {
+      fix: 'name it with --trust-domain, or in the configuration',
+    });
+  }
+  const { rootNamespace, policyMode: mode } = config;
+  return { analysed, ground: { trustDomain: ofMesh, rootNamespace, workloads, mode } };
+}
