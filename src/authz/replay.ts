@@ -157,7 +157,7 @@ function explain(
 }
 
 /** The same request without what is not known: nothing may be made of what stands in its place. */
-function readable(request: AuthzRequest, unknown: ReadonlySet<Attribute>): AuthzRequest {
+export function readable(request: AuthzRequest, unknown: ReadonlySet<Attribute>): AuthzRequest {
   const without = (attribute: Attribute, text: string): string => (unknown.has(attribute) ? '' : text);
   return {
     ...request,
@@ -168,7 +168,8 @@ function readable(request: AuthzRequest, unknown: ReadonlySet<Attribute>): Authz
   };
 }
 
-function openIn({ unknown, isHostPortUnknown }: PartlyKnownCall, facts: Facts): IsOpen {
+/** Which attributes of a call are open: what no door knew is not. */
+export function openIn({ unknown, isHostPortUnknown }: PartlyKnownCall, facts: Facts): IsOpen {
   // What a TCP connection cannot have was not unknown to anybody.
   const isTcp = facts.protocol === 'tcp';
   return (attribute, predicate) => {
@@ -191,7 +192,8 @@ function* residues(rules: readonly CompiledRule[], facts: Facts, isOpen: IsOpen)
   return left;
 }
 
-function attributesOf(all: readonly Residue[]): readonly string[] {
+/** What is open in some rules, by the keys of `when`: sorted. */
+export function attributesOf(all: readonly Residue[]): readonly string[] {
   const names = all.flatMap((residue) => sides.flatMap((side) => residue[side].flat().map(keyOf)));
   return [...new Set(names)].sort();
 }
