@@ -1,3 +1,4 @@
+import type { ReadCalls } from '../audit/calls-question.ts';
 import type { CountPage, CountQuery } from '../audit/count.ts';
 import type { ConsistencyProof, EntryProof } from '../audit/proof.ts';
 import type { AuditPage, AuditQuery } from '../audit/query.ts';
@@ -13,6 +14,8 @@ export type LogReads = LogRetention &
     readonly queryAudit: (query: AuditQuery) => Promise<AuditPage>;
     /** One step of counting: see `collectCounts`. @throws MeshError `audit_cursor_invalid` */
     readonly countAudit: (query: CountQuery) => Promise<CountPage>;
+    /** One step through recorded calls, from the newest to the oldest. */
+    readonly readCalls: ReadCalls;
     /** As it was signed; null until somebody signs. */
     readonly auditCheckpoint: () => Promise<string | null>;
     /** Null for one that the checkpoint does not cover. */
@@ -33,6 +36,7 @@ export function logReads(
     ...logRetention(ask, write, fold),
     queryAudit: (query) => ask('auditPage', query),
     countAudit: (query) => ask('auditCount', query),
+    readCalls: (query) => ask('recordedCalls', query),
     auditCheckpoint: () => ask('auditCheckpoint', null),
     auditTile: (tile) => ask('auditTile', tile),
     auditRemains: (tile) => ask('auditRemains', tile),

@@ -1,6 +1,7 @@
 import type { KeyObject } from 'node:crypto';
 import type { AuditColumns, CertificateColumns, TokenColumns } from '../audit/columns.ts';
 import type { PersonalValue } from '../audit/canonical.ts';
+import type { CallsQuery, CallsStep } from '../audit/calls-question.ts';
 import type { CountPage, CountQuery } from '../audit/count.ts';
 import type { ConsistencyProof, EntryProof } from '../audit/proof.ts';
 import type { PrunedClass } from '../audit/retention.ts';
@@ -213,6 +214,7 @@ export type Questions = {
   };
   auditPage: { ask: AuditQuery; answer: AuditPage };
   auditCount: { ask: CountQuery; answer: CountPage };
+  recordedCalls: { ask: CallsQuery; answer: CallsStep };
   auditSize: { ask: null; answer: number };
   decisions: { ask: { readonly id: string; readonly limit: number }; answer: DecisionRows };
   auditCheckpoint: { ask: null; answer: string | null };

@@ -394,6 +394,6 @@ async function openLocked(
   };
 }
 
-const logQuestions: ReadonlySet<QuestionKind> = new Set(['auditPage', 'auditCount']);
+const logQuestions: ReadonlySet<QuestionKind> = new Set(['auditPage', 'auditCount', 'recordedCalls']);
 const maxWaitingQuestions = 1_000;
 const roomMs = 5_000;

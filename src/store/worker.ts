@@ -38,6 +38,7 @@ import {
   type WriteBatch,
   type WriteRequest,
 } from './protocol.ts';
+import { readRecordedCalls } from './recorded-calls.ts';
 import {
   readKeptRevisions,
   readPast,
@@ -221,6 +222,8 @@ function read(db: Database, question: Question): unknown {
       return readAuditPage(db, question.ask);
     case 'auditCount':
       return readAuditCounts(db, question.ask);
+    case 'recordedCalls':
+      return readRecordedCalls(db, question.ask);
     case 'auditSize':
       return readAuditSize(db);
     case 'auditCheckpoint':
