@@ -95,6 +95,7 @@ export const errorKinds = {
   policy_replayed: 'conflict',
   policy_mode_inexact: 'precondition',
   policy_analysis_too_large: 'too_large',
+  policy_replay_busy: 'exhausted',
   decision_id_invalid: 'invalid',
   decision_not_found: 'not_found',
   request_invalid: 'invalid',

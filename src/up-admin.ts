@@ -25,6 +25,7 @@ import { decisionPorts } from './up-decisions.ts';
 import { openOidc } from './up-oidc.ts';
 import { keepOwnCertificate } from './up-own-certificate.ts';
 import { auditorPorts } from './up-questions.ts';
+import { replayPorts } from './up-replay.ts';
 import { bundleDocument } from './up-trust.ts';
 
 /** The admin API of a running authority. */
@@ -86,6 +87,8 @@ export async function openAdminDoors(parts: AdminDoorParts): Promise<AdminDoors>
 
 function portsOf(parts: AdminDoorParts): Omit<AdminPorts, 'access'> {
   const { store, holder, authority, log } = parts;
+  const { rootNamespace, leafTtlSeconds: ttlSeconds } = parts.config;
+  const replay = replayPorts({ ...parts, rootNamespace, ttlSeconds });
   return {
     ...parts,
     authzenNamespace: parts.config.authzenNamespace,
@@ -93,8 +96,9 @@ function portsOf(parts: AdminDoorParts): Omit<AdminPorts, 'access'> {
     trace: traceRequest,
     queryAudit: store.queryAudit,
     countAudit: store.countAudit,
-    ...decisionPorts({ ...parts, rootNamespace: parts.config.rootNamespace }),
-    ...auditorPorts({ ...parts, rootNamespace: parts.config.rootNamespace }),
+    ...decisionPorts({ ...parts, rootNamespace }),
+    ...auditorPorts({ ...parts, ...replay, rootNamespace }),
+    ...replay,
     auditCheckpoint: store.auditCheckpoint,
     auditKey: () => store.readMeta('audit_verifier_key'),
     witnessedCheckpoint: store.witnessedCheckpoint,

@@ -13,6 +13,7 @@ import { parseSelector } from '../../src/identity/selector.ts';
 import { SpiffeId, TrustDomain } from '../../src/spiffe/id.ts';
 import { openStore, type Store } from '../../src/store/store.ts';
 import { auditorPorts } from '../../src/up-questions.ts';
+import { replayPorts } from '../../src/up-replay.ts';
 import { printReport, type ReportRow } from '../report.ts';
 import { buildLog, lastMs, service } from './question-log.ts';
 
@@ -104,7 +105,8 @@ function askingOf(store: Store): Asking {
   );
   const nodes = { registry: { all: () => [], find: () => undefined, evict: refuse }, presence: refuse };
   const breathe = (): undefined => undefined;
-  const ports = auditorPorts({ store, holder, trustDomain, rootNamespace, nodes, clock, breathe });
+  const parts = { store, holder, trustDomain, rootNamespace, nodes, clock, breathe };
+  const ports = auditorPorts({ ...parts, ...replayPorts({ ...parts, ttlSeconds: 3_600 }) });
   const end = performance.now() + longestMs;
   return { ...ports.questionPorts(() => performance.now() > end), may: () => true };
 }

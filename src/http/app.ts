@@ -37,6 +37,7 @@ import { addProofRoutes } from './proof-routes.ts';
 import { addQuestionRoutes, type AuditorPorts } from './question-routes.ts';
 import { problemMediaType, problemOf, type ReportFailure } from './problem.ts';
 import type { IsAdministrator } from './permit.ts';
+import { addReplayRoutes, type ReplayRoutePorts } from './replay-routes.ts';
 import { addRevisionRoutes, type RevisionPorts } from './revision-routes.ts';
 import { accessOf, type RouteAccess } from './roles.ts';
 import { addShredRoutes, type ShredPorts } from './shred-routes.ts';
@@ -49,6 +50,7 @@ import { addTokenRoutes, type TokenPorts } from './token-routes.ts';
 export type AdminPorts = Omit<EntryPorts, 'isAdministrator'> &
   AuditPorts &
   AuditorPorts &
+  ReplayRoutePorts &
   LogPorts &
   ShredPorts &
   AuthzPorts &
@@ -193,6 +195,7 @@ export async function createAdminApp(ports: AdminPorts, door: Door): Promise<Fas
   addAuditRoutes(app, ports, noteRead);
   addDecisionRoutes(app, ports, noteRead);
   addQuestionRoutes(app, ports, noteRead);
+  addReplayRoutes(app, ports, noteRead);
   addLogRoutes(app, ports, noteRead);
   addShredRoutes(app, ports);
   addCaRoutes(app, ports);

@@ -226,7 +226,8 @@ const canReachSchema = revisedPageSchema(z.object({ destination: z.string(), ...
   source: z.string(),
 });
 
-const entryCodes = [
+/** Codes that an entry in the input may be refused with. */
+export const entryCodes = [
   'entry_invalid',
   'entry_label_conflict',
   'selector_invalid',
@@ -235,7 +236,8 @@ const entryCodes = [
   ...spiffeIdCodes,
 ] as const satisfies readonly ErrorCode[];
 
-const documentCodes = [
+/** Codes that documents in the input may be refused with. */
+export const documentCodes = [
   'document_too_large',
   'document_syntax',
   'document_alias',

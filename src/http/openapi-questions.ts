@@ -57,6 +57,8 @@ export const questionDocs = {
         'policy_revision_not_found',
         'policy_invalid',
         'policy_mode_inexact',
+        'policy_replay_busy',
+        'store_corrupt',
         'rate_limited',
         ...spiffeIdCodes,
       ],

@@ -12,6 +12,7 @@ import { logDocs } from './openapi-log.ts';
 import { nodeDocs } from './openapi-nodes.ts';
 import { proofDocs } from './openapi-proofs.ts';
 import { questionDocs } from './openapi-questions.ts';
+import { replayDocs } from './openapi-replay.ts';
 import { revisionDocs } from './openapi-revisions.ts';
 import { problemSchema, type RouteAnswer, type RouteDoc, type RouteDocs } from './openapi-route.ts';
 import { systemDocs } from './openapi-system.ts';
@@ -37,6 +38,7 @@ export const routeDocs: Readonly<Record<RouteName, RouteDoc>> = {
   ...decisionDocs.routes,
   ...questionDocs.routes,
   ...proofDocs.routes,
+  ...replayDocs.routes,
 };
 
 /** A JSON value, as far as a document is made of it. */
@@ -103,6 +105,7 @@ const rooms: readonly RouteDocs[] = [
   proofDocs,
   decisionDocs,
   questionDocs,
+  replayDocs,
 ];
 
 function namedSchemas(): ReadonlyMap<z.ZodType, string> {

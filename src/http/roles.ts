@@ -36,6 +36,8 @@ const routes = {
   'DELETE /v1/entries/:id': 'entries:write',
   'POST /v1/apply': 'documents:apply',
   'POST /v1/policies/test': 'documents:apply',
+  // Both demand policies:read besides.
+  'POST /v1/policy-replays': 'audit:decisions',
   'GET /v1/policies': 'policies:read',
   'GET /v1/policies/:namespace/:name': 'policies:read',
   'DELETE /v1/policies/:namespace/:name': 'policies:write',

@@ -62,7 +62,8 @@ const deniedAsSent: ReadonlySet<string> = new Set([
   'destination_forged',
 ]);
 
-const neverHeld: readonly Attribute[] = [
+/** What no record of a call holds. */
+export const neverHeld: readonly Attribute[] = [
   'request.headers',
   'request.auth.principal',
   'request.auth.audiences',

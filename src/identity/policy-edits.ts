@@ -260,7 +260,7 @@ export async function revise(
 }
 
 /** Reads what is to come back, as if it were written now: what this version refuses is not put in force. */
-function* planActivation(
+export function* planActivation(
   { mesh }: CurrentMesh,
   past: PolicyPast,
   number: number,
@@ -288,7 +288,7 @@ function* planActivation(
 }
 
 /** INVARIANT: what comes back is what was signed: a revision that was dropped or damaged meanwhile is not put in force in part. */
-function demandWhole({ policies }: Mesh, plan: MeshPlan, number: number, id: string): void {
+export function demandWhole({ policies }: Mesh, plan: MeshPlan, number: number, id: string): void {
   const after = new Map(policies);
   for (const key of plan.deletePolicies) after.delete(key);
   for (const { document } of plan.putPolicies) after.set(document.key, document);

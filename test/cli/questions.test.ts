@@ -30,7 +30,7 @@ describe('commands', () => {
   test.each<[string[], RegExp[]]>([
     [
       ['ask'],
-      [/^QUESTION +PARAMETERS +ANSWERS\n/, /\ncertificate +serial= +one cert/, /\nnot answered: replay, /],
+      [/^QUESTION +PARAMETERS +ANSWERS\n/, /\ncertificate +serial= +one cert/, /\nreplay +revision= /],
     ],
     [
       ['ask', 'denied', 'namespace=pay'],

@@ -35,6 +35,7 @@ import { openNodeRegistry } from '../../src/node/node-registry.ts';
 import { openStore, type Store } from '../../src/store/store.ts';
 import { decisionPorts } from '../../src/up-decisions.ts';
 import { auditorPorts } from '../../src/up-questions.ts';
+import { replayPorts } from '../../src/up-replay.ts';
 import { openJwt } from '../../src/up-jwt.ts';
 import { logSigner } from '../audit/log-files.ts';
 import { makePolicySigner } from '../harness/policy-signer.ts';
@@ -172,6 +173,10 @@ export async function startHarness(
     revokeJoinToken: store.revokeJoinToken,
     formatJoinSecret: (secret) => `cst1.${secret}.${'ab'.repeat(32)}`,
   };
+  const replay = replayPorts({
+    ...{ store, holder, trustDomain, clock },
+    ...{ rootNamespace: 'istio-system', ttlSeconds: 3_600, breathe: () => undefined },
+  });
   const ports: AdminPorts = {
     administration: createAdministration({
       holder,
@@ -200,10 +205,11 @@ export async function startHarness(
       breathe: () => undefined,
     }),
     ...auditorPorts({
-      ...{ store, holder, trustDomain, nodes, clock },
+      ...{ store, holder, trustDomain, nodes, clock, ...replay },
       rootNamespace: 'istio-system',
       breathe: () => undefined,
     }),
+    ...replay,
     auditCheckpoint: store.auditCheckpoint,
     auditKey: () => Promise.resolve(logSigner.verifierKey),
     auditWitnesses: async () => ({ cosigned: null, witness: null }),

@@ -13,6 +13,7 @@ import { logAccess } from './log-access.ts';
 import { policyChanges } from './policy-changes.ts';
 import { proof } from './proof.ts';
 import type { Question } from './question.ts';
+import { replay } from './replay.ts';
 import { sample } from './sample.ts';
 import { validAt } from './valid-at.ts';
 import { whoCan } from './who-can.ts';
@@ -24,6 +25,7 @@ export const questions: readonly Question[] = [
   validAt,
   keys,
   policyChanges,
+  replay,
   decision,
   whoCan,
   denied,
@@ -37,13 +39,8 @@ export const questions: readonly Question[] = [
 ];
 
 /** Questions that auditors put and nobody answers here, and why. */
-export const unanswered: readonly { readonly name: string; readonly line: string; readonly why: string }[] = [
-  {
-    name: 'replay',
-    line: 'which calls of last week other policies would have denied',
-    why: 'past calls are not replayed against other policies; countersign policy test judges calls that you write down',
-  },
-];
+export const unanswered: readonly { readonly name: string; readonly line: string; readonly why: string }[] =
+  [];
 
 /** @throws MeshError `audit_question_unknown` */
 export function findQuestion(name: string): Question {

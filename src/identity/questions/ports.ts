@@ -7,6 +7,7 @@ import type { CurrentMesh, MeshSettings } from '../current-mesh.ts';
 import type { PolicyArchive } from '../decision-past.ts';
 import type { DecisionStory } from '../decision-story.ts';
 import type { NodePresence } from '../node-presence.ts';
+import type { CallsMeant, PolicyReplay } from '../replay-answer.ts';
 import type { NamedCertificates } from '../revoked.ts';
 
 /** A question to the log, in words: see `parseAuditQuery`. */
@@ -41,6 +42,11 @@ export type QuestionPorts = {
   }) => Promise<NamedCertificates>;
   /** The attested nodes, and what was seen of each since the start. */
   readonly nodes: () => readonly { readonly name: string; readonly presence: NodePresence }[];
+  /**
+   * Recorded calls under the policies of an earlier revision.
+   * @throws MeshError `policy_replay_busy`, `policy_revision_not_found` and what policies cannot be compiled for
+   */
+  readonly replayRevision: (number: number, meant: CallsMeant, limit: number) => Promise<PolicyReplay>;
   /** Whether the question has taken so long that its answer ends here, and says so. */
   readonly isTimeUp: () => boolean;
   /** The key that verifies the log, as text; null until somebody signs it. */
