@@ -12,7 +12,8 @@ export type AdminClient = {
   readonly getText: (path: string) => Promise<string>;
   /** For many in a row: they share a few connections. An answer of more than `maxBytes` is none. */
   readonly getBytes: (path: string, maxBytes: number) => Promise<Uint8Array>;
-  readonly post: <T>(path: string, body: unknown) => Promise<T>;
+  /** @param waitMs for an answer that takes longer than others */
+  readonly post: <T>(path: string, body: unknown, waitMs?: number) => Promise<T>;
   readonly patch: <T>(path: string, body: unknown) => Promise<T>;
   readonly delete: <T>(path: string) => Promise<T>;
 };
@@ -32,7 +33,7 @@ export function openAdminClient(options: GlobalOptions, around: ClientSurroundin
     method: string,
     path: string,
     body?: unknown,
-    { agent, maxBytes = maxAnswerBytes }: { readonly agent?: Agent; readonly maxBytes?: number } = {},
+    { agent, maxBytes = maxAnswerBytes, waitMs = answerMs }: CallLimits = {},
   ): Promise<Buffer> => {
     const text = body === undefined ? undefined : JSON.stringify(body);
     const headers = {
@@ -45,7 +46,7 @@ export function openAdminClient(options: GlobalOptions, around: ClientSurroundin
     const answer = await exchange(
       (done) =>
         connect(
-          { ...base, method, path, headers, timeout: answerMs, ...(agent === undefined ? {} : { agent }) },
+          { ...base, method, path, headers, timeout: waitMs, ...(agent === undefined ? {} : { agent }) },
           done,
         ),
       text,
@@ -56,8 +57,8 @@ export function openAdminClient(options: GlobalOptions, around: ClientSurroundin
     if (answer.status >= 200 && answer.status < 300) return answer.body;
     throw refusalOf(answer);
   };
-  const json = async <T>(method: string, path: string, body?: unknown): Promise<T> => {
-    const text = (await call(method, path, body)).toString('utf8');
+  const json = async <T>(method: string, path: string, body?: unknown, limits?: CallLimits): Promise<T> => {
+    const text = (await call(method, path, body, limits)).toString('utf8');
     return (text === '' ? undefined : parseAnswer(text)) as T;
   };
   return {
@@ -74,12 +75,13 @@ export function openAdminClient(options: GlobalOptions, around: ClientSurroundin
         return call('GET', path, undefined, { maxBytes });
       }
     },
-    post: (path, body) => json('POST', path, body),
+    post: (path, body, waitMs = answerMs) => json('POST', path, body, { waitMs }),
     patch: (path, body) => json('PATCH', path, body),
     delete: (path) => json('DELETE', path),
   };
 }
 
+type CallLimits = { readonly agent?: Agent; readonly maxBytes?: number; readonly waitMs?: number };
 type Answer = { readonly status: number; readonly body: Buffer };
 type Send = (done: (response: IncomingMessage) => void) => ClientRequest;
 

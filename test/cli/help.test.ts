@@ -101,6 +101,7 @@ test('the tree holds the commands that docs/cli.md promises', () => {
     'policy log',
     'policy prove',
     'policy renumber',
+    'policy replay',
     'policy rollback',
     'policy show',
     'policy test',
