@@ -1,4 +1,4 @@
-import type { ReadCalls } from '../audit/calls-question.ts';
+import type { CallsStep, ReadCalls } from '../audit/calls-question.ts';
 import { decidedTypes, keyOfCall, type RecordedCalls, seenTypes } from '../audit/recorded-call.ts';
 import type { PolicyMode } from '../authz/policy-mode.ts';
 import { placeOfRule, type Rejudged } from '../authz/rejudge.ts';
@@ -10,7 +10,7 @@ import { numbered } from './questions/answer.ts';
 import { type Counted, countAll, type QuestionPorts, windowOf } from './questions/ports.ts';
 import type { CallsMeant, PolicyReplay, ReplayEdge, ReplayVerdict } from './replay-answer.ts';
 import { type CandidateChoice, makeCandidate } from './replay-candidate.ts';
-import { createThens, type Then } from './replay-evidence.ts';
+import { createThens } from './replay-evidence.ts';
 import { createReplayJudge, type Judged, type ReplayJudge } from './replay-judge.ts';
 import { createReplayTally, type ReplayTally, type ReplayTotals, type TalliedEdge } from './replay-tally.ts';
 
@@ -163,36 +163,39 @@ async function walk(
   };
   const thenOf = createThens(ports.archive);
   const verdicts = new Map<string, Judged>();
-  let below: number | null = null;
+  const read = (below: number | null): Promise<CallsStep> =>
+    ports.readCalls({ of, since, until, destinations, wanted, below });
   let reached: Date | null = null;
-  for (;;) {
-    const step = await ports.readCalls({ of, since, until, destinations, wanted, below });
+  for (let reading: Promise<CallsStep> | null = read(null); reading !== null;) {
+    const step: CallsStep = await reading;
+    const isOver = step.next === null;
+    const isEnough = !isOver && (isLeft() || isTimeUp());
+    // The thread that reads goes on while calls are judged here.
+    reading = isOver || isEnough ? null : read(step.next);
+    // Whoever leaves the loop leaves it.
+    reading?.catch(() => undefined);
     for (const calls of step.groups) {
       if (!isWanted(calls.call.destination, calls.call.source)) continue;
-      const judged = await judgeOnce(calls, thenOf);
+      const judged = await judgeOnce(calls);
       if (judged === undefined) return { complete: false, reached };
       if (judged === 'same') tally.unchanged(calls.count);
       else tally.add({ ...judged, calls, path: judged.path ?? pathOf(calls.call) });
       reached = earlier(reached, calls.lastMs);
     }
-    below = step.next;
-    if (below === null) return { complete: true, reached: null };
-    if (isLeft() || isTimeUp()) return { complete: false, reached };
+    if (isEnough) return { complete: false, reached };
   }
+  return { complete: true, reached: null };
 
   /** What no rule reads was not read. */
   function pathOf({ kind, protocol }: RecordedCalls['call']): string | null {
     return kind === 'decision' && protocol === 'http' && mayReadPersonal && !wanted.path ? '*' : null;
   }
 
-  async function judgeOnce(
-    calls: RecordedCalls,
-    thenAt: (revision: number) => Promise<Then>,
-  ): Promise<Judged | undefined> {
+  async function judgeOnce(calls: RecordedCalls): Promise<Judged | undefined> {
     const key = keyOfCall(calls.call);
     const known = verdicts.get(key);
     if (known !== undefined) return known;
-    const then = await thenAt(calls.call.revision);
+    const then = await thenOf(calls.call.revision);
     const judged = await inBreaths(judge.judge(calls, then), breathe, () => !isLeft());
     if (judged === undefined) return undefined;
     // INVARIANT: what callers can make up does not fill the memory.

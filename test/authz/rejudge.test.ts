@@ -7,7 +7,7 @@ import type { RawCall } from '../../src/authz/istio-mode.ts';
 import { judgeCall } from '../../src/authz/judge.ts';
 import { parsePathPattern } from '../../src/authz/path-cover.ts';
 import { policyModes } from '../../src/authz/policy-mode.ts';
-import { createRejudge, placeOfRule } from '../../src/authz/rejudge.ts';
+import { type CallToRejudge, createRejudge, placeOfRule } from '../../src/authz/rejudge.ts';
 import { replayCall } from '../../src/authz/replay.ts';
 import { compileSnapshot } from '../../src/authz/snapshot.ts';
 import { finish } from '../../src/authz/steps.ts';
@@ -91,11 +91,11 @@ function fits(pattern: string, path: string): boolean {
   return new RegExp(`^${source.join('')}$`).test(path);
 }
 
-const counted = {
+const counted: Omit<CallToRejudge, 'unknown'> = {
   call: {
     ...{ protocol: 'http', source: web, destination: ledger, method: 'GET', path: '/', authority: 'unknown' },
     ...{ port: 8_080, context: untold },
-  } as const,
+  },
   isHostPortUnknown: false,
   paths: null,
 };
@@ -138,7 +138,7 @@ test.each<[string, string, string | null]>([
 
 test('one call is judged as the door judges it, and rules have places', () => {
   const snapshot = compileSnapshot(meshOf(readPolicies(policyText(`rules: [{ ${from} }]`))));
-  const { decision } = judgeCall(snapshot, { ...counted.call, authority: 'h' }, noon);
+  const { decision } = judgeCall(snapshot, counted.call, noon);
   expect(decide(snapshot, call(), noon).rule).toBe(decision.rule);
   expect(placeOfRule(snapshot, decision.rule)).toBe('p.yaml:5:11');
   expect(placeOfRule(snapshot, 'pay/p rule[1]')).toBe('');
