@@ -112,7 +112,7 @@ function askingOf(store: Store): Asking {
 }
 
 /** An entry and a policy for each service. */
-function meshOf(): Mesh {
+export function meshOf(): Mesh {
   const numbers = Array.from({ length: services }, (_, n) => n);
   const entries = numbers.map((n): RegistrationEntry => {
     const [id, namespace] = [`service-${n}`, `team-${n % 20}`];
@@ -145,14 +145,15 @@ function refuse(): never {
   throw new Error('there are no nodes');
 }
 
-function numberOf(args: readonly string[], name: string, otherwise: number): number {
+/** The number behind an option. */
+export function numberOf(args: readonly string[], name: string, otherwise: number): number {
   const at = args.indexOf(name);
   return at === -1 ? otherwise : Number(args[at + 1]);
 }
 
-const services = 200;
+export const services = 200;
 // However slow a question is, the bench ends.
 const longestMs = 600_000;
 const rootNamespace = 'istio-system';
-const trustDomain = TrustDomain.parse('example.org');
-const clock: Clock = { now: () => new Date(lastMs), sleep: () => Promise.resolve() };
+export const trustDomain = TrustDomain.parse('example.org');
+export const clock: Clock = { now: () => new Date(lastMs), sleep: () => Promise.resolve() };
