@@ -16,6 +16,7 @@ import {
 } from './policy-revision-commands.ts';
 import { clientOf, print, type Session } from './session.ts';
 import { policyReplayCommand } from './replay-command.ts';
+import { policySuggestCommand } from './suggest-command.ts';
 import { policyTestCommand } from './policy-test-command.ts';
 import { describeTerms, formatPolicies } from './policy-text.ts';
 import { printable, printableLines } from './text.ts';
@@ -31,6 +32,7 @@ export function policyCommand(session: Session): Command {
   group.addCommand(policyProveCommand(session));
   group.addCommand(policyDiffCommand(session));
   group.addCommand(policyReplayCommand(session));
+  group.addCommand(policySuggestCommand(session));
   pageOptions(group.command('list').description('list policies'))
     .option('--revision <number>', 'as they were in a revision', parseRevision)
     .addHelpText('after', examples('policy list', 'policy list --revision 4', 'policy list -o json'))

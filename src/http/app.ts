@@ -41,6 +41,7 @@ import { addReplayRoutes, type ReplayRoutePorts } from './replay-routes.ts';
 import { addRevisionRoutes, type RevisionPorts } from './revision-routes.ts';
 import { accessOf, type RouteAccess } from './roles.ts';
 import { addShredRoutes, type ShredPorts } from './shred-routes.ts';
+import { addSuggestRoutes } from './suggest-routes.ts';
 import { addSystemRoutes, type SystemPorts } from './system-routes.ts';
 import { tlsSettings } from './tls-settings.ts';
 import { addTrace, type TraceRequest } from './trace.ts';
@@ -196,6 +197,7 @@ export async function createAdminApp(ports: AdminPorts, door: Door): Promise<Fas
   addDecisionRoutes(app, ports, noteRead);
   addQuestionRoutes(app, ports, noteRead);
   addReplayRoutes(app, ports, noteRead);
+  addSuggestRoutes(app, ports, noteRead);
   addLogRoutes(app, ports, noteRead);
   addShredRoutes(app, ports);
   addCaRoutes(app, ports);

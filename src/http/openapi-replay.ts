@@ -4,8 +4,8 @@ import { policyModes } from '../authz/policy-mode.ts';
 import { replayClasses } from '../identity/replay-tally.ts';
 import { auditDocs } from './openapi-audit.ts';
 import { documentCodes, entryCodes } from './openapi-entries.ts';
-import { count, json, type RouteDocs, time } from './openapi-route.ts';
-import { replayBody } from './replay-routes.ts';
+import { count, json, type RouteDocs, spiffeIdCodes, time } from './openapi-route.ts';
+import { meantBody, replayBody } from './replay-routes.ts';
 
 const verdictSchema = z
   .object({
@@ -68,9 +68,33 @@ const replaySchema = z.object({
   head: auditDocs.schemas.AuditHead,
 });
 
-/** Recorded calls under other policies. */
+const suggestionSchema = z.object({
+  since: time.nullable(),
+  until: time,
+  services: z.array(
+    z.object({
+      destination: z.string(),
+      yaml: z.string(),
+      replaces: z.array(z.string()),
+      calls: count,
+      left: z.array(z.object({ calls: count, why: z.string() })),
+      why: z.string(),
+    }),
+  ),
+  complete: z.boolean(),
+  missing: z.array(z.string()),
+  coverage: auditDocs.schemas.AuditCoverage,
+  head: auditDocs.schemas.AuditHead,
+});
+
+/** Recorded calls under other policies, and the policies that they need. */
 export const replayDocs = {
-  schemas: { PolicyReplayQuestion: replayBody, PolicyReplay: replaySchema },
+  schemas: {
+    PolicyReplayQuestion: replayBody,
+    PolicyReplay: replaySchema,
+    PolicySuggestionQuestion: meantBody,
+    PolicySuggestion: suggestionSchema,
+  },
   routes: {
     'POST /v1/policy-replays': {
       summary: 'what would become of recorded calls under other policies; nothing is changed',
@@ -91,6 +115,18 @@ export const replayDocs = {
         'store_corrupt',
         'rate_limited',
         ...entryCodes,
+      ],
+    },
+    'POST /v1/policy-suggestions': {
+      summary: 'policies that allow what was seen to be allowed, and no more; nothing is applied',
+      body: meantBody,
+      answers: { 200: json(suggestionSchema) },
+      codes: [
+        'policy_replay_busy',
+        'policy_mode_inexact',
+        'audit_query_invalid',
+        'rate_limited',
+        ...spiffeIdCodes,
       ],
     },
   },

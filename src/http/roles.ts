@@ -38,6 +38,7 @@ const routes = {
   'POST /v1/policies/test': 'documents:apply',
   // Both demand policies:read besides.
   'POST /v1/policy-replays': 'audit:decisions',
+  'POST /v1/policy-suggestions': 'audit:decisions',
   'GET /v1/policies': 'policies:read',
   'GET /v1/policies/:namespace/:name': 'policies:read',
   'DELETE /v1/policies/:namespace/:name': 'policies:write',

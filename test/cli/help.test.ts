@@ -104,6 +104,7 @@ test('the tree holds the commands that docs/cli.md promises', () => {
     'policy replay',
     'policy rollback',
     'policy show',
+    'policy suggest',
     'policy test',
     'restore',
     'server',

@@ -18,6 +18,10 @@ const open = (methods: string) =>
     'spec: {}',
     `spec: { rules: [{ from: [{ source: { principals: ['${web.slice(9)}'] } }], to: [{ operation: { methods: [${methods}] } }] }] }`,
   );
+const labelled = entry('ledger', 'pay').replace(
+  '{ name: ledger }',
+  '{ name: ledger, labels: { app: ledger } }',
+);
 const file = (name: string, text: string) => {
   const path = join(directory, name);
   writeFileSync(path, text);
@@ -26,7 +30,7 @@ const file = (name: string, text: string) => {
 
 beforeAll(async () => {
   harness = await startHarness();
-  const text = [entry('web'), entry('ledger', 'pay'), open('GET, PUT')].join('---\n');
+  const text = [entry('web'), labelled, open('GET, PUT')].join('---\n');
   const body = { files: [{ file: 'mesh.yaml', text }] };
   expect((await harness.overTls({ method: 'POST', path: '/v1/apply', body })).status).toBe(200);
   const [time, revision] = [harness.clock.now(), harness.ports.administration.current().revision];
@@ -43,7 +47,7 @@ afterAll(async () => {
   rmSync(directory, { recursive: true });
 });
 
-const run = (...args: string[]) => cli(['policy', 'replay', ...args, '--socket', harness.unix.address]);
+const run = (...args: string[]) => cli(['--socket', harness.unix.address, 'policy', 'replay', ...args]);
 
 test.each<[string, string, string[], number]>([
   ['nothing changes', 'GET, PUT', [], 0],
@@ -92,6 +96,28 @@ test('a table for people, and csv', async () => {
   expect(csv.out.split('\r\n')[1]).toContain(
     `newly_denied,117,${web},${ledger},http,GET,*,8080,deny,no_policy`,
   );
+});
+
+test('what is suggested can be replayed as it is', async () => {
+  const { code, out, err } = await cli(['policy', 'suggest', '--socket', harness.unix.address]);
+  expect([code, out.split('\n')[0]]).toEqual([0, `# ${ledger}`]);
+  expect(err).toContain('policy replay --without pay/p FILE\n');
+  const path = file('suggested.yaml', out);
+  expect(
+    (await run('--since', '30d', '--without', 'pay/p', '--fail-on', 'newly-allowed', 'unknown', '--', path))
+      .code,
+  ).toBe(0);
+  const json = await cli([
+    'policy',
+    'suggest',
+    '--namespace',
+    'shop',
+    '-o',
+    'json',
+    '--socket',
+    harness.unix.address,
+  ]);
+  expect(JSON.parse(json.out).services).toEqual([]);
 });
 
 test.each<[string, string[], number]>([

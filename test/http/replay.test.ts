@@ -11,11 +11,15 @@ const open = (operation: string) =>
     'spec: {}',
     `spec: { rules: [{ from: [{ source: { principals: ['${web.slice(9)}'] } }], to: [{ operation: { ${operation} } }] }] }`,
   );
+const labelled = entry('ledger', 'pay').replace(
+  '{ name: ledger }',
+  '{ name: ledger, labels: { app: ledger } }',
+);
 const files = (text: string) => [{ file: 'new.yaml', text }];
 
 beforeAll(async () => {
   harness = await startHarness();
-  const body = { files: files([entry('web'), entry('ledger', 'pay'), open('methods: [GET]')].join('---\n')) };
+  const body = { files: files([entry('web'), labelled, open('methods: [GET]')].join('---\n')) };
   expect((await harness.overTls({ method: 'POST', path: '/v1/apply', body })).status).toBe(200);
   const [time, revision] = [harness.clock.now(), harness.ports.administration.current().revision];
   const common = { time, revision, source: web, destination: ledger };
@@ -73,6 +77,27 @@ test('the question of auditors has the same answer of a revision', async () => {
     { becomes: 'newly denied', calls: 1, source: web, destination: ledger, method: 'PUT', path: '*' },
     { becomes: 'newly allowed', calls: 117, rule: 'pay/p rule[0]', ruleNow: '' },
   ]);
+});
+
+test('what calls need is suggested, and the reading is in the log', async () => {
+  const asked = { method: 'POST', path: '/v1/policy-suggestions' };
+  const { status, json, text } = await harness.overTls(
+    { ...asked, body: { destination: ledger } },
+    'auditor',
+  );
+  expect(status, text).toBe(200);
+  // Those that were recorded as allowed are denied by now.
+  expect(json).toMatchObject({ complete: true, services: [{ destination: ledger, yaml: '', calls: 0 }] });
+  const [last] = (await harness.events('admin')).slice(-1);
+  expect(last).toMatchObject({ detail: `suggestion of policies destination=${ledger}` });
+  for (const [body, by, code] of [
+    [{ files: [] }, 'auditor', 'body_invalid'],
+    [{ since: 'soon' }, 'auditor', 'body_invalid'],
+    [{}, 'viewer', 'forbidden'],
+    [{}, 'policy-author', 'forbidden'],
+  ] as const) {
+    expect((await harness.overTls({ ...asked, body }, by)).json.code).toBe(code);
+  }
 });
 
 describe('refused', () => {

@@ -58,7 +58,11 @@ export async function startReplayWorld(policyMode: PolicyMode = 'strict') {
       admin,
       { dryRun: false },
     );
-  await apply(entry('web'), entry('job'), entry('ledger', 'pay'));
+  await apply(
+    entry('web'),
+    entry('job'),
+    entry('ledger', 'pay').replace('{ name: ledger }', '{ name: ledger, labels: { app: ledger } }'),
+  );
   let start = clock.now();
   const common = () => ({ time: clock.now(), revision: holder.current().mesh.revision });
   return {
