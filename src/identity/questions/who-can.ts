@@ -8,6 +8,7 @@ import { inBreaths } from '../breath.ts';
 import { lookBack } from '../decision-past.ts';
 import { findStandingDenial } from '../standing-denial.ts';
 import { type AnswerRow, answerTable, findings, numbered } from './answer.ts';
+import { entriesAt, type EntriesAt } from './entries-at.ts';
 import { numberOf, readEvent } from './event-fields.ts';
 import { anyText, duration, identity, moment, optional, paging, refuse, required } from './parameter.ts';
 import { type Asking, defineQuestion } from './question.ts';
@@ -33,12 +34,12 @@ export const whoCan = defineQuestion({
   needs: ['authz:explain', 'policies:read', 'entries:read'],
   find: async (asked, asking) => {
     const destination = SpiffeId.parse(asked.destination);
-    const { snapshot, words } = await snapshotOf(asking, destination, asked.at);
+    const { snapshot, words, entries, missing } = await snapshotOf(asking, destination, asked.at);
     const call: PartialCall = {
       ...(asked.method === null ? {} : { method: asked.method }),
       ...(asked.path === null ? {} : { path: asked.path }),
     };
-    const { rows, banned, next } = await callersOf(asking, snapshot, destination, call, asked);
+    const { rows, banned, next } = await callersOf(asking, snapshot, entries, destination, call, asked);
     const use = await ruleUseOf(asking, snapshot, destination, asked);
     return findings({
       says: [
@@ -48,7 +49,7 @@ export const whoCan = defineQuestion({
           : [`${numbered(banned, 'identity', 'identities')} could by the policies, but a ban denies it`]),
         ...use.says,
       ],
-      missing: use.missing,
+      missing: [...missing, ...use.missing],
       tables: [
         answerTable('callers', ['index', 'may', 'caller', 'by', 'unless'], rows, { more: next !== null }),
         ...use.tables,
@@ -58,14 +59,21 @@ export const whoCan = defineQuestion({
   },
 });
 
-/** The policies of now, or those that were in force at a time, with the registrations of today. */
-async function snapshotOf(
-  { current, archive, settings, breathe, read }: Asking,
-  destination: SpiffeId,
-  at: Date | null,
-): Promise<{ readonly snapshot: Snapshot; readonly words: string }> {
+type Then = {
+  readonly snapshot: Snapshot;
+  readonly words: string;
+  readonly entries: EntriesAt['entries'];
+  readonly missing: readonly string[];
+};
+
+/** The policies and registrations of now, or of a time. */
+async function snapshotOf(asking: Asking, destination: SpiffeId, at: Date | null): Promise<Then> {
+  const { current, archive, settings, breathe, read } = asking;
   const live = current();
-  if (at === null) return { snapshot: live.snapshot, words: 'by the policies in force' };
+  if (at === null) {
+    const { entries } = live.mesh;
+    return { snapshot: live.snapshot, words: 'by the policies in force', entries, missing: [] };
+  }
   const { rows } = await read({
     types: ['policy_revision'],
     where: ['action!=dropped'],
@@ -74,7 +82,9 @@ async function snapshotOf(
   });
   const number = rows[0] === undefined ? 0 : numberOf(readEvent(rows[0]).event, 'number');
   const record = number === 0 ? null : await archive.revision(number);
-  const past = lookBack(archive, live, settings, destination, breathe);
+  const { entries, why: inDoubt } = await entriesAt(asking, at);
+  const mesh = { ...live.mesh, entries };
+  const past = lookBack(archive, { ...live, mesh }, settings, destination, breathe);
   const mode = record === null ? null : await past.modeOf(record);
   if (record === null || mode === null) {
     const why =
@@ -85,7 +95,9 @@ async function snapshotOf(
   }
   return {
     snapshot: await past.snapshotAt(number, mode),
-    words: `by policy revision ${number}, in force at ${at.toISOString()}, with the entries of today`,
+    words: `by policy revision ${number}, in force at ${at.toISOString()}, with the entries of ${inDoubt === '' ? 'then' : 'today'}`,
+    entries,
+    missing: inDoubt === '' ? [] : [`the entries of then: ${inDoubt}`],
   };
 }
 
@@ -93,12 +105,13 @@ async function snapshotOf(
 async function callersOf(
   { current, breathe, now }: Asking,
   snapshot: Snapshot,
+  entries: EntriesAt['entries'],
   destination: SpiffeId,
   call: PartialCall,
   asked: { readonly limit: number; readonly cursor: string | null; readonly at: Date | null },
 ): Promise<{ readonly rows: readonly AnswerRow[]; readonly banned: number; readonly next: string | null }> {
-  const { mesh, bans } = current();
-  const identities = new Map([...mesh.entries.values()].map(({ spiffeId }) => [spiffeId.text, spiffeId]));
+  const { bans } = current();
+  const identities = new Map([...entries.values()].map(({ spiffeId }) => [spiffeId.text, spiffeId]));
   const names = [...identities.keys()].sort();
   let from = asked.cursor === null ? 0 : names.findIndex((name) => name > (asked.cursor ?? ''));
   if (from < 0) from = names.length;
