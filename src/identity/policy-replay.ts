@@ -266,11 +266,12 @@ function verdictOf(judged: Rejudged | null, { snapshot }: CurrentMesh): ReplayVe
 
 function missingOf(
   { complete, reached, notHeld, seen }: Work,
-  { unknown }: ReplayTotals,
+  { calls, unknown }: ReplayTotals,
   { mayReadPersonal }: CallsMeant,
   mode: PolicyMode,
 ): readonly string[] {
   return [
+    ...(calls === 0 ? ['any call: the log of that time has none, so nothing is shown'] : []),
     ...(complete
       ? []
       : [

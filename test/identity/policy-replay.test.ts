@@ -231,8 +231,9 @@ describe('what is meant', () => {
     const times = Object.fromEntries(
       Object.entries(meant).map(([name, value]) => [name, value === 'noon' ? noon : value]),
     );
-    const { totals } = await world.replay({ texts: nothing }, times);
+    const { totals, missing } = await world.replay({ texts: nothing }, times);
     expect([totals.newlyDenied, totals.calls]).toEqual([calls, calls]);
+    expect(missing.some((what) => what.startsWith('any call'))).toBe(calls === 0);
   });
   test('policies that would be deleted, and those that are not there', async () => {
     const { totals, candidate } = await world.replay({ without: ['pay/p'] });
