@@ -124,12 +124,7 @@ describe('answers', () => {
     // 7
     ['decision?id=d-5', 'records', ['verdict', 'source', 'path'], [['deny', web, '/accounts/7']]],
     // 8
-    [
-      `who-can?destination=${ledger}&at=2027-01-01T01:30:00Z`,
-      'callers',
-      ['caller'],
-      [[job], [web]],
-    ],
+    [`who-can?destination=${ledger}&at=2027-01-01T01:30:00Z`, 'callers', ['caller'], [[job], [web]]],
     [
       `who-can?destination=${ledger}&at=2027-01-01T01:30:00Z&method=GET`,
       'callers',
