@@ -39,6 +39,7 @@ export const verdictTypes: ReadonlySet<AuditEventType> = new Set(['decision', 'a
 /** The types of events about calls between workloads: they tell who calls whom. */
 export const callTypes: ReadonlySet<AuditEventType> = new Set([
   ...verdictTypes,
+  'candidate_calls',
   'outcome',
   'outcomes',
   'connections',
@@ -88,6 +89,9 @@ export function auditColumns(event: AuditEvent): AuditColumns {
         destination: presence(event.destination),
         serial: presence(event.sourceSerial),
       };
+    case 'candidate_calls':
+    case 'policy_rollout':
+      return { ...common, source: presence(event.source), destination: presence(event.destination) };
     case 'alarm':
       return { ...common, destination: presence(event.destination), serial: presence(event.serial) };
     case 'authority':

@@ -1,6 +1,7 @@
 import type { AlarmEvent, ConnectionsEvent, OutcomeEvent, OutcomesEvent } from './access-event.ts';
 import type { PolicyChangeEvent, PolicyRevisionEvent, PolicyTextEvent } from './policy-event.ts';
 import type { RetentionEvent } from './retention-event.ts';
+import type { CandidateCallsEvent, PolicyRolloutEvent } from './rollout-event.ts';
 
 /**
  * The closed union of what the log records, version 1. Later versions add fields or members; what is stored never
@@ -15,8 +16,10 @@ export type AuditEvent =
   | PolicyChangeEvent
   | PolicyTextEvent
   | PolicyRevisionEvent
+  | PolicyRolloutEvent
   | DecisionEvent
   | AllowedCallsEvent
+  | CandidateCallsEvent
   | OutcomeEvent
   | OutcomesEvent
   | ConnectionsEvent
@@ -146,6 +149,8 @@ export type DecisionEvent = {
   readonly caller: Caller;
   /** The reason and ticket of the break-glass grant that allowed the call, and what it lifted; absent for all others. */
   readonly breakGlass?: string;
+  /** The rollout whose candidate decided in place of the revision in force; absent for all others. */
+  readonly rollout?: string;
 };
 
 /**

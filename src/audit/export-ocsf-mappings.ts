@@ -65,6 +65,12 @@ export const ocsfMappings: Record<AuditEventType, (fields: Fields) => OcsfEvent>
     changeEvent(fields, entity('policy revision', fields.text('number'), '', fields.text('revision')), {
       comment: fields.text('message'),
     }),
+  policy_rollout: (fields) =>
+    changeEvent(fields, entity('policy rollout', fields.text('rollout'), '', fields.text('step')), {
+      comment: fields.text('message'),
+    }),
+  // Two verdicts of one call have no place in the schema: all of it is in `unmapped`.
+  candidate_calls: unknownEvent,
   decision: (fields) => decisionEvent(fields, fields.text('verdict') === 'allow'),
   allowed_calls: (fields) => {
     const { members, ...event } = decisionEvent(fields, true);

@@ -1,5 +1,6 @@
 import type { SeenCall } from './access-event.ts';
 import type { Actor, AuditEvent, AuditEventType, Caller, Personal } from './event.ts';
+import { candidateCallsFields, policyRolloutFields } from './rollout-fields.ts';
 
 /**
  * What a field holds. `texts` is a list of texts, `state` any JSON, and `personal` a commitment in the leaf whose value
@@ -116,6 +117,7 @@ export const eventFields: { readonly [T in AuditEventType]: KindsOf<EventOf<T>> 
     message: 'text',
     signature: 'text',
   },
+  policy_rollout: policyRolloutFields,
   decision: {
     time: 'time',
     decisionId: 'text',
@@ -136,6 +138,7 @@ export const eventFields: { readonly [T in AuditEventType]: KindsOf<EventOf<T>> 
     sourceAddress: 'personal',
     caller: 'caller',
     breakGlass: 'text',
+    rollout: 'text',
   },
   allowed_calls: {
     time: 'time',
@@ -155,6 +158,7 @@ export const eventFields: { readonly [T in AuditEventType]: KindsOf<EventOf<T>> 
     sourceTbsSha256: 'text',
     caller: 'caller',
   },
+  candidate_calls: candidateCallsFields,
   outcome: {
     time: 'time',
     ...seenCallFields,

@@ -43,6 +43,12 @@ export function rollupOf(event: AuditEvent): Rollup {
       const { reason, rule, protocol, count } = event;
       return { ...rollup, outcome: 'allow', reason, rule, protocol, count };
     }
+    case 'candidate_calls': {
+      const { change: outcome, reason, rule, protocol, count } = event;
+      return { ...rollup, outcome, reason, rule, protocol, count };
+    }
+    case 'policy_rollout':
+      return { ...rollup, outcome: event.action, reason: event.cause };
     case 'outcome': {
       const { outcome, rule, protocol } = event;
       return { ...rollup, outcome, rule, protocol };

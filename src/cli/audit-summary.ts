@@ -134,6 +134,38 @@ const descriptions: ReadonlyMap<string, Describe> = new Map<string, Describe>([
         field('message'),
       ),
   ],
+  [
+    'policy_rollout',
+    (field) =>
+      words(
+        field('action'),
+        field('action') === 'canary' ? `${field('percent')}%` : '',
+        field('rollout').slice(0, 8),
+        'beside revision',
+        field('base'),
+        'by',
+        field('actor'),
+        field('message'),
+        field('cause'),
+        field('source') === '' ? '' : `${field('source')} -> ${field('destination')} ${field('rule')}`,
+      ),
+  ],
+  [
+    'candidate_calls',
+    (field) =>
+      words(
+        times(field('count')),
+        field('change'),
+        field('applied') === 'active' ? '' : `(${field('applied')})`,
+        field('source'),
+        '->',
+        field('destination'),
+        field('method'),
+        field('pathPattern'),
+        field('candidateReason'),
+        field('candidateRule') || field('rule'),
+      ),
+  ],
   ['loss', (field) => words(field('count'), field('what'), 'records lost:', field('cause'))],
   [
     'authority',

@@ -13,6 +13,7 @@ import type {
   JwtIssuanceEvent,
 } from '../../src/audit/event.ts';
 import type { RetentionEvent } from '../../src/audit/retention-event.ts';
+import { candidateCalls, policyRollout } from './rollout-events.ts';
 
 export const noon = new Date('2026-01-31T12:00:00.000Z');
 export const caller = { pid: 4_711, uid: 1_000, gid: 1_000 };
@@ -265,8 +266,10 @@ export const oneOfEach: readonly AuditEvent[] = [
     message: 'checkout was denied',
     signature: 'AAAA',
   },
+  policyRollout(),
   decision(),
   allowedCalls(),
+  candidateCalls(),
   outcome(),
   outcomes(),
   connections(),

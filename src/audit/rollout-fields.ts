@@ -1,0 +1,42 @@
+/** The fields of a `policy_rollout` event: see fields.ts, which holds them to its type. */
+export const policyRolloutFields = {
+  time: 'time',
+  action: 'text',
+  rollout: 'text',
+  base: 'number',
+  step: 'number',
+  percent: 'number',
+  maxNewDenials: 'number',
+  candidate: 'text',
+  revision: 'number',
+  actor: 'actor',
+  message: 'text',
+  cause: 'text',
+  source: 'text',
+  destination: 'text',
+  rule: 'text',
+  signature: 'text',
+} as const;
+
+/** The fields of a `candidate_calls` event. */
+export const candidateCallsFields = {
+  time: 'time',
+  from: 'time',
+  to: 'time',
+  count: 'number',
+  rollout: 'text',
+  change: 'text',
+  applied: 'text',
+  reason: 'text',
+  rule: 'text',
+  candidateReason: 'text',
+  candidateRule: 'text',
+  revision: 'number',
+  source: 'text',
+  destination: 'text',
+  protocol: 'text',
+  method: 'text',
+  pathPattern: 'text',
+  port: 'number',
+  caller: 'caller',
+} as const;
