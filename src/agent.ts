@@ -18,6 +18,7 @@ import { type Clock, systemClock } from './clock.ts';
 import { MeshError, publicError } from './errors.ts';
 import type { AgentStatusReport } from './http/status-report.ts';
 import type { X509Svid } from './identity/credentials.ts';
+import { rolloutOf } from './identity/candidate.ts';
 import type { MeshHolder } from './identity/current-mesh.ts';
 import { createJwtValidator } from './identity/jwt-validator.ts';
 import { createKeeper } from './identity/keeper.ts';
@@ -300,6 +301,8 @@ async function open(
         ? staleSnapshot(snapshot, settingsOf(view()))
         : snapshot;
     },
+    // What is denied because nobody knows the policy is not what a candidate is compared with.
+    rollout: () => (isStale(link.freshAt(), clock.now(), view().settings) ? null : rolloutOf(mesh.current())),
     ownCertificate: async () => nodeCertificate(link),
     clock,
     log,

@@ -38,6 +38,7 @@ export type AdminDoors = {
 export type AdminDoorParts = Pick<
   AdminPorts,
   | 'administration'
+  | 'rollouts'
   | 'ca'
   | 'revocationLists'
   | 'jwt'

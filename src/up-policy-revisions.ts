@@ -2,9 +2,11 @@ import type { Clock } from './clock.ts';
 import { MeshError, publicError, quote } from './errors.ts';
 import type { Administration } from './identity/administration.ts';
 import type { MeshHolder } from './identity/current-mesh.ts';
+import { candidateDocuments } from './identity/candidate.ts';
 import { createLatch, latchOrSleep } from './identity/notice.ts';
 import { type PolicySigner, policySetMode } from './identity/policy-revision.ts';
 import { openPolicySigner, policyKeyId } from './identity/policy-signature.ts';
+import { liveRollout } from './identity/rollout.ts';
 import type { Log } from './log.ts';
 import type { KeptRevision } from './store/protocol.ts';
 import type { Store } from './store/store.ts';
@@ -44,10 +46,15 @@ export async function openPolicyKey(
  * Proves that the stored policies are those of the revision in force.
  * @throws MeshError `store_corrupt`
  */
-export function checkPolicyRevision({
-  policies,
-  policyRevision,
-}: ReturnType<Administration['current']>): void {
+export function checkPolicyRevision(mesh: ReturnType<Administration['current']>): void {
+  const { policies, policyRevision } = mesh;
+  const live = liveRollout(mesh);
+  if (live !== undefined && !policySetMode(candidateDocuments(policies, live), live.state.candidate)) {
+    // Agents would refuse everything together with it.
+    throw new MeshError('store_corrupt', 'the stored candidate of the rollout is not the one it names', {
+      fix: 'restore the data directory from a backup',
+    });
+  }
   if (policyRevision === undefined || policySetMode(policies, policyRevision.id)) return;
   throw new MeshError(
     'store_corrupt',

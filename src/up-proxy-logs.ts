@@ -7,21 +7,25 @@ import type { Clock } from './clock.ts';
 import { publicError } from './errors.ts';
 import { createDecisionLog, type DecisionLog, decisionsOfCommit } from './ext-authz/decision-log.ts';
 import type { Log } from './log.ts';
+import type { MeshHolder } from './identity/current-mesh.ts';
+import type { RolloutEdits } from './identity/rollout-edits.ts';
 import type { TrustDomain } from './spiffe/id.ts';
 import type { Store } from './store/store.ts';
 import { createComplaints } from './up-complaints.ts';
+import { openRolloutWatch, type RolloutWatch } from './up-rollout.ts';
 
 /** The way of what proxies ask and tell into the log, and what is noticed on it. */
 export type ProxyLogs = {
   readonly decisions: DecisionLog;
   readonly accessLog: AccessLog;
   readonly alarms: Alarms;
+  readonly rollouts: Pick<RolloutWatch, 'counts'>;
   readonly close: () => Promise<void>;
 };
 
 /** Certificates that were used and are not in the log. */
 export type Alarms = {
-  /** Looks at events that are in the log by now. */
+  /** Looks at events that are in the log by now, for these and for the rollout. */
   readonly look: (events: readonly AuditEvent[]) => void;
   /** Raised since the start. */
   readonly raised: () => number;
@@ -34,11 +38,21 @@ export async function openProxyLogs(parts: {
   readonly store: Pick<Store, 'recordEvents' | 'recordAtLeisure' | 'namedCertificates' | 'queryAudit'>;
   readonly trustDomain: TrustDomain;
   readonly config: { readonly allowedCallsWindowSeconds: number };
+  readonly holder: MeshHolder;
+  readonly administration: Pick<RolloutEdits, 'endRollout'>;
   readonly clock: Clock;
   readonly log: Log;
 }): Promise<ProxyLogs> {
   const { store, clock, log } = parts;
-  const { alarms, close: closeAlarms } = await openAlarms(parts);
+  const { alarms: unknown, close: closeAlarms } = await openAlarms(parts);
+  const rollouts = await openRolloutWatch({ ...parts, endRollout: parts.administration.endRollout });
+  const alarms: Alarms = {
+    ...unknown,
+    look: (events) => {
+      unknown.look(events);
+      rollouts.look(events);
+    },
+  };
   const record: RecordEvents = async (events) => {
     const indexes = await store.recordAtLeisure(events);
     alarms.look(events);
@@ -64,9 +78,11 @@ export async function openProxyLogs(parts: {
     decisions,
     accessLog,
     alarms,
+    rollouts,
     close: async () => {
       await Promise.all([decisions.close(), accessLog.close()]);
       await closeAlarms();
+      await rollouts.close();
     },
   };
 }

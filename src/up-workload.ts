@@ -14,6 +14,7 @@ import { createExtAuthzService } from './ext-authz/service.ts';
 import { startGrpcListener } from './grpc/listener.ts';
 import type { Breathe } from './identity/breath.ts';
 import { createBundleWatch } from './identity/bundle-watch.ts';
+import { type LiveRollout, rolloutOf } from './identity/candidate.ts';
 import type { MeshHolder } from './identity/current-mesh.ts';
 import { entitlementOf } from './identity/entitlement.ts';
 import type { Attest, Attestation } from './identity/evidence.ts';
@@ -67,6 +68,8 @@ export type WorkloadDoorParts = {
   readonly instruments: Pick<Instruments, 'sds' | 'checks' | 'workloadApi'>;
   /** What calls are decided by; default: the snapshot of the mesh. */
   readonly snapshot?: () => Snapshot;
+  /** The rollout beside that snapshot; default: that of the mesh. */
+  readonly rollout?: () => LiveRollout | null;
   /** What doors on the network show. */
   readonly ownCertificate: () => Promise<OwnCertificate>;
   readonly clock: Clock;
@@ -135,6 +138,8 @@ export async function openWorkloadDoor(parts: WorkloadDoorParts): Promise<Worklo
     attest,
     entitledIds,
     snapshot: parts.snapshot ?? (() => holder.current().snapshot),
+    rollout: parts.rollout ?? (() => rolloutOf(holder.current())),
+    compare: parts.decisions.compare,
     bans: () => holder.current().bans,
     record: (event) => {
       traceDecision(event, event.verdict, event.decisionId);

@@ -238,7 +238,7 @@ async function open(
       .recordEvents(events)
       .catch((error: unknown) => log.error(publicError(error), 'event could not be recorded'));
   };
-  const proxyLogs = await openProxyLogs({ store, trustDomain, config, clock, log });
+  const proxyLogs = await openProxyLogs({ store, trustDomain, config, holder, administration, clock, log });
   opened.push(proxyLogs.close);
   const outlooks = () => workloadOutlooks({ states: keeper.states(), policyUntil: null, now: clock.now() });
   const instruments = createInstruments({
@@ -362,6 +362,7 @@ async function open(
     store,
     auditWitnesses: auditLog.report,
     administration,
+    rollouts: proxyLogs.rollouts,
     holder,
     authority,
     keeper,

@@ -3,11 +3,15 @@ import type { AuditEvent } from '../src/audit/event.ts';
 import { parseAuditQuery } from '../src/audit/question.ts';
 import { systemClock } from '../src/clock.ts';
 import { MeshError } from '../src/errors.ts';
+import { compileStoredMesh, createMeshHolder } from '../src/identity/current-mesh.ts';
 import { TrustDomain } from '../src/spiffe/id.ts';
 import { openProxyLogs } from '../src/up-proxy-logs.ts';
 import { allowedCalls, decision, issuance, noon } from './audit/events.ts';
 import { eventually } from './harness/eventually.ts';
 import { openTestStore } from './store/directories.ts';
+
+const trustDomain = TrustDomain.parse('example.org');
+const settings = { trustDomain, rootNamespace: 'istio-system', ttlSeconds: 3_600 };
 
 test('an alarm that the log had no room for is recorded once it has', async () => {
   const store = await openTestStore();
@@ -21,8 +25,10 @@ test('an alarm that the log had no room for is recorded once it has', async () =
   const said: string[] = [];
   const proxyLogs = await openProxyLogs({
     store: { ...store, recordEvents },
-    trustDomain: TrustDomain.parse('example.org'),
+    trustDomain,
     config: { allowedCallsWindowSeconds: 0 },
+    holder: createMeshHolder(compileStoredMesh(await store.loadMesh(), settings)),
+    administration: { endRollout: async () => false },
     clock: { now: () => noon, sleep: (_ms, signal) => systemClock.sleep(1, signal) },
     log: { error: (_detail: unknown, message: string) => said.push(message) } as never,
   });

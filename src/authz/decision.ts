@@ -79,4 +79,16 @@ export type Decision = {
   readonly shadow: ShadowVerdict | null;
   /** How policies were read; strictly when left out. */
   readonly mode?: PolicyMode;
+  /** Present while a candidate is tried beside what is in force, and a policy was asked. */
+  readonly rollout?: RolloutVerdict;
+};
+
+/** What is in force and the candidate of a rollout said of one call. */
+export type RolloutVerdict = {
+  readonly id: string;
+  /** Whose verdict is the answer. `fallback`: that in force, though it was the candidate's turn. */
+  readonly applied: 'active' | 'candidate' | 'fallback';
+  readonly active: Decision;
+  /** The very same where no policy that applies differs. */
+  readonly candidate: Decision;
 };

@@ -32,6 +32,22 @@ export function judgeCall(
   return { decision: denyDecision(read.reason, read.why, snapshot.revision), request: undefined };
 }
 
+/**
+ * Judges a call that {@link judgeCall} has let come to policy by another snapshot of the same mode.
+ * @param request what it was judged as
+ */
+export function judgeAgain(
+  snapshot: Snapshot,
+  call: RawCall,
+  request: AuthzRequest,
+  now: Date,
+  onFailure?: (error: unknown) => void,
+): Decision {
+  return snapshot.mode === 'istio'
+    ? decideLikeIstio(snapshot, call, now, onFailure)
+    : decide(snapshot, request, now, onFailure);
+}
+
 type HttpCall = Extract<RawCall, { readonly protocol: 'http' }>;
 
 /** A call that somebody asks about. */

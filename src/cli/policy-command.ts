@@ -14,6 +14,7 @@ import {
   policyRevisionCommands,
   showRevision,
 } from './policy-revision-commands.ts';
+import { policyRolloutCommands } from './policy-rollout-commands.ts';
 import { clientOf, print, type Session } from './session.ts';
 import { policyReplayCommand } from './replay-command.ts';
 import { policySuggestCommand } from './suggest-command.ts';
@@ -77,6 +78,7 @@ export function policyCommand(session: Session): Command {
     print(session, command, { deleted: key }, () => `deleted ${printable(key)}\n`);
   });
   for (const command of policyRevisionCommands(session)) group.addCommand(command);
+  for (const command of policyRolloutCommands(session)) group.addCommand(command);
   return group;
 }
 

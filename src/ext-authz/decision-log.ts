@@ -1,12 +1,16 @@
 import { createEventQueue, type EventQueue, type EventQueueOptions } from '../audit/event-queue.ts';
 import type { AllowedCallsEvent, DecisionEvent } from '../audit/event.ts';
+import type { CandidateCallsEvent } from '../audit/rollout-event.ts';
 import { type AllowedCall, createCallCounter } from './call-counter.ts';
+import { type CandidateCall, createCandidateCounter } from './candidate-counter.ts';
 import { createStrangerLimit } from './stranger-limit.ts';
 
 /** The bounded queue between Check, which waits for nothing, and the log, which is on a disk. */
 export type DecisionLog = EventQueue<DecisionEvent> & {
   /** Counts an allowed call with others of its kind; undefined when each decision is to have a record of its own. */
   readonly count: ((call: AllowedCall) => void) | undefined;
+  /** Counts a call that a candidate was asked about, beside its record. */
+  readonly compare: (call: CandidateCall) => void;
 };
 
 /** What the queue writes to, and its bounds. */
@@ -15,7 +19,7 @@ export type DecisionLogOptions = Omit<EventQueueOptions<Told>, 'what' | 'countOf
   readonly allowedCallsWindowSeconds: number;
 };
 
-type Told = DecisionEvent | AllowedCallsEvent;
+type Told = DecisionEvent | AllowedCallsEvent | CandidateCallsEvent;
 
 /** What a store that rests while it encodes may be given at once: more decisions for each wait for the disk. */
 export const decisionsOfCommit = 1_000;
@@ -30,13 +34,24 @@ export function createDecisionLog(options: DecisionLogOptions): DecisionLog {
     countOf: (event) => (event.type === 'decision' ? 1 : event.count),
     hasOwnRecord: (event) => event.type !== 'decision' || isOwnRecord(event),
   });
-  if (allowedCallsWindowSeconds === 0) return { ...queue, count: undefined };
-  const calls = createCallCounter({
-    windowMs: allowedCallsWindowSeconds * 1_000,
+  const windowMs = allowedCallsWindowSeconds * 1_000;
+  let isClosed = false;
+  const candidates = createCandidateCounter({
+    windowMs: windowMs || comparedMs,
     clock,
     tell: queue.push,
   });
-  let isClosed = false;
+  const compare = (call: CandidateCall): void => {
+    candidates.add(call);
+    if (isClosed) candidates.flush();
+  };
+  const close = (): Promise<void> => {
+    isClosed = true;
+    candidates.flush();
+    return queue.close();
+  };
+  if (allowedCallsWindowSeconds === 0) return { ...queue, count: undefined, compare, close };
+  const calls = createCallCounter({ windowMs, clock, tell: queue.push });
   return {
     push: queue.push,
     count: (call) => {
@@ -44,6 +59,7 @@ export function createDecisionLog(options: DecisionLogOptions): DecisionLog {
       // What is decided after the end is lost like any other decision, and waits for no window.
       if (isClosed) calls.flush();
     },
+    compare,
     depth: () => {
       const depth = queue.depth();
       return { ...depth, queued: depth.queued + calls.held() };
@@ -51,7 +67,10 @@ export function createDecisionLog(options: DecisionLogOptions): DecisionLog {
     close: () => {
       isClosed = true;
       calls.flush();
-      return queue.close();
+      return close();
     },
   };
 }
+
+// Where each allowed call has a record of its own.
+const comparedMs = 10_000;

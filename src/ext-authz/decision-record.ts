@@ -1,7 +1,8 @@
 import type { DecisionEvent } from '../audit/event.ts';
-import type { AuthzRequest, Decision } from '../authz/decision.ts';
+import type { AuthzRequest, Decision, RolloutVerdict } from '../authz/decision.ts';
 import type { UnixPeer } from '../identity/evidence.ts';
 import type { AllowedCall } from './call-counter.ts';
+import type { CandidateCall } from './candidate-counter.ts';
 import type { Check } from './request.ts';
 
 /** What was decided about a check, and about whom. */
@@ -37,6 +38,7 @@ export function decisionEvent(judged: Judged, check: Check, decisionId: string, 
     ...contentsOf(check),
     sourceAddress: { personal: cut(check.sourceAddress, 255) },
     ...(decision.breakGlass ? { breakGlass: cut(decision.breakGlass, 1_024) } : {}),
+    ...(decision.rollout?.applied === 'candidate' ? { rollout: decision.rollout.id } : {}),
     caller: peer === undefined ? { pid: 0, uid: 0, gid: 0 } : { pid: peer.pid, uid: peer.uid, gid: peer.gid },
   };
 }
@@ -68,6 +70,53 @@ export function allowedCall(
 function contentsOf({ sourceTbsSha256 }: Check): Pick<DecisionEvent, 'sourceTbsSha256'> {
   return sourceTbsSha256 === '' ? {} : { sourceTbsSha256 };
 }
+
+/** What a candidate said of a call, as it is counted. Of a call that both agree on nobody but the destination is told. */
+export function candidateCall(
+  both: RolloutVerdict,
+  { decision, request, peer, destination }: Judged & { request: AuthzRequest; peer: UnixPeer },
+  check: Check,
+  pathPattern: string,
+  time: Date,
+): CandidateCall {
+  const { id: rollout, applied, active, candidate } = both;
+  const caller = { pid: peer.pid, uid: peer.uid, gid: peer.gid };
+  const common = {
+    time,
+    rollout,
+    applied,
+    revision: decision.revision,
+    destination: cut(destination, 2_048),
+    caller,
+  };
+  if (active.verdict === candidate.verdict) return { ...common, ...alike };
+  return {
+    ...common,
+    change: candidate.verdict === 'deny' ? 'newly_denied' : 'newly_allowed',
+    reason: active.reason,
+    rule: cut(active.rule, 512),
+    candidateReason: candidate.reason,
+    candidateRule: cut(candidate.rule, 512),
+    source: check.source?.text ?? '',
+    protocol: check.protocol,
+    method: cut(request.method, 64),
+    pathPattern: cut(pathPattern, 2_048),
+    port: check.port,
+  };
+}
+
+const alike = {
+  change: 'same',
+  reason: '',
+  rule: '',
+  candidateReason: '',
+  candidateRule: '',
+  source: '',
+  protocol: '',
+  method: '',
+  pathPattern: '',
+  port: 0,
+} as const;
 
 /** At most `max` characters, never half of one. */
 function cut(text: string, max: number): string {

@@ -1,21 +1,24 @@
 import type { handleUnaryCall, sendUnaryData, ServerUnaryCall, ServiceDefinition } from '@grpc/grpc-js';
 import type { DecisionEvent } from '../audit/event.ts';
 import { denyDecision } from '../authz/decide.ts';
-import type { Decision } from '../authz/decision.ts';
+import type { Decision, RolloutVerdict } from '../authz/decision.ts';
 import type { RawCall } from '../authz/istio-mode.ts';
 import { judgeCall } from '../authz/judge.ts';
-import { anyPath, createPathPatterns } from '../authz/path-pattern.ts';
+import { anyPath, createPathPatterns, type PathPatterns } from '../authz/path-pattern.ts';
 import type { Snapshot } from '../authz/snapshot.ts';
 import type { Clock } from '../clock.ts';
 import { peerOf } from '../grpc/connections.ts';
 import type { BanList } from '../identity/ban-list.ts';
+import type { LiveRollout } from '../identity/candidate.ts';
+import { createRolloutGate } from '../identity/rollout-gate.ts';
 import { findStandingDenial } from '../identity/standing-denial.ts';
 import type { Attest, Attestation, UnixPeer } from '../identity/evidence.ts';
 import type { SpiffeId } from '../spiffe/id.ts';
 import { AuthorizationService } from '../wire/authz.ts';
 import type { AllowedCall } from './call-counter.ts';
+import type { CandidateCall } from './candidate-counter.ts';
 import { createCallers } from './callers.ts';
-import { allowedCall, decisionEvent, type Judged } from './decision-record.ts';
+import { allowedCall, candidateCall, decisionEvent, type Judged } from './decision-record.ts';
 import { createPeerCertificateReader } from './peer-certificate.ts';
 import { type Check, readCheck } from './request.ts';
 import { type Answer, type DenyBody, encodeDecision, encodeOutage } from './response.ts';
@@ -36,6 +39,10 @@ export type ExtAuthzOptions = {
   /** The identities of a caller at this moment, its default one first; from memory, as it is asked at each call. */
   readonly entitledIds: (attestation: Attestation) => readonly SpiffeId[];
   readonly snapshot: () => Snapshot;
+  /** The rollout that is under way, of the same moment as the snapshot; null while there is none. */
+  readonly rollout?: (() => LiveRollout | null) | undefined;
+  /** Takes what its candidate said of a call, like `record`. */
+  readonly compare?: ((call: CandidateCall) => void) | undefined;
   readonly bans: () => BanList;
   /** Takes the record of a decision without waiting: see decision-log.ts. When it throws, the answer is a deny. */
   readonly record: (event: DecisionEvent) => void;
@@ -75,6 +82,8 @@ export function createExtAuthzService(options: ExtAuthzOptions): ExtAuthzService
   const readCertificate = createPeerCertificateReader();
   const callers = createCallers({ attest: options.attest, clock });
   const patternOf = createPathPatterns();
+  const patternOfCandidate = createPathPatterns();
+  const gate = createRolloutGate(observer.failed);
   let closed = false;
   let waiting = 0;
   let gathered: (() => void)[] = [];
@@ -230,7 +239,10 @@ export function createExtAuthzService(options: ExtAuthzOptions): ExtAuthzService
     if (check.rejection !== null) {
       return { ...judged, decision: deny(check.rejection.reason, check.rejection.why) };
     }
-    return { ...judged, ...judgeCall(snapshot(), callOf(check, destination), now, observer.failed) };
+    const [active, call] = [snapshot(), callOf(check, destination)];
+    const decided = judgeCall(active, call, now, observer.failed);
+    const live = options.rollout?.() ?? null;
+    return { ...judged, ...(live === null ? decided : gate.judge(live, active, call, decided, now)) };
   }
 
   /** Encodes and records; what is recorded is what is sent. */
@@ -250,16 +262,42 @@ export function createExtAuthzService(options: ExtAuthzOptions): ExtAuthzService
 
   function tell(judged: Judged, check: Check, decisionId: string): void {
     const { decision, request, peer } = judged;
-    const isPlain = decision.verdict === 'allow' && decision.breakGlass === '' && decision.audited === '';
+    const { rollout: both } = decision;
+    if (both !== undefined) compareQuietly(both, judged, check);
+    // What the candidate has decided in place of a rule in force is no kind of call that rules allow.
+    const isPlain =
+      decision.verdict === 'allow' &&
+      decision.breakGlass === '' &&
+      decision.audited === '' &&
+      both?.applied !== 'candidate';
     if (!isPlain || options.count === undefined || request === undefined || peer === undefined) {
       return options.record(decisionEvent(judged, check, decisionId, clock.now()));
     }
-    const { rule, revision } = decision;
-    const now = snapshot();
-    // An edit may have come while the caller was attested.
-    const isKnown = rule !== '' && request.path !== '' && now.revision === revision;
-    const pathPattern = isKnown ? patternOf(now, rule, request.path) : anyPath;
+    const pathPattern = patternIn(snapshot(), patternOf, decision, request.path);
     options.count(allowedCall({ ...judged, request, peer }, check, pathPattern, clock.now()), decisionId);
+  }
+
+  /** INVARIANT: what a candidate says is for people; that it could not be told denies nobody. */
+  function compareQuietly(both: RolloutVerdict, judged: Judged, check: Check): void {
+    try {
+      compare(both, judged, check);
+    } catch (error) {
+      observer.failed(error);
+    }
+  }
+
+  function compare(both: RolloutVerdict, judged: Judged, check: Check): void {
+    const { request, peer } = judged;
+    if (options.compare === undefined || request === undefined || peer === undefined) return;
+    const differs = both.active.verdict !== both.candidate.verdict;
+    const live = differs ? options.rollout?.() : undefined;
+    const pathPattern =
+      both.candidate.verdict === 'allow' && live !== null && live !== undefined
+        ? patternIn(live.candidate.snapshot, patternOfCandidate, both.candidate, request.path)
+        : differs
+          ? patternIn(snapshot(), patternOf, both.active, request.path)
+          : anyPath;
+    options.compare(candidateCall(both, { ...judged, request, peer }, check, pathPattern, clock.now()));
   }
 
   function deny(reason: DenyReason, why: string): Decision {
@@ -271,6 +309,17 @@ export function createExtAuthzService(options: ExtAuthzOptions): ExtAuthzService
     }
     return denyDecision(reason, why, revision);
   }
+}
+
+/** The path as the rule that allowed a call writes it. An edit may have come while the caller was attested. */
+function patternIn(
+  snapshot: Snapshot,
+  patternOf: PathPatterns,
+  { rule, revision }: Decision,
+  path: string,
+): string {
+  const isKnown = rule !== '' && path !== '' && snapshot.revision === revision;
+  return isKnown ? patternOf(snapshot, rule, path) : anyPath;
 }
 
 /** A check as it came. */

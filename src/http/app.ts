@@ -39,6 +39,7 @@ import { problemMediaType, problemOf, type ReportFailure } from './problem.ts';
 import type { IsAdministrator } from './permit.ts';
 import { addReplayRoutes, type ReplayRoutePorts } from './replay-routes.ts';
 import { addRevisionRoutes, type RevisionPorts } from './revision-routes.ts';
+import { addRolloutRoutes, type RolloutPorts } from './rollout-routes.ts';
 import { accessOf, type RouteAccess } from './roles.ts';
 import { addShredRoutes, type ShredPorts } from './shred-routes.ts';
 import { addSuggestRoutes } from './suggest-routes.ts';
@@ -62,6 +63,7 @@ export type AdminPorts = Omit<EntryPorts, 'isAdministrator'> &
   CaPorts &
   Omit<BanPorts, 'isAdministrator'> &
   Omit<RevisionPorts, 'isAdministrator'> &
+  Pick<RolloutPorts, 'rollouts'> &
   SystemPorts &
   TokenPorts & {
     readonly nodes: NodePorts;
@@ -182,6 +184,7 @@ export async function createAdminApp(ports: AdminPorts, door: Door): Promise<Fas
   addEntryRoutes(app, { ...ports, isAdministrator });
   addPolicyRoutes(app, ports);
   addRevisionRoutes(app, { ...ports, isAdministrator }, access.trustDomain);
+  addRolloutRoutes(app, { ...ports, isAdministrator });
   addAuthzRoutes(app, ports, access.trustDomain);
   addReachRoutes(app, ports, access.trustDomain);
   addAuthzenRoutes(app, ports, access.trustDomain, hostsOf(door));

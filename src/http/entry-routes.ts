@@ -97,12 +97,14 @@ const entryFields = {
 export const entryBody = z.strictObject({ id: text, ...entryFields });
 /** The body that changes one. */
 export const entryPatch = z.strictObject(entryFields).partial();
+/** Files as they are sent. */
+export const filesField = z
+  .array(z.strictObject({ file: z.string().min(1).max(1_024), text: z.string() }))
+  .min(1)
+  .max(256);
 /** The body of `POST /v1/apply`. */
 export const applyBody = z.strictObject({
-  files: z
-    .array(z.strictObject({ file: z.string().min(1).max(1_024), text: z.string() }))
-    .min(1)
-    .max(256),
+  files: filesField,
   dryRun: z.boolean().optional(),
   message: text.optional(),
   policiesOnly: z.boolean().optional(),

@@ -314,6 +314,7 @@ export const entryDocs = {
         'policy_invalid',
         'policy_message_invalid',
         'policy_test_failed',
+        'policy_rollout_active',
         'entry_exists',
         'grant_invalid',
         ...entryCodes,
@@ -356,7 +357,13 @@ export const entryDocs = {
       summary: 'deletes a policy',
       query: deleteQuery,
       answers: { 204: null },
-      codes: ['policy_not_found', 'policy_message_invalid', 'policy_test_failed', 'revision_conflict'],
+      codes: [
+        'policy_not_found',
+        'policy_message_invalid',
+        'policy_test_failed',
+        'policy_rollout_active',
+        'revision_conflict',
+      ],
     },
     'POST /v1/authz/who-can': {
       summary:

@@ -30,6 +30,7 @@ const nodeSchema: z.ZodType<Travelled<NodeView>> = z.object({
     since: time.nullable(),
     lastContactAt: time.nullable(),
     agentVersion: z.string(),
+    takesRollouts: z.boolean(),
     viewSent: count,
     viewInForce: count,
     behindSince: time.nullable(),

@@ -14,6 +14,7 @@ import { proofDocs } from './openapi-proofs.ts';
 import { questionDocs } from './openapi-questions.ts';
 import { replayDocs } from './openapi-replay.ts';
 import { revisionDocs } from './openapi-revisions.ts';
+import { rolloutDocs } from './openapi-rollout.ts';
 import { problemSchema, type RouteAnswer, type RouteDoc, type RouteDocs } from './openapi-route.ts';
 import { systemDocs } from './openapi-system.ts';
 import { statusOf } from './problem.ts';
@@ -35,6 +36,7 @@ export const routeDocs: Readonly<Record<RouteName, RouteDoc>> = {
   ...nodeDocs.routes,
   ...accessDocs.routes,
   ...revisionDocs.routes,
+  ...rolloutDocs.routes,
   ...decisionDocs.routes,
   ...questionDocs.routes,
   ...proofDocs.routes,
@@ -103,6 +105,7 @@ const rooms: readonly RouteDocs[] = [
   accessDocs,
   revisionDocs,
   proofDocs,
+  rolloutDocs,
   decisionDocs,
   questionDocs,
   replayDocs,

@@ -25,6 +25,8 @@ import { createPolicyEdits, editStep, type PolicyEdits, type PolicyHistory, revi
 import { demandTests, reportTests, type TestReport } from './policy-tests.ts';
 import { demandShortGrants, type PolicyTermsView, viewTerms, warnOfTerms } from './policy-terms.ts';
 import { type PolicySigner, revisionEvent, withoutReason } from './policy-revision.ts';
+import { createRolloutEdits, type RolloutEdits } from './rollout-edits.ts';
+import { demandNoRollout, settle, stepRollout, withoutCandidate } from './rollout-step.ts';
 import { createTurns, type Turns } from './turns.ts';
 
 export type ApplyResult = {
@@ -45,7 +47,7 @@ export type ApplyOptions = {
 };
 
 /** The one way to change the mesh. Every change is durable, with its audit events, before its promise resolves. */
-export type Administration = PolicyEdits & {
+export type Administration = Edits & {
   readonly current: () => Mesh;
   /** Of a policy in force; undefined when there is none of this key. */
   readonly policyTerms: (key: string) => PolicyTermsView | undefined;
@@ -90,6 +92,8 @@ export type Administration = PolicyEdits & {
   /** What is to be said of these bans, in the same order. */
   readonly describeBans: (bans: readonly Ban[]) => Promise<readonly DescribedBan[]>;
 };
+
+type Edits = PolicyEdits & RolloutEdits;
 
 /** A ban, and until when a certificate issued to the SPIFFE ID it names stays valid (null: none is, or it names none). */
 export type DescribedBan = { readonly ban: Ban; readonly certificatesValidUntil: Date | null };
@@ -215,6 +219,19 @@ export function createAdministration(parts: AdministrationParts): Administration
       breathe,
       mode: settings.policyMode ?? 'strict',
     }),
+    ...createRolloutEdits({
+      current: holder.current,
+      settings,
+      inEdit,
+      takeEdit,
+      putNow: (makePlan, actor) =>
+        inStep(async () => {
+          const plan = makePlan();
+          if (plan !== undefined) await put(parts, plan, actor);
+          return plan !== undefined;
+        }),
+      breathe,
+    }),
     createGrant: (input, actor) =>
       inEdit(async () => {
         const { mesh } = holder.current();
@@ -309,6 +326,7 @@ async function take(
   const { holder, settings, clock, breathe = () => undefined } = parts;
   demandShortGrants(plan, settings.policyMode ?? 'strict', clock.now());
   const planned = holder.current();
+  demandNoRollout(planned.mesh, plan);
   const next = follow(planned, plan, settings);
   const { snapshot } = next;
   // A way back is not barred by a test that has been forgotten.
@@ -327,7 +345,7 @@ async function take(
       await put(parts, plan, actor, next);
       return { ...plan, warnings };
     }
-    // Bans have come meanwhile, and nothing else: edits take turns.
+    // Bans have come meanwhile, or the end of a rollout, and nothing else: edits take turns.
     const restamped = stampPlan(plan, current.mesh.revision + 1);
     await put(parts, restamped, actor, follow(current, restamped, settings, snapshot));
     return { ...restamped, warnings };
@@ -364,17 +382,19 @@ async function put(
   next: CurrentMesh = follow(holder.current(), plan, settings),
 ): Promise<void> {
   const [current, time] = [holder.current(), clock.now()];
-  const change = changeOf(plan, current, actor, time);
+  const own = withoutCandidate(plan);
+  const change = changeOf(own, current, actor, time);
   const { trustDomain, policyMode: mode = 'strict' } = settings;
   const by = { signer, trustDomain, mode, author: actor, time };
-  const revised = await revise(current.mesh, next.mesh, plan, by);
-  if (revised === undefined) {
-    await commit(change);
-    holder.replace(next);
-    return;
-  }
-  const { action, record, changes } = revised;
-  const events = [...change.events, revisionEvent(action, record, change.revision)];
-  await commit({ ...change, policyRevision: { record, changes }, events });
-  holder.replace({ ...next, mesh: { ...next.mesh, policyRevision: withoutReason(record) } });
+  const revised = await revise(current.mesh, next.mesh, own, by);
+  const { rollout, events: steps } = await stepRollout(current, next, plan, revised !== undefined, by);
+  const made = revised && revisionEvent(revised.action, revised.record, change.revision);
+  await commit({
+    ...change,
+    ...(revised && { policyRevision: { record: revised.record, changes: revised.changes } }),
+    ...(rollout && { rollout }),
+    events: [...change.events, ...(made === undefined ? [] : [made]), ...steps],
+  });
+  const policyRevision = revised && withoutReason(revised.record);
+  holder.replace(settle(current, next, plan, settings, { policyRevision, rollout }));
 }

@@ -6,6 +6,7 @@ import { MeshError, quote } from '../errors.ts';
 import type { TrustDomain } from '../spiffe/id.ts';
 import { readDocuments } from '../yaml.ts';
 import { type BanList, indexBans } from './ban-list.ts';
+import { type Candidate, compileCandidate } from './candidate.ts';
 import type { Mesh, PolicyDocument } from './mesh.ts';
 import { createNotice } from './notice.ts';
 import { indexEntries, type Registry } from './registry.ts';
@@ -27,6 +28,8 @@ export type CurrentMesh = {
   readonly policies: ReadonlyMap<string, Policy>;
   readonly snapshot: Snapshot;
   readonly bans: BanList;
+  /** What a rollout tries; null, or left out, while none is under way. */
+  readonly candidate?: Candidate | null;
 };
 
 /** Holds the current revision; a change swaps it in one assignment, so that no reader sees half of one. */
@@ -74,28 +77,31 @@ export function compileStoredMesh(mesh: Mesh, settings: MeshSettings, previous?:
 export function compileMesh(
   mesh: Mesh,
   policies: ReadonlyMap<string, Policy>,
-  { trustDomain, rootNamespace, policyMode: mode = 'strict' }: MeshSettings,
+  settings: MeshSettings,
   previous?: CurrentMesh,
   ready?: Snapshot,
 ): CurrentMesh {
+  const { trustDomain, rootNamespace, policyMode: mode = 'strict' } = settings;
   const sameEntries = previous?.mesh.entries === mesh.entries;
   const known = ready ?? (sameEntries && previous.policies === policies ? previous.snapshot : undefined);
+  const snapshot =
+    known?.at(mesh.revision, mode) ??
+    compileSnapshot({
+      revision: mesh.revision,
+      mode,
+      trustDomain,
+      rootNamespace,
+      policies: [...policies.values()],
+      workloads: [...mesh.entries.values()].map(({ spiffeId, labels }) => ({ id: spiffeId, labels })),
+      ...(previous === undefined ? {} : { previous: previous.snapshot }),
+    });
   return {
     mesh,
     registry: sameEntries ? previous.registry : indexEntries(mesh.entries.values()),
     policies,
-    snapshot:
-      known?.at(mesh.revision, mode) ??
-      compileSnapshot({
-        revision: mesh.revision,
-        mode,
-        trustDomain,
-        rootNamespace,
-        policies: [...policies.values()],
-        workloads: [...mesh.entries.values()].map(({ spiffeId, labels }) => ({ id: spiffeId, labels })),
-        ...(previous === undefined ? {} : { previous: previous.snapshot }),
-      }),
+    snapshot,
     bans: indexBans(mesh.bans.values()),
+    candidate: compileCandidate(mesh, { policies, snapshot }, settings, readStoredPolicy, previous),
   };
 }
 

@@ -50,7 +50,10 @@ export function follow(
   if (entries.size > maxEntries) refuseSize(`${maxEntries} entries`);
   if (documents.size > maxPolicies) refuseSize(`${maxPolicies} policies`);
   if (bans.size > maxBans) refuseSize(`${maxBans} bans`);
-  const next = { ...mesh, revision: mesh.revision + 1, entries, policies: documents, bans, aliases, grants };
+  // Beside other policies a rollout is over.
+  const { rollout: _rollout, rolloutReason: _reason, ...bare } = mesh;
+  const rest = documents === mesh.policies ? mesh : bare;
+  const next = { ...rest, revision: mesh.revision + 1, entries, policies: documents, bans, aliases, grants };
   return compileMesh(next, policies, settings, current, ready);
 }
 

@@ -4,6 +4,7 @@ import type { Ban, BanTarget } from './ban.ts';
 import type { RegistrationEntry } from './entry.ts';
 import type { NodeAlias } from './node-alias.ts';
 import type { NamespaceChanges, PolicyRevision, PolicyRevisionRecord } from './policy-revision.ts';
+import type { RolloutReason, StagedRollout } from './rollout.ts';
 
 /** A policy as its author wrote it; `authz/parse.ts` reads `source` again when the mesh is loaded. */
 export type PolicyDocument = {
@@ -34,6 +35,10 @@ export type Mesh = {
   readonly grants?: ReadonlyMap<string, AdminGrant>;
   /** What the policies are, together. Absent while there never was one, and where files alone say. */
   readonly policyRevision?: PolicyRevision;
+  /** The last rollout beside that revision, under way or ended. Absent while there was none. */
+  readonly rollout?: StagedRollout;
+  /** Of that rollout. Absent where nobody knows, as above. */
+  readonly rolloutReason?: RolloutReason;
 };
 
 /** One step from a revision to the next: all of it is stored with its events, or nothing is. */
@@ -53,6 +58,8 @@ export type MeshChange = {
   readonly deleteGrants?: readonly string[];
   /** INVARIANT: there whenever policies change, and whenever what is said of them does. */
   readonly policyRevision?: NewPolicyRevision;
+  /** The state that takes the place of the one before. A policy revision leaves none. */
+  readonly rollout?: NewRollout;
   readonly events: readonly AuditEvent[];
 };
 
@@ -61,6 +68,9 @@ export type NewPolicyRevision = {
   readonly record: PolicyRevisionRecord;
   readonly changes: readonly NamespaceChanges[];
 };
+
+/** A step of a rollout. */
+export type NewRollout = { readonly rollout: StagedRollout; readonly reason: RolloutReason };
 
 /**
  * Stores a change and its events in one transaction.

@@ -33,6 +33,8 @@ export type NodePresence = {
   readonly lastContactAt: Date | null;
   /** What the agent calls its version, at most 64 characters. */
   readonly agentVersion: string;
+  /** Whether it takes part in rollouts of policies; false for an agent that is too old to, and before it was seen. */
+  readonly takesRollouts: boolean;
   /** The revision of its view that was sent last, and the one that it says is in force; 0 before the first. */
   readonly viewSent: number;
   readonly viewInForce: number;

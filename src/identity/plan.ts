@@ -19,6 +19,7 @@ import type { Permit } from './permit.ts';
 import type { PolicyStep } from './policy-edits.ts';
 import { describeGrant } from './policy-terms.ts';
 import { logText } from './policy-text.ts';
+import type { RolloutStep } from './rollout-step.ts';
 
 /** One file of YAML documents, as read by whoever calls. */
 export type SourceFile = { readonly file: string; readonly text: string };
@@ -44,6 +45,8 @@ export type MeshPlan = {
   readonly changes: readonly AppliedChange[];
   /** Why its policies change; absent for an edit that nobody has said anything of. */
   readonly policyStep?: PolicyStep;
+  /** What becomes of the rollout; absent for a plan that is about something else. */
+  readonly rolloutStep?: RolloutStep;
   /** What its author should know, once it has been taken; lower case, no full stop. */
   readonly warnings?: readonly string[];
 };

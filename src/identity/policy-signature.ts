@@ -2,6 +2,7 @@ import { createHash, createPrivateKey, createPublicKey, type KeyObject, sign, ve
 import { MeshError } from '../errors.ts';
 import type { TrustDomain } from '../spiffe/id.ts';
 import { type PolicyRevision, type PolicySigner, revisionStatement } from './policy-revision.ts';
+import { type Rollout, rolloutStatement } from './rollout.ts';
 
 /**
  * A signer whose key is in this process. Nothing gives its bytes back.
@@ -33,14 +34,26 @@ export function policyKeyId(publicKey: string): string {
 
 /** Whether a revision was signed by the key that it names. Whose key that is, is another question. */
 export function verifyRevision(trustDomain: TrustDomain, revision: PolicyRevision): boolean {
-  const spki = Buffer.from(revision.publicKey, 'base64');
+  return isSigned(revision, () => revisionStatement(trustDomain, revision));
+}
+
+/** Whether a state of a rollout was signed by the key that it names. */
+export function verifyRollout(trustDomain: TrustDomain, rollout: Rollout): boolean {
+  return isSigned(rollout, () => rolloutStatement(trustDomain, rollout));
+}
+
+function isSigned(
+  signed: Pick<PolicyRevision, 'publicKey' | 'signature'>,
+  statement: () => Uint8Array,
+): boolean {
+  const spki = Buffer.from(signed.publicKey, 'base64');
   // INVARIANT: one form only; node:crypto would take keys of other kinds too.
   if (spki.length !== spkiBytes || !spki.subarray(0, spkiHead.length).equals(spkiHead)) return false;
-  const signature = Buffer.from(revision.signature, 'base64');
+  const signature = Buffer.from(signed.signature, 'base64');
   if (signature.length !== signatureBytes) return false;
   try {
     const key = createPublicKey({ key: spki, format: 'der', type: 'spki' });
-    return verify(null, revisionStatement(trustDomain, revision), key, signature);
+    return verify(null, statement(), key, signature);
   } catch {
     return false;
   }

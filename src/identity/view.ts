@@ -6,6 +6,7 @@ import { type Ban, banKey, type BanTarget } from './ban.ts';
 import type { RegistrationEntry } from './entry.ts';
 import type { Mesh, PolicyDocument } from './mesh.ts';
 import type { PolicyRevision } from './policy-revision.ts';
+import type { StagedRollout } from './rollout.ts';
 
 /** What the server decides for all its nodes. */
 export type ViewSettings = {
@@ -67,6 +68,8 @@ export type ViewDelta = {
   readonly outgoing: readonly OutgoingIssuer[] | undefined;
   readonly settings: ViewSettings | undefined;
   readonly policyRevision: PolicyRevision | undefined;
+  /** Undefined: as it was, if the policy revision is. */
+  readonly rollout: StagedRollout | undefined;
 };
 
 /** What views are made of, at one moment. */
@@ -97,7 +100,7 @@ export function createViewMaker(): MakeView {
     const key = known.join('\n');
     let entries = entriesOf.get(key);
     if (entries === undefined) entriesOf.set(key, (entries = mergeEntries(known, byName)));
-    const { policies, policyRevision } = mesh;
+    const { policies, policyRevision, rollout } = mesh;
     return {
       ...source,
       revision,
@@ -107,6 +110,7 @@ export function createViewMaker(): MakeView {
         policies,
         bans: bans(mesh.bans),
         ...(policyRevision === undefined ? {} : { policyRevision }),
+        ...(rollout === undefined ? {} : { rollout }),
       },
     };
   };
@@ -142,6 +146,7 @@ export function diffViews(before: NodeView, after: Omit<NodeView, 'revision'>): 
       before.mesh.policyRevision?.signature === after.mesh.policyRevision?.signature
         ? undefined
         : after.mesh.policyRevision,
+    rollout: diffRollouts(before.mesh.rollout, after.mesh.rollout),
   };
   return isEmpty(delta) && before.mesh.revision === after.mesh.revision ? undefined : delta;
 }
@@ -159,10 +164,12 @@ export function applyDelta(view: NodeView, delta: ViewDelta): NodeView {
   }
   const { mesh } = view;
   const policyRevision = delta.policyRevision ?? mesh.policyRevision;
+  const rollout = stepRollout(mesh.rollout, delta.rollout, policyRevision);
   return {
     revision: delta.revision,
     mesh: {
       ...(policyRevision === undefined ? {} : { policyRevision }),
+      ...(rollout === undefined ? {} : { rollout }),
       revision: delta.meshRevision,
       entries: step(mesh.entries, delta.deleteEntries, delta.putEntries, ({ id }) => id),
       policies: step(mesh.policies, delta.deletePolicies, delta.putPolicies, ({ key }) => key),
@@ -174,6 +181,33 @@ export function applyDelta(view: NodeView, delta: ViewDelta): NodeView {
     outgoing: delta.outgoing ?? view.outgoing,
     settings: delta.settings ?? view.settings,
   };
+}
+
+/** The same view for an agent that would not know what to do with a rollout: it goes on with what is in force. */
+export function withoutRollout<V extends Omit<NodeView, 'revision'>>(view: V): V {
+  if (view.mesh.rollout === undefined) return view;
+  const { rollout: _rollout, ...mesh } = view.mesh;
+  return { ...view, mesh };
+}
+
+/** What is tried is told with the first step. */
+function diffRollouts(
+  before: StagedRollout | undefined,
+  after: StagedRollout | undefined,
+): StagedRollout | undefined {
+  if (after === undefined || before?.state.signature === after.state.signature) return undefined;
+  return before?.state.id === after.state.id ? { ...after, changes: nothingChanged } : after;
+}
+
+/** With other policies in force the one before is over. What is tried stays the same object while it is the same. */
+function stepRollout(
+  before: StagedRollout | undefined,
+  next: StagedRollout | undefined,
+  inForce: PolicyRevision | undefined,
+): StagedRollout | undefined {
+  if (next === undefined) return before?.state.base === inForce?.number ? before : undefined;
+  const isSame = before?.state.id === next.state.id && next.state.stage !== 'ended';
+  return isSame ? { ...next, changes: before.changes } : next;
 }
 
 type Revised = { readonly revision: number };
@@ -289,8 +323,10 @@ function isEmpty(delta: ViewDelta): boolean {
     delta.outgoing,
     delta.settings,
     delta.policyRevision,
+    delta.rollout,
   ];
   return lists.every(({ length }) => length === 0) && wholes.every((whole) => whole === undefined);
 }
 
 const nothing = new Uint8Array(0);
+const nothingChanged: StagedRollout['changes'] = { put: [], deleted: [] };

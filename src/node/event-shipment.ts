@@ -12,6 +12,7 @@ import { errorKinds, MeshError } from '../errors.ts';
 import { parseSelector } from '../identity/selector.ts';
 import type { AllowedCalls, Caller, Decision, EventBatch, Loss, Refusal } from '../wire/node.ts';
 import { readSeen, writeSeen } from './access-shipment.ts';
+import { candidateCallsOf, candidateCallsToWire } from './candidate-shipment.ts';
 import { checkSource, dateOf, integerOf, required } from './wire-values.ts';
 
 /** A batch of events of one agent: numbered, so that one that is sent twice is kept once. */
@@ -51,9 +52,12 @@ export function readShipment(shipper: Shipper, batch: EventBatch): Shipment {
   const sequence = integerOf(batch.sequence, 'a sequence');
   if (sequence === 0) throw invalid('has the sequence 0');
   const { decisions, allowedCalls, outcomes, outcomeCounts, connections, refusals, losses } = batch;
+  const { candidateCalls } = batch;
   if (
-    [decisions, allowedCalls, outcomes, outcomeCounts, connections, refusals].reduce(sumLengths, 0) >
-      maxShippedEvents ||
+    [decisions, allowedCalls, candidateCalls, outcomes, outcomeCounts, connections, refusals].reduce(
+      sumLengths,
+      0,
+    ) > maxShippedEvents ||
     losses.length > maxShippedLosses
   ) {
     throw new MeshError(
@@ -61,11 +65,17 @@ export function readShipment(shipper: Shipper, batch: EventBatch): Shipment {
       `a batch has at most ${maxShippedEvents} events and ${maxShippedLosses} losses`,
     );
   }
+  const by = {
+    isOwn: shipper.isOwn,
+    judgementOf,
+    callerOf: (caller?: Caller) => callerOf(shipper.node, caller),
+  };
   const events = [
     ...losses.map((loss) => lossOf(shipper, loss)),
     ...decisions.map((decision) => decisionOf(shipper, decision)),
     ...allowedCalls.map((calls) => allowedCallsOf(shipper, calls)),
-    ...readSeen({ isOwn: shipper.isOwn, callerOf: (caller) => callerOf(shipper.node, caller) }, batch),
+    ...candidateCalls.map((calls) => candidateCallsOf(by, calls)),
+    ...readSeen(by, batch),
     ...refusals.map((refusal) => refusalOf(shipper.node, refusal)),
   ];
   // A clock that is a little ahead is no lie; a record of next year would head every list until then.
@@ -81,6 +91,7 @@ export function writeShipment({ epoch, sequence, events }: Omit<Shipment, 'node'
     sequence: BigInt(sequence),
     decisions: [],
     allowedCalls: [],
+    candidateCalls: [],
     outcomes: [],
     outcomeCounts: [],
     connections: [],
@@ -90,6 +101,8 @@ export function writeShipment({ epoch, sequence, events }: Omit<Shipment, 'node'
   for (const event of events) {
     if (event.type === 'decision') batch.decisions.push(decisionToWire(event));
     else if (event.type === 'allowed_calls') batch.allowedCalls.push(allowedCallsToWire(event));
+    else if (event.type === 'candidate_calls')
+      batch.candidateCalls.push(candidateCallsToWire(event, callerToWire));
     else if (event.type === 'refusal') batch.refusals.push(refusalToWire(event));
     else if (event.type === 'loss') {
       const { count, from, to, cause, what } = event;
@@ -136,7 +149,8 @@ function lossOf({ node, now }: Shipper, { count, fromMs, toMs, cause, what }: Lo
 
 function decisionOf({ node, isOwn }: Shipper, decision: Decision): DecisionEvent {
   const { timeMs, verdict, revision, path, port, sourceAddress, caller, breakGlass, ...rest } = decision;
-  const { sourceTbsSha256, ...texts } = rest;
+  const { sourceTbsSha256, rollout, ...texts } = rest;
+  if (!/^([0-9a-f]{32})?$/.test(rollout)) throw invalid('has a decision of no rollout');
   if (verdict !== 'allow' && verdict !== 'deny') throw invalid('has a decision that is neither');
   // INVARIANT: a node speaks for its own workloads alone. What a stranger claimed to be is told as what it claimed.
   const isClaim = verdict === 'deny' && claimReasons.has(decision.reason);
@@ -154,6 +168,7 @@ function decisionOf({ node, isOwn }: Shipper, decision: Decision): DecisionEvent
     sourceAddress: { personal: sourceAddress },
     caller: callerOf(node, caller),
     ...(breakGlass === '' ? {} : { breakGlass }),
+    ...(rollout === '' ? {} : { rollout }),
   };
 }
 
@@ -182,12 +197,14 @@ function decisionToWire({
   caller,
   breakGlass = '',
   sourceTbsSha256 = '',
+  rollout = '',
   ...event
 }: DecisionEvent): Decision {
   return {
     ...event,
     sourceTbsSha256,
     breakGlass: breakGlass.toWellFormed(),
+    rollout,
     timeMs: BigInt(time.getTime()),
     revision: BigInt(event.revision),
     path: event.path.personal.toWellFormed(),

@@ -154,7 +154,7 @@ function lossesOf(events: readonly AuditEvent[], cause: string): readonly LossEv
 function whatOf(event: AuditEvent): string {
   if (event.type === 'loss') return event.what;
   if (accessTypes.has(event.type)) return 'access_log';
-  return event.type === 'allowed_calls' ? 'decision' : event.type;
+  return event.type === 'allowed_calls' || event.type === 'candidate_calls' ? 'decision' : event.type;
 }
 
 const accessTypes: ReadonlySet<string> = new Set(['outcome', 'outcomes', 'connections']);

@@ -24,6 +24,7 @@ import {
 } from '../wire/node.ts';
 import { answerChallenge } from './challenge.ts';
 import { makeCertificateRequest } from './certificate-request.ts';
+import { rolloutCapability } from './rollout-wire.ts';
 import { rootsPem, type ServerAddress, whyUntrusted } from './server-trust.ts';
 
 /** The certificate of a node with its key. */
@@ -131,13 +132,18 @@ export async function attestNode(
  */
 export async function* watchView(
   client: NodeClient,
-  about: { readonly agentVersion: string; readonly policyNumber: number },
+  about: {
+    readonly agentVersion: string;
+    readonly policyNumber: number;
+    readonly capabilities?: readonly string[];
+  },
   signal: AbortSignal,
   { connectMs, firstViewMs } = defaultLinkTimes,
 ): AsyncGenerator<ViewUpdate> {
   const call: ClientReadableStream<ViewUpdate> = client.watchView({
     agentVersion: about.agentVersion,
     policyNumber: BigInt(about.policyNumber),
+    capabilities: [...(about.capabilities ?? [rolloutCapability])],
   });
   const cancel = () => call.cancel();
   signal.addEventListener('abort', cancel, { once: true });

@@ -7,7 +7,7 @@ export type PresentStream = { readonly sent: (revision: number) => void; readonl
 /** Where the node API notes which nodes are there. Bounded by the nodes that were attested. */
 export type NodePresences = {
   readonly contact: (node: string) => void;
-  readonly opened: (node: string, agentVersion: string) => PresentStream;
+  readonly opened: (node: string, agentVersion: string, takesRollouts?: boolean) => PresentStream;
   readonly reported: (node: string, report: Omit<AgentReport, 'kept'>) => void;
   readonly of: (node: string) => NodePresence;
   readonly connected: () => number;
@@ -23,7 +23,7 @@ export function createNodePresences(clock: Clock): NodePresences {
   };
   return {
     contact: (node) => void seen(node),
-    opened: (node, agentVersion) => {
+    opened: (node, agentVersion, takesRollouts = false) => {
       const known = seen(node);
       // A node that comes back may have a stream of before still open: the newest is the one that counts.
       const stream = Symbol(node);
@@ -31,6 +31,7 @@ export function createNodePresences(clock: Clock): NodePresences {
         stream,
         since: clock.now(),
         agentVersion: agentVersion.slice(0, maxVersion).toWellFormed(),
+        takesRollouts,
         viewSent: 0,
         viewInForce: 0,
         unconfirmed: [],
@@ -79,6 +80,7 @@ const unseen: Seen = {
   since: null,
   lastContactAt: null,
   agentVersion: '',
+  takesRollouts: false,
   viewSent: 0,
   viewInForce: 0,
   report: null,

@@ -43,6 +43,7 @@ import type { NodePresences } from './node-presence.ts';
 import type { NodeRegistry } from './node-registry.ts';
 import { createHolds } from './holds.ts';
 import { createOwnIdentities } from './own-identities.ts';
+import { rolloutCapability } from './rollout-wire.ts';
 import { createViewStreams, type ViewPort, type ViewStreamLimits } from './view-stream.ts';
 import { bundleToWire } from './view-wire.ts';
 import { integerOf } from './wire-values.ts';
@@ -228,13 +229,15 @@ export function createNodeService(options: NodeServiceOptions): GrpcService {
       const peer = tlsPeerOf(call);
       const { node } = judge(peer);
       const policyNumber = integerOf(call.request.policyNumber, 'a number');
+      const takesRollouts = call.request.capabilities.includes(rolloutCapability);
       await hold(node.name, () => {
-        const present = options.presences?.opened(node.name, call.request.agentVersion);
+        const present = options.presences?.opened(node.name, call.request.agentVersion, takesRollouts);
         options.enforces?.(node.name, policyNumber);
         return serveView({
           call,
           judge: () => judge(peer).node,
           cut: () => disconnectTls(peer),
+          takesRollouts,
           ...(present === undefined ? {} : { sent: present.sent }),
           signal: AbortSignal.any([ended, stop.signal]),
         }).finally(present?.closed);

@@ -2,15 +2,19 @@ import { createHash } from 'node:crypto';
 import { MeshError } from '../errors.ts';
 import type { PolicyDocument } from '../identity/mesh.ts';
 import { type PolicyRevision, policySetMode } from '../identity/policy-revision.ts';
-import { policyKeyId, verifyRevision } from '../identity/policy-signature.ts';
+import { candidateDocuments } from '../identity/candidate.ts';
+import { policyKeyId, verifyRevision, verifyRollout } from '../identity/policy-signature.ts';
+import type { Rollout } from '../identity/rollout.ts';
 import type { NodeView } from '../identity/view.ts';
+import type { TrustDomain } from '../spiffe/id.ts';
 
 /** Keeps an agent from policies that it must not enforce. */
 export type PolicyGuard = {
   /**
    * Judges a view.
    * @throws MeshError `policy_replayed` for policies that are older than those enforced, or are others under the same
-   *   number; `policy_revision_invalid` for those that are not what was signed, or were signed by another key
+   *   number, and so for a rollout beside them; `policy_revision_invalid` for what is not what was signed, or was signed by
+   *   another key
    */
   readonly demand: (view: NodeView) => void;
   /** Remembers that the policies of a view, which was judged, are enforced from now on. */
@@ -23,6 +27,7 @@ export type PolicyGuard = {
  */
 export function createPolicyGuard(): PolicyGuard {
   let enforced: PolicyRevision | undefined;
+  let rollout: Rollout | undefined;
   return {
     demand: ({ mesh, bundle }) => {
       const { policyRevision: next, policies } = mesh;
@@ -49,11 +54,38 @@ export function createPolicyGuard(): PolicyGuard {
       if (!areWhole(policies) || policySetMode(policies, next.id) === undefined) {
         throw invalid(next, 'are not those that were signed');
       }
+      demandRollout(bundle.trustDomain, mesh, next);
+      if (enforced?.number === next.number) demandStep(rollout, mesh.rollout?.state, next);
     },
     enforce: ({ mesh }) => {
       enforced = mesh.policyRevision;
+      rollout = mesh.rollout?.state;
     },
   };
+}
+
+/** INVARIANT: no candidate, no stage and no share is enforced that was not signed, beside the revision it was signed for. */
+function demandRollout(trustDomain: TrustDomain, mesh: NodeView['mesh'], next: PolicyRevision): void {
+  if (mesh.rollout === undefined) return;
+  const { state } = mesh.rollout;
+  if (state.base !== next.number) throw invalid(next, `have a rollout beside them that is of ${state.base}`);
+  if (state.publicKey !== next.publicKey)
+    throw invalid(next, 'have a rollout that was signed by another key');
+  if (!verifyRollout(trustDomain, state)) throw invalid(next, 'have a rollout whose signature is wrong');
+  if (state.stage === 'ended') return;
+  const candidate = candidateDocuments(mesh.policies, mesh.rollout);
+  const mode = areWhole(candidate) ? policySetMode(candidate, state.candidate) : undefined;
+  if (mode === undefined || mode !== policySetMode(mesh.policies, next.id)) {
+    throw invalid(next, 'have a candidate beside them that is not the one that was signed');
+  }
+}
+
+/** INVARIANT: beside one revision the step never falls, and is never another one under the same number. */
+function demandStep(before: Rollout | undefined, next: Rollout | undefined, of: PolicyRevision): void {
+  if (before === undefined || (next !== undefined && next.step > before.step)) return;
+  if (next?.step === before.step && next.signature === before.signature) return;
+  const what = next === undefined ? 'no rollout' : `step ${next.step} of a rollout`;
+  throw replayed(of, `${what} beside policy revision ${of.number}, of which step ${before.step} was taken,`);
 }
 
 function areWhole(policies: ReadonlyMap<string, PolicyDocument>): boolean {

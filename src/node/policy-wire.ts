@@ -1,4 +1,5 @@
 import { MeshError } from '../errors.ts';
+import type { PolicyDocument } from '../identity/mesh.ts';
 import type { PolicyRevision } from '../identity/policy-revision.ts';
 import type * as wire from '../wire/node.ts';
 import { dateOf, integerOf } from './wire-values.ts';
@@ -34,6 +35,23 @@ export function policyRevisionFromWire(revision: wire.PolicyRevision): PolicyRev
     recordSha256: revision.recordSha256,
     publicKey: Buffer.from(revision.publicKey).toString('base64'),
     signature: Buffer.from(revision.signature).toString('base64'),
+  };
+}
+
+/** A policy as it travels. */
+export function policyToWire({ key, source, file, line, sha256, revision }: PolicyDocument): wire.Policy {
+  return { key, source, file, line: BigInt(line), sha256, revision: BigInt(revision) };
+}
+
+/** One that was sent. @throws MeshError `view_invalid` */
+export function policyFromWire({ key, source, file, line, sha256, revision }: wire.Policy): PolicyDocument {
+  return {
+    key,
+    source,
+    file,
+    line: integerOf(line, 'a line'),
+    sha256,
+    revision: integerOf(revision, 'a revision'),
   };
 }
 

@@ -6,7 +6,7 @@ import type { Breathe } from '../identity/breath.ts';
 import type { AttestedNode } from '../identity/node.ts';
 import { createLatch } from '../identity/notice.ts';
 import { createPace, noPace, pacedRaise } from '../identity/pace.ts';
-import { diffViews, type NodeView } from '../identity/view.ts';
+import { diffViews, type NodeView, withoutRollout } from '../identity/view.ts';
 import type { WatchViewRequest } from '../wire/node.ts';
 import { createViewEncoder, encodeDelta } from './view-encoder.ts';
 
@@ -35,6 +35,8 @@ export type ViewStream = {
   readonly judge: () => AttestedNode;
   /** Cuts the connection of a peer that does not read. */
   readonly cut: () => void;
+  /** Whether the node understands rollouts. One that does not goes on with what is in force. */
+  readonly takesRollouts?: boolean;
   /** Told of each revision that was sent. */
   readonly sent?: (revision: number) => void;
   readonly signal: AbortSignal;
@@ -59,7 +61,12 @@ export function createViewStreams(parts: {
   const { view, clock, limits, breathe } = parts;
   const pace = breathe === undefined ? noPace : createPace(breathe);
   const admit = createAdmission(limits.fullViews);
-  const encodeFull = createViewEncoder();
+  // What many have in common is encoded once, for each kind of them.
+  const [encodeFull, encodeOld] = [createViewEncoder(), createViewEncoder()];
+  const currentOf = ({ takesRollouts, judge }: ViewStream): ReturnType<ViewPort['current']> => {
+    const now = view.current(judge());
+    return takesRollouts === true ? now : withoutRollout(now);
+  };
   const lookAgain = tickWhileOpen(limits.recheckMs, clock);
 
   const write = async ({ call, cut, sent, signal }: ViewStream, bytes: Buffer, revision: number) => {
@@ -77,15 +84,15 @@ export function createViewStreams(parts: {
   };
 
   const sendFull = async (stream: ViewStream): Promise<NodeView> => {
-    const { judge, signal } = stream;
+    const { judge, signal, takesRollouts } = stream;
     const leave = await admit(judge().name, signal);
     const over = new AbortController();
     try {
       await new Promise<void>((resolve) => pace(false, resolve));
-      const full: NodeView = { ...view.current(judge()), revision: 1 };
+      const full: NodeView = { ...currentOf(stream), revision: 1 };
       // A node behind a slow line keeps its place for a moment only.
       void clock.sleep(holdMs, over.signal).then(leave);
-      await write(stream, encodeFull(full), 1);
+      await write(stream, takesRollouts === true ? encodeFull(full) : encodeOld(full), 1);
       return full;
     } finally {
       over.abort('sent');
@@ -94,7 +101,7 @@ export function createViewStreams(parts: {
   };
 
   return async (stream) => {
-    const { judge, signal } = stream;
+    const { signal } = stream;
     let sent = await sendFull(stream);
     const latch = createLatch();
     const wake = pacedRaise(pace, latch, () => false);
@@ -105,7 +112,7 @@ export function createViewStreams(parts: {
       while (!signal.aborted) {
         await latch.next(signal);
         if (signal.aborted) return;
-        const next = view.current(judge());
+        const next = currentOf(stream);
         const delta = diffViews(sent, next);
         if (delta === undefined) continue;
         sent = { ...next, revision: delta.revision };

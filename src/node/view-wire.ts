@@ -2,14 +2,14 @@ import { asBuffer } from '../grpc/as-buffer.ts';
 import { MeshError } from '../errors.ts';
 import { type Ban, banKey, type BanTarget, parseBanTarget } from '../identity/ban.ts';
 import { maxTtlSeconds, minTtlSeconds, type RegistrationEntry } from '../identity/entry.ts';
-import type { PolicyDocument } from '../identity/mesh.ts';
 import { parseSelector } from '../identity/selector.ts';
 import type { NodeView, OutgoingIssuer, ViewDelta, ViewSettings } from '../identity/view.ts';
 import { makeBundle, type TrustBundle } from '../spiffe/bundle.ts';
 import { SpiffeId, TrustDomain } from '../spiffe/id.ts';
 import { isKeyId, type JwtBundle } from '../spiffe/jwt-bundle.ts';
 import type * as wire from '../wire/node.ts';
-import { policyRevisionFromWire, policyRevisionToWire } from './policy-wire.ts';
+import { policyFromWire, policyRevisionFromWire, policyRevisionToWire, policyToWire } from './policy-wire.ts';
+import { rolloutFromWire, rolloutToWire } from './rollout-wire.ts';
 import { dateOf, integerOf, required } from './wire-values.ts';
 
 /** A view as it travels. */
@@ -27,6 +27,7 @@ export function viewToWire(view: NodeView): wire.View {
     revocationLists: { lists: view.crls.map(asBuffer) },
     outgoingIssuers: outgoingToWire(view.outgoing),
     policyRevision: mesh.policyRevision && policyRevisionToWire(mesh.policyRevision),
+    policyRollout: mesh.rollout && rolloutToWire(mesh.rollout),
   };
 }
 
@@ -53,6 +54,7 @@ export function viewFromWire(view: wire.View): NodeView {
         ...(view.policyRevision === undefined
           ? {}
           : { policyRevision: policyRevisionFromWire(view.policyRevision) }),
+        ...(view.policyRollout === undefined ? {} : { rollout: rolloutFromWire(view.policyRollout) }),
       },
       bundle: bundleFromWire(required(view.x509Bundle, 'bundle'), trustDomain),
       jwtBundle: jwtBundleFromWire(required(view.jwtBundle, 'JWT bundle'), trustDomain),
@@ -82,6 +84,7 @@ export function deltaToWire(delta: ViewDelta): wire.ViewDelta {
     outgoingIssuers: outgoing && outgoingToWire(outgoing),
     settings: settings && settingsToWire(settings),
     policyRevision: delta.policyRevision && policyRevisionToWire(delta.policyRevision),
+    policyRollout: delta.rollout && rolloutToWire(delta.rollout),
   };
 }
 
@@ -111,6 +114,7 @@ export function deltaFromWire(delta: wire.ViewDelta, trustDomain: TrustDomain): 
       outgoing: delta.outgoingIssuers && outgoingFromWire(delta.outgoingIssuers),
       settings,
       policyRevision: delta.policyRevision && policyRevisionFromWire(delta.policyRevision),
+      rollout: delta.policyRollout && rolloutFromWire(delta.policyRollout),
     };
   });
 }
@@ -208,21 +212,6 @@ function entryOf(trustDomain: TrustDomain): (entry: wire.Entry) => RegistrationE
       expiresAt: entry.expiresAtMs === undefined ? null : dateOf(entry.expiresAtMs),
       revision: integerOf(entry.revision, 'a revision'),
     };
-  };
-}
-
-function policyToWire({ key, source, file, line, sha256, revision }: PolicyDocument): wire.Policy {
-  return { key, source, file, line: BigInt(line), sha256, revision: BigInt(revision) };
-}
-
-function policyFromWire({ key, source, file, line, sha256, revision }: wire.Policy): PolicyDocument {
-  return {
-    key,
-    source,
-    file,
-    line: integerOf(line, 'a line'),
-    sha256,
-    revision: integerOf(revision, 'a revision'),
   };
 }
 

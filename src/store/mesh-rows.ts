@@ -37,6 +37,9 @@ export function meshOf(stored: StoredMesh): Mesh {
     aliases: new Map(stored.aliases.map((row) => [row.name, aliasOf(row)])),
     grants: new Map(stored.grants.map((grant) => [grant.name, grant])),
     ...(stored.policyRevision === null ? {} : { policyRevision: stored.policyRevision }),
+    ...(stored.rollout === null
+      ? {}
+      : { rollout: stored.rollout.rollout, rolloutReason: stored.rollout.reason }),
   };
 }
 

@@ -4,6 +4,7 @@ import { readGrants, storeGrants } from './grant-table.ts';
 import { readAliases, storeAliases } from './node-tables.ts';
 import type { BanRow, EntryRow, StoreChange, StoredMesh } from './protocol.ts';
 import { readActiveRevision, readPolicies, storePolicies } from './revision-table.ts';
+import { readRollout, storeRollout } from './rollout-table.ts';
 
 /**
  * Stores one step of the mesh, inside the caller's transaction.
@@ -28,6 +29,7 @@ export function storeMesh(db: Database, change: Extract<StoreChange, { kind: 'me
   for (const id of change.deleteEntries) deleteEntry.run(id);
   for (const entry of change.putEntries) putEntry(db, entry);
   storePolicies(db, change);
+  storeRollout(db, change);
   const deleteBan = db.prepare('DELETE FROM bans WHERE kind = ? AND value = ?');
   for (const { kind, value } of change.deleteBans) deleteBan.run(kind, value);
   const putBan = db.prepare(
@@ -48,6 +50,7 @@ export function readMesh(db: Database): StoredMesh {
     entries: db.prepare<[], StoredEntry>('SELECT * FROM entries ORDER BY id').all().map(entryRow),
     policies: readPolicies(db),
     policyRevision: readActiveRevision(db),
+    rollout: readRollout(db),
     bans: db.prepare<[], StoredBan>('SELECT * FROM bans ORDER BY kind, value').all().map(banRow),
     aliases: readAliases(db),
     grants: readGrants(db),

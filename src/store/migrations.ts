@@ -15,6 +15,7 @@ import { auditTree } from './migrations/0013-audit-tree.ts';
 import { auditQuestions } from './migrations/0014-audit-questions.ts';
 import { witnesses } from './migrations/0015-witnesses.ts';
 import { retention } from './migrations/0016-retention.ts';
+import { policyRollout } from './migrations/0018-policy-rollout.ts';
 
 /**
  * Each takes the schema one version further. INVARIANT: one that was released is never changed; what it did wrong the
@@ -37,6 +38,9 @@ const migrations: readonly string[] = [
   auditQuestions,
   witnesses,
   retention,
+  // 17 changes nothing.
+  '',
+  policyRollout,
 ];
 
 /** The version of the schema this program writes; `PRAGMA user_version` of the file. */

@@ -19,7 +19,7 @@ import type { BanTarget } from '../identity/ban.ts';
 import type { AttestedNode, JoinToken } from '../identity/node.ts';
 import type { CoverageChange, CoverageRow, IssuedCertificate } from '../identity/coverage.ts';
 import type { NamedCertificates } from '../identity/revoked.ts';
-import type { NewPolicyRevision, PolicyDocument } from '../identity/mesh.ts';
+import type { NewPolicyRevision, NewRollout, PolicyDocument } from '../identity/mesh.ts';
 import type { PolicyPast } from '../identity/policy-edits.ts';
 import type { PersonalBatch, PersonalFilter, PersonalMatches } from './audit-personal.ts';
 import type { DueSpan, PruneQuestion } from './audit-due.ts';
@@ -108,6 +108,7 @@ export type StoreChange =
       readonly putGrants?: readonly AdminGrant[];
       readonly deleteGrants?: readonly string[];
       readonly policyRevision?: NewPolicyRevision;
+      readonly rollout?: NewRollout;
     }
   | {
       readonly kind: 'authorities';
@@ -172,6 +173,7 @@ export type StoredMesh = {
   readonly aliases: readonly NodeAlias[];
   readonly grants: readonly AdminGrant[];
   readonly policyRevision: PolicyRevision | null;
+  readonly rollout: NewRollout | null;
 };
 
 /** A revision that is kept, and when it ceased to be in force: null for the one that is. */

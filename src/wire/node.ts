@@ -91,6 +91,8 @@ export interface WatchViewRequest {
   agentVersion: string;
   /** The highest number of a policy revision that the agent has enforced; 0 for none. */
   policyNumber: bigint;
+  /** What the agent understands beyond the first version: `policy_rollout`. What it does not name it is not sent. */
+  capabilities: string[];
 }
 
 export interface ViewUpdate {
@@ -112,7 +114,11 @@ export interface View {
     | OutgoingIssuers
     | undefined;
   /** What the policies of the view are, together; absent while there never was one. */
-  policyRevision: PolicyRevision | undefined;
+  policyRevision:
+    | PolicyRevision
+    | undefined;
+  /** Absent while there was none beside that revision. */
+  policyRollout: PolicyRollout | undefined;
 }
 
 export interface ViewDelta {
@@ -131,7 +137,11 @@ export interface ViewDelta {
   revocationLists: RevocationLists | undefined;
   settings: Settings | undefined;
   outgoingIssuers: OutgoingIssuers | undefined;
-  policyRevision: PolicyRevision | undefined;
+  policyRevision:
+    | PolicyRevision
+    | undefined;
+  /** With another policy revision, the one before is over. */
+  policyRollout: PolicyRollout | undefined;
 }
 
 export interface Settings {
@@ -186,6 +196,29 @@ export interface PolicyRevision {
   /** Ed25519: SubjectPublicKeyInfo, DER, and the signature. */
   publicKey: Buffer;
   signature: Buffer;
+}
+
+/** A candidate beside the policies in force, and how far it has come: a signed statement, and the policies it is about. */
+export interface PolicyRollout {
+  /** 32 hex digits. */
+  id: string;
+  /** The number of the policy revision it stands beside. */
+  base: bigint;
+  /** From 1; of two beside the same revision, the higher one is the later one. */
+  step: bigint;
+  /** `shadow`, `canary` or `ended`. */
+  stage: string;
+  percent: bigint;
+  maxNewDenials: bigint;
+  /** As `PolicyRevision.id`, of all policies as they would be. */
+  candidate: string;
+  timeMs: bigint;
+  recordSha256: string;
+  publicKey: Buffer;
+  signature: Buffer;
+  /** What it changes; none once it has ended. */
+  putPolicies: Policy[];
+  deletePolicies: string[];
 }
 
 export interface BanTarget {
@@ -366,6 +399,7 @@ export interface EventBatch {
   outcomes: Outcome[];
   outcomeCounts: Outcomes[];
   connections: Connections[];
+  candidateCalls: CandidateCalls[];
 }
 
 export interface Decision {
@@ -392,6 +426,8 @@ export interface Decision {
   breakGlass: string;
   /** SHA-256 of what was signed of the caller's certificate, lower-case hex; empty when the proxy did not send it. */
   sourceTbsSha256: string;
+  /** The rollout whose candidate decided; empty for all others. */
+  rollout: string;
 }
 
 /** Allowed calls of one kind, counted together. */
@@ -416,6 +452,31 @@ export interface AllowedCalls {
     | undefined;
   /** As of a decision. */
   sourceTbsSha256: string;
+}
+
+/** Calls that a candidate was asked about as well, those of one kind counted together. */
+export interface CandidateCalls {
+  fromMs: bigint;
+  toMs: bigint;
+  /** 1 or more. */
+  count: bigint;
+  rollout: string;
+  /** `same`, `newly_denied` or `newly_allowed`. */
+  change: string;
+  /** `active`, `candidate` or `fallback`. */
+  applied: string;
+  reason: string;
+  rule: string;
+  candidateReason: string;
+  candidateRule: string;
+  revision: bigint;
+  source: string;
+  destination: string;
+  protocol: string;
+  method: string;
+  pathPattern: string;
+  port: bigint;
+  caller: Caller | undefined;
 }
 
 /** What became of a call, as the proxy before the callee saw it. */
@@ -1145,7 +1206,7 @@ export const JwtBundle: MessageFns<JwtBundle> = {
 };
 
 function createBaseWatchViewRequest(): WatchViewRequest {
-  return { agentVersion: "", policyNumber: 0n };
+  return { agentVersion: "", policyNumber: 0n, capabilities: [] };
 }
 
 export const WatchViewRequest: MessageFns<WatchViewRequest> = {
@@ -1158,6 +1219,9 @@ export const WatchViewRequest: MessageFns<WatchViewRequest> = {
         throw new globalThis.Error("value provided for field message.policyNumber of type int64 too large");
       }
       writer.uint32(16).int64(message.policyNumber);
+    }
+    for (const v of message.capabilities) {
+      writer.uint32(26).string(v!);
     }
     return writer;
   },
@@ -1189,6 +1253,14 @@ export const WatchViewRequest: MessageFns<WatchViewRequest> = {
             }
 
             message.policyNumber = reader.int64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.capabilities.push(reader.string());
             continue;
           }
         }
@@ -1276,6 +1348,7 @@ function createBaseView(): View {
     revocationLists: undefined,
     outgoingIssuers: undefined,
     policyRevision: undefined,
+    policyRollout: undefined,
   };
 }
 
@@ -1319,6 +1392,9 @@ export const View: MessageFns<View> = {
     }
     if (message.policyRevision !== undefined) {
       PolicyRevision.encode(message.policyRevision, writer.uint32(170).fork()).join();
+    }
+    if (message.policyRollout !== undefined) {
+      PolicyRollout.encode(message.policyRollout, writer.uint32(178).fork()).join();
     }
     return writer;
   },
@@ -1424,6 +1500,14 @@ export const View: MessageFns<View> = {
             message.policyRevision = PolicyRevision.decode(reader, reader.uint32());
             continue;
           }
+          case 22: {
+            if (tag !== 178) {
+              break;
+            }
+
+            message.policyRollout = PolicyRollout.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1454,6 +1538,7 @@ function createBaseViewDelta(): ViewDelta {
     settings: undefined,
     outgoingIssuers: undefined,
     policyRevision: undefined,
+    policyRollout: undefined,
   };
 }
 
@@ -1512,6 +1597,9 @@ export const ViewDelta: MessageFns<ViewDelta> = {
     }
     if (message.policyRevision !== undefined) {
       PolicyRevision.encode(message.policyRevision, writer.uint32(170).fork()).join();
+    }
+    if (message.policyRollout !== undefined) {
+      PolicyRollout.encode(message.policyRollout, writer.uint32(178).fork()).join();
     }
     return writer;
   },
@@ -1647,6 +1735,14 @@ export const ViewDelta: MessageFns<ViewDelta> = {
             }
 
             message.policyRevision = PolicyRevision.decode(reader, reader.uint32());
+            continue;
+          }
+          case 22: {
+            if (tag !== 178) {
+              break;
+            }
+
+            message.policyRollout = PolicyRollout.decode(reader, reader.uint32());
             continue;
           }
         }
@@ -2201,6 +2297,213 @@ export const PolicyRevision: MessageFns<PolicyRevision> = {
             }
 
             message.signature = Buffer.from(reader.bytes());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBasePolicyRollout(): PolicyRollout {
+  return {
+    id: "",
+    base: 0n,
+    step: 0n,
+    stage: "",
+    percent: 0n,
+    maxNewDenials: 0n,
+    candidate: "",
+    timeMs: 0n,
+    recordSha256: "",
+    publicKey: Buffer.alloc(0),
+    signature: Buffer.alloc(0),
+    putPolicies: [],
+    deletePolicies: [],
+  };
+}
+
+export const PolicyRollout: MessageFns<PolicyRollout> = {
+  encode(message: PolicyRollout, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.id !== "") {
+      writer.uint32(10).string(message.id);
+    }
+    if (message.base !== 0n) {
+      if (BigInt.asIntN(64, message.base) !== message.base) {
+        throw new globalThis.Error("value provided for field message.base of type int64 too large");
+      }
+      writer.uint32(16).int64(message.base);
+    }
+    if (message.step !== 0n) {
+      if (BigInt.asIntN(64, message.step) !== message.step) {
+        throw new globalThis.Error("value provided for field message.step of type int64 too large");
+      }
+      writer.uint32(24).int64(message.step);
+    }
+    if (message.stage !== "") {
+      writer.uint32(34).string(message.stage);
+    }
+    if (message.percent !== 0n) {
+      if (BigInt.asIntN(64, message.percent) !== message.percent) {
+        throw new globalThis.Error("value provided for field message.percent of type int64 too large");
+      }
+      writer.uint32(40).int64(message.percent);
+    }
+    if (message.maxNewDenials !== 0n) {
+      if (BigInt.asIntN(64, message.maxNewDenials) !== message.maxNewDenials) {
+        throw new globalThis.Error("value provided for field message.maxNewDenials of type int64 too large");
+      }
+      writer.uint32(48).int64(message.maxNewDenials);
+    }
+    if (message.candidate !== "") {
+      writer.uint32(58).string(message.candidate);
+    }
+    if (message.timeMs !== 0n) {
+      if (BigInt.asIntN(64, message.timeMs) !== message.timeMs) {
+        throw new globalThis.Error("value provided for field message.timeMs of type int64 too large");
+      }
+      writer.uint32(64).int64(message.timeMs);
+    }
+    if (message.recordSha256 !== "") {
+      writer.uint32(74).string(message.recordSha256);
+    }
+    if (message.publicKey.length !== 0) {
+      writer.uint32(82).bytes(message.publicKey);
+    }
+    if (message.signature.length !== 0) {
+      writer.uint32(90).bytes(message.signature);
+    }
+    for (const v of message.putPolicies) {
+      Policy.encode(v!, writer.uint32(98).fork()).join();
+    }
+    for (const v of message.deletePolicies) {
+      writer.uint32(106).string(v!);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): PolicyRollout {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBasePolicyRollout();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.id = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.base = reader.int64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.step = reader.int64() as bigint;
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.stage = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.percent = reader.int64() as bigint;
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.maxNewDenials = reader.int64() as bigint;
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.candidate = reader.string();
+            continue;
+          }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.timeMs = reader.int64() as bigint;
+            continue;
+          }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.recordSha256 = reader.string();
+            continue;
+          }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.publicKey = Buffer.from(reader.bytes());
+            continue;
+          }
+          case 11: {
+            if (tag !== 90) {
+              break;
+            }
+
+            message.signature = Buffer.from(reader.bytes());
+            continue;
+          }
+          case 12: {
+            if (tag !== 98) {
+              break;
+            }
+
+            message.putPolicies.push(Policy.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.deletePolicies.push(reader.string());
             continue;
           }
         }
@@ -3740,6 +4043,7 @@ function createBaseEventBatch(): EventBatch {
     outcomes: [],
     outcomeCounts: [],
     connections: [],
+    candidateCalls: [],
   };
 }
 
@@ -3774,6 +4078,9 @@ export const EventBatch: MessageFns<EventBatch> = {
     }
     for (const v of message.connections) {
       Connections.encode(v!, writer.uint32(74).fork()).join();
+    }
+    for (const v of message.candidateCalls) {
+      CandidateCalls.encode(v!, writer.uint32(82).fork()).join();
     }
     return writer;
   },
@@ -3863,6 +4170,14 @@ export const EventBatch: MessageFns<EventBatch> = {
             message.connections.push(Connections.decode(reader, reader.uint32()));
             continue;
           }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.candidateCalls.push(CandidateCalls.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3897,6 +4212,7 @@ function createBaseDecision(): Decision {
     caller: undefined,
     breakGlass: "",
     sourceTbsSha256: "",
+    rollout: "",
   };
 }
 
@@ -3967,6 +4283,9 @@ export const Decision: MessageFns<Decision> = {
     }
     if (message.sourceTbsSha256 !== "") {
       writer.uint32(154).string(message.sourceTbsSha256);
+    }
+    if (message.rollout !== "") {
+      writer.uint32(162).string(message.rollout);
     }
     return writer;
   },
@@ -4134,6 +4453,14 @@ export const Decision: MessageFns<Decision> = {
             }
 
             message.sourceTbsSha256 = reader.string();
+            continue;
+          }
+          case 20: {
+            if (tag !== 162) {
+              break;
+            }
+
+            message.rollout = reader.string();
             continue;
           }
         }
@@ -4365,6 +4692,273 @@ export const AllowedCalls: MessageFns<AllowedCalls> = {
             }
 
             message.sourceTbsSha256 = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseCandidateCalls(): CandidateCalls {
+  return {
+    fromMs: 0n,
+    toMs: 0n,
+    count: 0n,
+    rollout: "",
+    change: "",
+    applied: "",
+    reason: "",
+    rule: "",
+    candidateReason: "",
+    candidateRule: "",
+    revision: 0n,
+    source: "",
+    destination: "",
+    protocol: "",
+    method: "",
+    pathPattern: "",
+    port: 0n,
+    caller: undefined,
+  };
+}
+
+export const CandidateCalls: MessageFns<CandidateCalls> = {
+  encode(message: CandidateCalls, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.fromMs !== 0n) {
+      if (BigInt.asIntN(64, message.fromMs) !== message.fromMs) {
+        throw new globalThis.Error("value provided for field message.fromMs of type int64 too large");
+      }
+      writer.uint32(8).int64(message.fromMs);
+    }
+    if (message.toMs !== 0n) {
+      if (BigInt.asIntN(64, message.toMs) !== message.toMs) {
+        throw new globalThis.Error("value provided for field message.toMs of type int64 too large");
+      }
+      writer.uint32(16).int64(message.toMs);
+    }
+    if (message.count !== 0n) {
+      if (BigInt.asIntN(64, message.count) !== message.count) {
+        throw new globalThis.Error("value provided for field message.count of type int64 too large");
+      }
+      writer.uint32(24).int64(message.count);
+    }
+    if (message.rollout !== "") {
+      writer.uint32(34).string(message.rollout);
+    }
+    if (message.change !== "") {
+      writer.uint32(42).string(message.change);
+    }
+    if (message.applied !== "") {
+      writer.uint32(50).string(message.applied);
+    }
+    if (message.reason !== "") {
+      writer.uint32(58).string(message.reason);
+    }
+    if (message.rule !== "") {
+      writer.uint32(66).string(message.rule);
+    }
+    if (message.candidateReason !== "") {
+      writer.uint32(74).string(message.candidateReason);
+    }
+    if (message.candidateRule !== "") {
+      writer.uint32(82).string(message.candidateRule);
+    }
+    if (message.revision !== 0n) {
+      if (BigInt.asIntN(64, message.revision) !== message.revision) {
+        throw new globalThis.Error("value provided for field message.revision of type int64 too large");
+      }
+      writer.uint32(88).int64(message.revision);
+    }
+    if (message.source !== "") {
+      writer.uint32(98).string(message.source);
+    }
+    if (message.destination !== "") {
+      writer.uint32(106).string(message.destination);
+    }
+    if (message.protocol !== "") {
+      writer.uint32(114).string(message.protocol);
+    }
+    if (message.method !== "") {
+      writer.uint32(122).string(message.method);
+    }
+    if (message.pathPattern !== "") {
+      writer.uint32(130).string(message.pathPattern);
+    }
+    if (message.port !== 0n) {
+      if (BigInt.asIntN(64, message.port) !== message.port) {
+        throw new globalThis.Error("value provided for field message.port of type int64 too large");
+      }
+      writer.uint32(136).int64(message.port);
+    }
+    if (message.caller !== undefined) {
+      Caller.encode(message.caller, writer.uint32(146).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): CandidateCalls {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseCandidateCalls();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.fromMs = reader.int64() as bigint;
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.toMs = reader.int64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.count = reader.int64() as bigint;
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.rollout = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.change = reader.string();
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.applied = reader.string();
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.reason = reader.string();
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.rule = reader.string();
+            continue;
+          }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.candidateReason = reader.string();
+            continue;
+          }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.candidateRule = reader.string();
+            continue;
+          }
+          case 11: {
+            if (tag !== 88) {
+              break;
+            }
+
+            message.revision = reader.int64() as bigint;
+            continue;
+          }
+          case 12: {
+            if (tag !== 98) {
+              break;
+            }
+
+            message.source = reader.string();
+            continue;
+          }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.destination = reader.string();
+            continue;
+          }
+          case 14: {
+            if (tag !== 114) {
+              break;
+            }
+
+            message.protocol = reader.string();
+            continue;
+          }
+          case 15: {
+            if (tag !== 122) {
+              break;
+            }
+
+            message.method = reader.string();
+            continue;
+          }
+          case 16: {
+            if (tag !== 130) {
+              break;
+            }
+
+            message.pathPattern = reader.string();
+            continue;
+          }
+          case 17: {
+            if (tag !== 136) {
+              break;
+            }
+
+            message.port = reader.int64() as bigint;
+            continue;
+          }
+          case 18: {
+            if (tag !== 146) {
+              break;
+            }
+
+            message.caller = Caller.decode(reader, reader.uint32());
             continue;
           }
         }

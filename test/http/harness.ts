@@ -1,4 +1,5 @@
 import { finish } from '../../src/authz/steps.ts';
+import { createRolloutTally } from '../../src/identity/rollout-tally.ts';
 import { findStandingDenial } from '../../src/identity/standing-denial.ts';
 import { randomBytes } from 'node:crypto';
 import { mkdtemp, rm } from 'node:fs/promises';
@@ -229,6 +230,8 @@ export async function startHarness(
       policyOf: store.policyOf,
       policiesIn: store.policiesIn,
     },
+    rollouts: createRolloutTally(),
+    revisions: { page: store.policyRevisions, policiesOf: store.policiesOf, policyOf: store.policyOf },
     findToken: store.findToken,
     listTokens: store.listTokens,
     createToken: (token, event) => store.createToken(token, [event]),

@@ -176,6 +176,7 @@ const emptyDelta: ViewDelta = {
   outgoing: undefined,
   settings: undefined,
   policyRevision: undefined,
+  rollout: undefined,
 };
 
 function emptySource(): ViewSource {
