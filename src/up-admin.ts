@@ -8,9 +8,11 @@ import { type AdminPorts, createAdminApp } from './http/app.ts';
 import { type AdminListener, listenTls, listenUnix } from './http/listener.ts';
 import { openUnixDoor } from './http/unix-door.ts';
 import { type AdminGrant, indexGrants, parseAdministrator } from './identity/admin-grant.ts';
+import { type Candidate, rolloutOf } from './identity/candidate.ts';
 import type { MeshHolder } from './identity/current-mesh.ts';
 import type { Keeper } from './identity/keeper.ts';
 import { type Breathe, inBreaths } from './identity/breath.ts';
+import { noRollout } from './identity/rollout.ts';
 import { findStandingDenial } from './identity/standing-denial.ts';
 import type { Log } from './log.ts';
 import { bundlePem } from './spiffe/bundle.ts';
@@ -122,8 +124,9 @@ function portsOf(parts: AdminDoorParts): Omit<AdminPorts, 'access'> {
     listTokens: store.listTokens,
     createToken: (token, event) => store.createToken(token, [event]),
     revokeToken: (id, event) => store.revokeToken(id, [event]),
-    checkAuthz: ({ host, ...call }) => {
-      const { snapshot, bans } = holder.current();
+    checkAuthz: ({ host, candidate = false, ...call }) => {
+      const { bans } = holder.current();
+      const { snapshot } = candidate ? candidateOf(holder) : holder.current();
       const now = parts.clock.now();
       const banned = findStandingDenial(bans, { id: call.source }, call.destination, now);
       const standing = banned === undefined ? undefined : denyDecision('banned', banned, snapshot.revision);
@@ -145,6 +148,13 @@ function portsOf(parts: AdminDoorParts): Omit<AdminPorts, 'access'> {
     trustBundleDocument: () => bundleDocument(authority.bundle(), parts.jwtBundle()),
     reportFailure: (errorId, error) => log.error({ errorId, err: error }, 'request failed'),
   };
+}
+
+/** @throws MeshError `policy_rollout_none` */
+function candidateOf(holder: MeshHolder): Candidate {
+  const live = rolloutOf(holder.current());
+  if (live === null) throw noRollout();
+  return live.candidate;
 }
 
 /** How those are known who come over TLS. */

@@ -32,6 +32,8 @@ export type LoggedDecision = {
   /** The proxy that asked; `node` is empty on the machine of the authority. */
   readonly proxy: { readonly node: string; readonly pid: number; readonly uid: number };
   readonly breakGlass: string;
+  /** The rollout whose candidate decided; absent for all others. */
+  readonly rollout?: string | undefined;
 };
 
 /** Reads a row of a decision. What is stored may be of another version, so nothing of it is taken for sure. */
@@ -59,6 +61,7 @@ export function readLoggedDecision({ index, leafHash, leaf, personal }: AuditRow
     sourceAddress: personalOf(personal, 'sourceAddress'),
     proxy: { node: textOf(caller['node']), pid: numberOf(caller['pid']), uid: numberOf(caller['uid']) },
     breakGlass: textOf(event['breakGlass']),
+    ...(textOf(event['rollout']) === '' ? {} : { rollout: textOf(event['rollout']) }),
   };
 }
 

@@ -33,6 +33,7 @@ type CheckOptions = {
   readonly sni?: string;
   readonly claims?: string;
   readonly file?: readonly string[];
+  readonly candidate?: true;
   readonly suggestPolicy?: true;
   readonly mode?: PolicyMode;
 };
@@ -63,6 +64,7 @@ export function authzCommand(session: Session): Command {
       '-f, --file <file...>',
       'judge by these files of entries and policies instead of asking the server',
     )
+    .option('--candidate', 'judge by the candidate of the rollout, in place of what is in force')
     .option('--suggest-policy', 'print a policy that allows this very call, instead of the explanation')
     .addOption(
       new Option('--mode <mode>', 'how to read the policies of --file; policyMode when left out').choices(
@@ -74,6 +76,11 @@ export function authzCommand(session: Session): Command {
       if (options.mode !== undefined && options.file === undefined) {
         throw new MeshError('usage', '--mode goes with --file: a server decides in its own mode', {
           fix: 'give files, or leave --mode out',
+        });
+      }
+      if (options.candidate === true && options.file !== undefined) {
+        throw new MeshError('usage', '--candidate is the one that the server has, and not in files', {
+          fix: 'leave --file or --candidate out',
         });
       }
       const answer =
@@ -127,6 +134,7 @@ function questionOf(options: CheckOptions) {
     destination: to,
     method,
     path,
+    ...(options.candidate === true ? { candidate: true } : {}),
     ...(host === undefined ? {} : { host }),
     ...(port === undefined ? {} : { port }),
     ...(Object.keys(context).length === 0 ? {} : { context }),

@@ -172,10 +172,7 @@ function formatReport({ active, rollout, edges, nodes, ...counts }: RolloutRepor
       ? []
       : [['candidate', rollout.changes.map(({ key, action }) => `${key} ${action}`).join(', ')] as const]),
     ['judged', count(judged, 'call', 'calls')],
-    [
-      'newly denied',
-      `${newlyDenied}${denied === 0 ? '' : `, of which ${denied} were denied`}${fallenBack === 0 ? '' : `, of which ${fallenBack} were saved by falling back`}`,
-    ],
+    ['newly denied', deniedText(newlyDenied, denied, fallenBack)],
     ['newly allowed', `${newlyAllowed}`],
     ...states.flatMap((state) => {
       const those = nodes.filter((node) => node.state === state).map(({ name }) => name);
@@ -189,6 +186,14 @@ function formatReport({ active, rollout, edges, nodes, ...counts }: RolloutRepor
     edges.map(rowOf),
   );
   return edges.length === 0 ? formatPairs(pairs) : `${formatPairs(pairs)}\n${table}`;
+}
+
+function deniedText(all: number, denied: number, fallenBack: number): string {
+  const parts = [
+    ...(denied === 0 ? [] : [`${denied} by the candidate`]),
+    ...(fallenBack === 0 ? [] : [`${fallenBack} saved by falling back`]),
+  ];
+  return parts.length === 0 ? `${all}` : `${all}, ${parts.join(', ')}`;
 }
 
 function rowOf(edge: RolloutEdgeView): readonly string[] {

@@ -23,11 +23,16 @@ export type AuthzQuestion = {
   /** The destination's port; 0 when unknown. */
   readonly port: number;
   readonly context: CallContext;
+  /** Judge by the candidate of the rollout that is under way, in place of what is in force. */
+  readonly candidate?: boolean;
 };
 
 /** What `authz/check` needs of the house. */
 export type AuthzPorts = {
-  /** Judges a call under the current policy, without recording a decision. */
+  /**
+   * Judges a call under the current policy, or the candidate beside it, without recording a decision.
+   * @throws MeshError `policy_rollout_none` when there is no candidate
+   */
   readonly checkAuthz: (question: AuthzQuestion) => Explanation;
 };
 
@@ -53,6 +58,7 @@ export function addAuthzRoutes(
       host: body.host ?? null,
       port: body.port ?? 0,
       context: readCallContext(body.context),
+      candidate: body.candidate ?? false,
     });
     if (explanation.reason !== 'banned') return explanation;
     // Why somebody is banned is for those who may read that ban.
@@ -71,4 +77,5 @@ export const checkBody = z.strictObject({
   host: z.string().max(4_096).optional(),
   port: z.number().int().min(0).max(65_535).optional(),
   context: callContextBody.optional(),
+  candidate: z.boolean().optional(),
 });

@@ -38,6 +38,7 @@ const recordSchema: z.ZodType<LoggedDecision> = z.object({
   sourceAddress: z.string().nullable(),
   proxy: z.object({ node: z.string(), pid: count, uid: count }),
   breakGlass: z.string(),
+  rollout: z.string().optional(),
 });
 const revisionSchema = z.object({
   number,

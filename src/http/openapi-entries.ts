@@ -382,7 +382,7 @@ export const entryDocs = {
       summary: 'what the policy would say of a call, and why; nothing is recorded',
       body: checkBody,
       answers: { 200: json(explanationSchema) },
-      codes: spiffeIdCodes,
+      codes: [...spiffeIdCodes, 'policy_rollout_none'],
     },
   },
 } as const satisfies RouteDocs;

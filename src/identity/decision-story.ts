@@ -122,6 +122,9 @@ export function createDecisionStories(parts: {
   }> {
     const none = (why: string) => ({ revision: null, isSure: false, why });
     if (record.revision === 0) return none('no policies were there to ask');
+    if (record.rollout !== undefined) {
+      return none(`the candidate of the rollout ${record.rollout} decided, in place of what was in force`);
+    }
     if (record.revision > mesh.revision) {
       return none(
         `this server has not come to mesh revision ${record.revision}: it was restored from a backup, or the record is wrong`,

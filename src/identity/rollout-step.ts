@@ -112,7 +112,9 @@ export async function stepRollout(
   if (policyRevision === undefined) throw noRollout();
   const call = step.kind === 'abort' ? step.call : undefined;
   const cause = call === undefined ? '' : describeCall(call);
-  const reason = { author: by.author, message: step.message, cause };
+  // What somebody has said at the beginning is said until somebody says more.
+  const said = step.kind === 'stage' ? '' : (mesh.rolloutReason?.message ?? '');
+  const reason = { author: by.author, message: step.message === '' ? said : step.message, cause };
   const state = nextRollout(mesh.rollout?.state, policyRevision, commandOf(plan, next, by.mode), by.time);
   const rollout = await signRollout(by.signer, by.trustDomain, state, reason);
   const changes = step.kind === 'stage' ? changesOf(plan) : step.kind === 'abort' ? none : live?.changes;

@@ -17,7 +17,7 @@ beforeAll(async () => {
   const now = clock.now();
   const foreign = await makeTestAuthority(now, {}, 'example.org');
   const elsewhere = await makeTestAuthority(now, {}, 'elsewhere.org');
-  const make = (id: string, by = clients.current) => clientCertificate(by, id, now, 86_400);
+  const make = (id: string, by = clients.current) => clientCertificate(by, id, now, 604_800);
   const banned = await make('spiffe://example.org/ns/ops/sa/gone');
   shown.set('admin', await make(configuredAdmin));
   shown.set('stranger', await make('spiffe://example.org/ns/shop/sa/web'));

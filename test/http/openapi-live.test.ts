@@ -103,6 +103,15 @@ spec: { never: { to: { namespaces: [shop] } } }
   await call('POST', '/v1/policy-proofs', { files: [{ file: 'i.yaml', text: invariant }] });
   await call('POST', '/v1/policy-revisions/previous/activate', { message: 'back' });
   await call('POST', '/v1/policy-revisions/renumber', { after: 10 });
+  const candidate = { files: [{ file: 'p.yaml', text: other }] };
+  await call('GET', '/v1/policy-rollout');
+  await call('POST', '/v1/policy-rollout', { ...candidate, dryRun: true });
+  await call('POST', '/v1/policy-rollout', { ...candidate, message: 'try' });
+  await call('POST', '/v1/policy-rollout/canary', { percent: 5, maxNewDenials: 1 });
+  await call('GET', '/v1/policy-rollout');
+  await call('DELETE', '/v1/policy-rollout?message=no');
+  await call('POST', '/v1/policy-rollout', candidate);
+  await call('POST', '/v1/policy-rollout/enforce', { acceptDenials: true });
   for (const method of ['GET', 'POST']) {
     await call('POST', '/v1/authz/check', { source: null, destination: web, method, path: '/' });
     await call('POST', '/v1/authz/who-can', { destination: web });
