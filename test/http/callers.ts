@@ -62,7 +62,7 @@ export async function serverCertificate(
 /** Makes the tokens of a harness. */
 export async function seedTokens(store: Store, now: Date): Promise<Readonly<Record<TokenName, string>>> {
   const seed = async (grant: Grant, from = now): Promise<string> => {
-    const wish = { grants: [grant], label: 'test', lifeSeconds: 604_800 };
+    const wish = { grants: [grant], label: 'test', lifeSeconds: 86_400 };
     const { stored, text } = mintToken(wish, from, randomBytes);
     await store.createToken(stored, []);
     return text;
