@@ -255,6 +255,16 @@ test('a banned node is refused and cannot attest', async () => {
   });
 });
 
+test('an agent that does not say that it knows rollouts is sent none', async () => {
+  const text = (spec: string) =>
+    `{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, metadata: {name: p, namespace: a}, spec: ${spec}}`;
+  await admin('POST', '/v1/apply', { files: [{ file: 'f', text: text('{rules: [{}]}') }] });
+  await admin('POST', '/v1/policy-rollout', { files: [{ file: 'f', text: text('{}') }] });
+  const told = async (capabilities?: string[]) => (await firstView(web1, capabilities)).policyRollout?.stage;
+  expect([await told([]), await told(['other']), await told()]).toEqual([undefined, undefined, 'shadow']);
+  await admin('DELETE', '/v1/policy-rollout');
+});
+
 test('a batch of events that is sent twice is kept once, and losses are counted', async () => {
   const loss = {
     type: 'loss' as const,
@@ -335,11 +345,11 @@ function ship(node: NodeClient, batch: Parameters<typeof writeShipment>[0]): Pro
   });
 }
 
-async function firstView(node: NodeClient) {
+async function firstView(node: NodeClient, capabilities?: readonly string[]) {
   const stop = new AbortController();
   for await (const { kind } of watchView(
     node,
-    { agentVersion: 'test', policyNumber: 0 },
+    { agentVersion: 'test', policyNumber: 0, ...(capabilities && { capabilities }) },
     stop.signal,
   ) as AsyncIterable<ViewUpdate>) {
     stop.abort();
