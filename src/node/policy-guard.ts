@@ -4,7 +4,7 @@ import type { PolicyDocument } from '../identity/mesh.ts';
 import { type PolicyRevision, policySetMode } from '../identity/policy-revision.ts';
 import { candidateDocuments } from '../identity/candidate.ts';
 import { policyKeyId, verifyRevision, verifyRollout } from '../identity/policy-signature.ts';
-import type { Rollout } from '../identity/rollout.ts';
+import type { Rollout, StagedRollout } from '../identity/rollout.ts';
 import type { NodeView } from '../identity/view.ts';
 import type { TrustDomain } from '../spiffe/id.ts';
 
@@ -72,12 +72,13 @@ function demandRollout(trustDomain: TrustDomain, mesh: NodeView['mesh'], next: P
   if (state.publicKey !== next.publicKey)
     throw invalid(next, 'have a rollout that was signed by another key');
   if (!verifyRollout(trustDomain, state)) throw invalid(next, 'have a rollout whose signature is wrong');
-  if (state.stage === 'ended') return;
+  if (state.stage === 'ended' || fitting.get(mesh.rollout) === mesh.policies) return;
   const candidate = candidateDocuments(mesh.policies, mesh.rollout);
   const mode = areWhole(candidate) ? policySetMode(candidate, state.candidate) : undefined;
   if (mode === undefined || mode !== policySetMode(mesh.policies, next.id)) {
     throw invalid(next, 'have a candidate beside them that is not the one that was signed');
   }
+  fitting.set(mesh.rollout, mesh.policies);
 }
 
 /** INVARIANT: beside one revision the step never falls, and is never another one under the same number. */
@@ -116,3 +117,5 @@ function invalid({ number }: PolicyRevision, what: string, fix?: string): MeshEr
 
 // Documents never change, so each is looked at once.
 const whole = new WeakSet<PolicyDocument>();
+// Nor do a candidate and what it stands beside.
+const fitting = new WeakMap<StagedRollout, NodeView['mesh']['policies']>();
