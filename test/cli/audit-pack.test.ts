@@ -52,7 +52,7 @@ test('a pack has the population, the sample that its seed draws, and the coverag
   const { population, calls, sample, coverage, since, window } = manifest();
   expect(window).toEqual({ from: '2026-01-01T00:00:00.000Z', until: '2026-02-01T00:00:00.000Z' });
   expect(population.types).not.toContain('decision');
-  expect([population.records, population.byType['ban']]).toEqual([35, 2]);
+  expect([population.records, population.byType['ban']]).toEqual([37, 2]);
   expect([calls, coverage]).toEqual([
     { allowed: 234, denied: 302 },
     { losses: 2, lost: 24, starts: 2, stops: 0 },
@@ -77,7 +77,7 @@ test('a pack is proven under the key that is given, and complete against an expo
   expect([verified.code, verified.err]).toEqual([0, '']);
   expect(verified.out).toMatch(/^proofs +8 sampled records are in the log under this checkpoint$/m);
   expect(verified.out).toMatch(
-    /^complete +the log of \d+ entries has exactly these 35 records in the window, and 234 allowed and 302 denied calls$/m,
+    /^complete +the log of \d+ entries has exactly these 37 records in the window, and 234 allowed and 302 denied calls$/m,
   );
   const one = await cli('pack', ...window, '--out', 'one.html', '--type', 'grant_change,ban', '--seed', 's');
   expect([one.code, one.err]).toEqual([0, '']);
@@ -99,7 +99,7 @@ test('who may not read calls gets neither them nor their number, and nobody gets
   const viewer = (...args: string[]) => run([...server, 'audit', ...args]);
   const made = await viewer('pack', ...window, '--out', 'viewed.html', '-o', 'json');
   expect([made.code, made.err]).toEqual([0, '']);
-  expect(JSON.parse(made.out).manifest).toMatchObject({ calls: null, population: { records: 35 } });
+  expect(JSON.parse(made.out).manifest).toMatchObject({ calls: null, population: { records: 37 } });
   const calls = await viewer('pack', ...window, '--out', 'x', '--calls');
   expect([calls.code, calls.err]).toEqual([77, expect.stringContaining('error[forbidden]')]);
   const exported = await viewer('export', '--format', 'cloudevents', '--personal');

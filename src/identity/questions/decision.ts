@@ -62,7 +62,7 @@ function inWords({ verdict, source, destination, reason }: LoggedDecision): stri
 }
 
 function recordRow(record: LoggedDecision): AnswerRow {
-  const { proxy, decisionId, protocol, ...rest } = record;
+  const { proxy, decisionId, protocol, rollout: _rollout, ...rest } = record;
   return {
     ...rest,
     decision: decisionId,
