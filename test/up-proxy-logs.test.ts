@@ -47,11 +47,13 @@ test('a certificate with the serial of another is an alarm in the log, also afte
   const [ours, theirs] = ['11'.repeat(32), '22'.repeat(32)];
   await store.recordEvents([issuance({ serial: '0a', tbsSha256: ours })]);
   const said: unknown[] = [];
-  const open = () =>
+  const open = async () =>
     openProxyLogs({
       store,
       trustDomain: TrustDomain.parse('example.org'),
       config: { allowedCallsWindowSeconds: 0 },
+      holder: createMeshHolder(compileStoredMesh(await store.loadMesh(), settings)),
+      administration: { endRollout: async () => false },
       clock: { now: () => noon, sleep: (_ms, signal) => systemClock.sleep(1, signal) },
       log: { error: (detail: unknown, message: string) => said.push([detail, message]) } as never,
     });
