@@ -2,7 +2,12 @@ import { createHash } from 'node:crypto';
 import { describe, expect, test } from 'vitest';
 import type { PolicyMode } from '../../src/authz/policy-mode.ts';
 import type { PolicyDocument } from '../../src/identity/mesh.ts';
-import { policySetId, type PolicySigner, signRevision, withoutReason } from '../../src/identity/policy-revision.ts';
+import {
+  policySetId,
+  type PolicySigner,
+  signRevision,
+  withoutReason,
+} from '../../src/identity/policy-revision.ts';
 import {
   type CandidateChanges,
   type Rollout,
@@ -27,7 +32,11 @@ const documentOf = (key: string, source: string): PolicyDocument => ({
   sha256: createHash('sha256').update(source).digest('hex'),
   revision: 1,
 });
-const [one, two, third] = [documentOf('shop/a', 'one'), documentOf('shop/a', 'two'), documentOf('shop/b', 'x')];
+const [one, two, third] = [
+  documentOf('shop/a', 'one'),
+  documentOf('shop/a', 'two'),
+  documentOf('shop/b', 'x'),
+];
 const mapOf = (...documents: PolicyDocument[]) => new Map(documents.map((each) => [each.key, each]));
 const system = { kind: 'system' } as const;
 
@@ -117,12 +126,20 @@ describe('after step 3 beside revision 5', () => {
       { step: 4, by: other, tweak: { publicKey: signer.publicKey } },
     ],
     ['a share that was not signed', 'policy_revision_invalid', { ...canary, tweak: { percent: 100 } }],
-    ['a stage that was not signed', 'policy_revision_invalid', { step: 4, tweak: { stage: 'canary', percent: 9 } }],
+    [
+      'a stage that was not signed',
+      'policy_revision_invalid',
+      { step: 4, tweak: { stage: 'canary', percent: 9 } },
+    ],
     ['a budget that was not signed', 'policy_revision_invalid', { ...canary, tweak: { maxNewDenials: 9 } }],
     ['an old one under a new step', 'policy_revision_invalid', { step: 2, tweak: { step: 4 } }],
     ['one of another mesh', 'policy_revision_invalid', { step: 4, domain: TrustDomain.parse('other.test') }],
     ['another candidate', 'policy_revision_invalid', { step: 4, changes: { put: [], deleted: ['shop/b'] } }],
-    ['what is in force as candidate', 'policy_revision_invalid', { step: 4, changes: { put: [], deleted: [] } }],
+    [
+      'what is in force as candidate',
+      'policy_revision_invalid',
+      { step: 4, changes: { put: [], deleted: [] } },
+    ],
     [
       'a text that says it is the candidate',
       'policy_revision_invalid',

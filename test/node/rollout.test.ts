@@ -38,7 +38,10 @@ const canary = (body: object) => server.admin('POST', '/v1/policy-rollout/canary
 const enforce = (body: object = {}) => server.admin('POST', '/v1/policy-rollout/enforce', body);
 const cli = (...args: string[]) => runCli(['policy', ...args, '--socket', join(directory, 'a.sock')]);
 const call = async (method: string): Promise<'allow' | 'deny'> => {
-  const bytes = await sendCheck(agent.workloadSocket, checkBytes({ principal: web, destination: me, method }));
+  const bytes = await sendCheck(
+    agent.workloadSocket,
+    checkBytes({ principal: web, destination: me, method }),
+  );
   return CheckResponse.decode(bytes).status?.code === 0 ? 'allow' : 'deny';
 };
 /** Calls until something holds; every answer on the way is that. */
@@ -86,7 +89,9 @@ test('a candidate in shadow changes no answer, and what it would change is shown
   const { out } = await cli('rollout');
   expect(out).toMatch(/^stage +shadow, since /m);
   expect(out).toMatch(/^nodes in step +web-1$/m);
-  expect(out).toMatch(/newly denied +\d+ +spiffe:\S+web +spiffe:\S+orders +POST \* +no_allow_rule; so far shop\/a/);
+  expect(out).toMatch(
+    /newly denied +\d+ +spiffe:\S+web +spiffe:\S+orders +POST \* +no_allow_rule; so far shop\/a/,
+  );
 });
 
 test('it is not enforced unless somebody accepts that', async () => {
@@ -102,7 +107,12 @@ test('in canary the first call that it would deny is allowed, and ends it everyw
   expect((await report()).rollout?.cause).toContain(`${web} -> ${me} on web-1 would be denied`);
   expect(await steps()).toEqual(['staged', 'canary', 'aborted']);
   const aborted = (await server.audit('type=policy_rollout')).at(-1);
-  expect(aborted).toMatchObject({ actor: { kind: 'system' }, cause: 'new_denials', source: web, destination: me });
+  expect(aborted).toMatchObject({
+    actor: { kind: 'system' },
+    cause: 'new_denials',
+    source: web,
+    destination: me,
+  });
   expect((await cli('rollout')).out).toMatch(/^ended by +.*would be denied/m);
 });
 
@@ -129,7 +139,8 @@ test('another one goes all the way, and a canary lives in the cache of the agent
   await agent.started;
   expect([await call('PUT'), await call('POST'), await call('DELETE')]).toEqual(['allow', 'allow', 'deny']);
   await server.start();
-  const shipped = async () => (await report()).edges.some(({ change, decided }) => change === 'newly_allowed' && decided > 0);
+  const shipped = async () =>
+    (await report()).edges.some(({ change, decided }) => change === 'newly_allowed' && decided > 0);
   await eventually('what it did meanwhile', shipped, long);
   const decided = (await server.audit('type=decision')).filter(({ rollout }) => rollout !== undefined);
   expect(decided[0]).toMatchObject({ verdict: 'allow', method: 'PUT', rule: 'shop/a rule[0]' });
