@@ -231,7 +231,6 @@ export async function startHarness(
       policiesIn: store.policiesIn,
     },
     rollouts: createRolloutTally(),
-    revisions: { page: store.policyRevisions, policiesOf: store.policiesOf, policyOf: store.policyOf },
     findToken: store.findToken,
     listTokens: store.listTokens,
     createToken: (token, event) => store.createToken(token, [event]),
