@@ -34,7 +34,12 @@ export type CertificateColumns = {
 export type TokenColumns = { readonly keyId: string; readonly expiresAtMs: number };
 
 /** The types of events that have a verdict. */
-export const verdictTypes: ReadonlySet<AuditEventType> = new Set(['decision', 'allowed_calls']);
+export const verdictTypes: ReadonlySet<AuditEventType> = new Set([
+  'decision',
+  'allowed_calls',
+  'proxy_verdict',
+  'proxy_verdicts',
+]);
 
 /** The types of events about calls between workloads: they tell who calls whom. */
 export const callTypes: ReadonlySet<AuditEventType> = new Set([
@@ -43,6 +48,7 @@ export const callTypes: ReadonlySet<AuditEventType> = new Set([
   'outcome',
   'outcomes',
   'connections',
+  'proxy_coverage',
 ]);
 
 /** The columns of an event. A refusal has no source: whoever was refused proved no identity. */
@@ -72,6 +78,19 @@ export function auditColumns(event: AuditEvent): AuditColumns {
         verdict: 'allow',
         serial: presence(event.sourceSerial),
       };
+    case 'proxy_verdict':
+    case 'proxy_verdicts':
+      return {
+        ...common,
+        source: presence(event.source),
+        destination: presence(event.destination),
+        verdict: event.verdict,
+        serial: presence(event.sourceSerial),
+      };
+    case 'proxy_coverage':
+      return { ...common, destination: presence(event.destination) };
+    case 'loss':
+      return { ...common, destination: presence(event.service ?? '') };
     case 'outcome':
       return {
         ...common,
@@ -107,7 +126,6 @@ export function auditColumns(event: AuditEvent): AuditColumns {
     case 'policy_change':
     case 'policy_text':
     case 'policy_revision':
-    case 'loss':
     case 'admin':
     case 'lifecycle':
     case 'jwt_key':

@@ -1,5 +1,6 @@
 import type { AlarmEvent, ConnectionsEvent, OutcomeEvent, OutcomesEvent } from './access-event.ts';
 import type { PolicyChangeEvent, PolicyRevisionEvent, PolicyTextEvent } from './policy-event.ts';
+import type { ProxyCoverageEvent, ProxyVerdictEvent, ProxyVerdictsEvent } from './proxy-event.ts';
 import type { RetentionEvent } from './retention-event.ts';
 import type { CandidateCallsEvent, PolicyRolloutEvent } from './rollout-event.ts';
 
@@ -24,6 +25,9 @@ export type AuditEvent =
   | OutcomesEvent
   | ConnectionsEvent
   | AlarmEvent
+  | ProxyVerdictEvent
+  | ProxyVerdictsEvent
+  | ProxyCoverageEvent
   | LossEvent
   | AuthorityEvent
   | AdminEvent
@@ -191,11 +195,14 @@ export type AllowedCallsEvent = {
 export type LossEvent = {
   readonly type: 'loss';
   readonly time: Date;
-  readonly what: 'decision' | 'refusal' | 'access_log';
+  /** `proxy_verdict`: calls that proxies have counted and not told of, see {@link ProxyCoverageEvent}. */
+  readonly what: 'decision' | 'refusal' | 'access_log' | 'proxy_verdict';
   readonly count: number;
   readonly from: Date;
   readonly to: Date;
   readonly cause: string;
+  /** Of `proxy_verdict`: whom the proxy stands for. Absent for all others. */
+  readonly service?: string;
 };
 
 export type AuthorityEvent = {

@@ -80,6 +80,13 @@ export const ocsfMappings: Record<AuditEventType, (fields: Fields) => OcsfEvent>
   outcome: outcomeEvent,
   outcomes: outcomesEvent,
   connections: connectionsEvent,
+  proxy_verdict: (fields) => decisionEvent(fields, fields.text('verdict') === 'allow'),
+  proxy_verdicts: (fields) => {
+    const { members, ...event } = decisionEvent(fields, fields.text('verdict') === 'allow');
+    const times = { start_time: fields.timeMs('from'), end_time: fields.timeMs('to') };
+    return { ...event, members: { ...members, ...times, count: fields.number('count') } };
+  },
+  proxy_coverage: unknownEvent,
   // Its members have no place in the base event.
   alarm: unknownEvent,
   loss: (fields) => ({

@@ -1,4 +1,5 @@
 import type { SeenCall } from './access-event.ts';
+import { proxyFields } from './proxy-fields.ts';
 import type { Actor, AuditEvent, AuditEventType, Caller, Personal } from './event.ts';
 import { candidateCallsFields, policyRolloutFields } from './rollout-fields.ts';
 
@@ -208,7 +209,16 @@ export const eventFields: { readonly [T in AuditEventType]: KindsOf<EventOf<T>> 
     sourceAddress: 'personal',
     caller: 'caller',
   },
-  loss: { time: 'time', what: 'text', count: 'number', from: 'time', to: 'time', cause: 'text' },
+  ...proxyFields,
+  loss: {
+    time: 'time',
+    what: 'text',
+    count: 'number',
+    from: 'time',
+    to: 'time',
+    cause: 'text',
+    service: 'text',
+  },
   authority: {
     time: 'time',
     action: 'text',

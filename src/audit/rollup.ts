@@ -9,8 +9,8 @@ import { hasField } from './asked-fields.ts';
 export type RollupKey = {
   readonly type: AuditEventType;
   /**
-   * Of a call `allow` or `deny`, of what became of one `ok`, `denied` or `error`, of a connection `mtls`, `plaintext`, `foreign` or `tls_failed`; of other events their
-   * action; of a loss what was lost.
+   * Of a call `allow` or `deny`, of what became of one `ok`, `denied` or `error`, of a connection `mtls`, `plaintext`, `foreign` or `tls_failed`; of calls that a
+   * proxy has counted `counted`, of other events their action; of a loss what was lost.
    */
   readonly outcome: string;
   readonly source: string;
@@ -49,6 +49,14 @@ export function rollupOf(event: AuditEvent): Rollup {
     }
     case 'policy_rollout':
       return { ...rollup, outcome: event.action, reason: event.cause };
+    case 'proxy_verdict':
+    case 'proxy_verdicts': {
+      const { verdict: outcome, reason, rule, protocol } = event;
+      const count = event.type === 'proxy_verdicts' ? event.count : 1;
+      return { ...rollup, outcome, reason, rule, protocol, count };
+    }
+    case 'proxy_coverage':
+      return { ...rollup, outcome: 'counted', count: event.count };
     case 'outcome': {
       const { outcome, rule, protocol } = event;
       return { ...rollup, outcome, rule, protocol };

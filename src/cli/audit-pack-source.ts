@@ -1,5 +1,5 @@
 import { openCheckpoint } from '../audit/checkpoint.ts';
-import { callTypes, verdictTypes } from '../audit/columns.ts';
+import { callTypes } from '../audit/columns.ts';
 import type { NoteKey } from '../audit/note.ts';
 import { buildPack, drawSample, type PackContents, walkProofs } from '../audit/pack.ts';
 import type { PackFiles, PackManifest, PackRecord } from '../audit/pack-manifest.ts';
@@ -119,7 +119,7 @@ async function countCalls(
 ): Promise<PackManifest['calls']> {
   let [allowed, denied] = [0, 0];
   try {
-    for await (const rows of readAuditRows(client, { ...window, type: [...verdictTypes] })) {
+    for await (const rows of readAuditRows(client, { ...window, type: decidedTypes })) {
       for (const { index, event } of rows) {
         if (index >= size) continue;
         const { type, verdict, count } = event;
@@ -167,5 +167,7 @@ function tooLarge(): MeshError {
   );
 }
 
+// What proxies decided by themselves are claims of theirs, and in no count of decisions.
+const decidedTypes = ['decision', 'allowed_calls'] as const;
 const maxRecords = 500_000;
 const maxBytes = 268_435_456;

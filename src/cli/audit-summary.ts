@@ -110,6 +110,47 @@ const descriptions: ReadonlyMap<string, Describe> = new Map<string, Describe>([
         field('destination'),
       ),
   ],
+  [
+    'proxy_verdict',
+    (field, { path = '' }) =>
+      words(
+        field('verdict'),
+        'by the proxy',
+        field('source') || '(no certificate)',
+        '->',
+        field('destination'),
+        field('method'),
+        path,
+        field('reason'),
+        field('rule'),
+      ),
+  ],
+  [
+    'proxy_verdicts',
+    (field) =>
+      words(
+        times(field('count')),
+        field('verdict'),
+        'by the proxy',
+        field('source') || '(no certificate)',
+        '->',
+        field('destination'),
+        field('method'),
+        field('pathPattern'),
+        field('reason'),
+        field('rule'),
+      ),
+  ],
+  [
+    'proxy_coverage',
+    (field) =>
+      words(
+        field('destination'),
+        'counted',
+        field('count'),
+        field('missing') === '0' ? 'and told of all' : `and did not tell of ${field('missing')}`,
+      ),
+  ],
   ['issuance', (field) => words(field('spiffeId'), 'serial', field('serial'), 'until', field('notAfter'))],
   [
     'refusal',

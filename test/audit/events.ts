@@ -14,6 +14,7 @@ import type {
 } from '../../src/audit/event.ts';
 import type { RetentionEvent } from '../../src/audit/retention-event.ts';
 import { candidateCalls, policyRollout } from './rollout-events.ts';
+import { proxyCoverage, proxyVerdict, proxyVerdicts } from './proxy-events.ts';
 
 export const noon = new Date('2026-01-31T12:00:00.000Z');
 export const caller = { pid: 4_711, uid: 1_000, gid: 1_000 };
@@ -274,6 +275,9 @@ export const oneOfEach: readonly AuditEvent[] = [
   outcomes(),
   connections(),
   alarm(),
+  proxyVerdict(),
+  proxyVerdicts(),
+  proxyCoverage(),
   { type: 'loss', time: noon, what: 'decision', count: 12, from: noon, to: noon, cause: 'queue full' },
   {
     type: 'authority',

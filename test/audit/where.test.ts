@@ -46,7 +46,7 @@ describe('a condition', () => {
     ['__proto__=x', /no field/],
     ["after.x'--=x", /is no condition/],
     ['idx=1', /no field "idx"/],
-    ['leaf~x', /no field "leaf"/],
+    ['root~x', /no field "root"/],
     [`after${'.a'.repeat(9)}=x`, /no field/],
     ['rule~', /asks for nothing/],
     ['path~admin', /may identify a person/],
@@ -212,7 +212,7 @@ describe('a question for counts', () => {
     expect(countedFilters(query(['policy']))?.types).toEqual(['policy_change', 'policy_text']);
     expect(countedFilters(query(['policy'], ['ban']))).toBeNull();
     expect(countedFilters(query(['type', 'policy']))?.types).toEqual([]);
-    expect(typesWith('verdict')).toEqual(['decision', 'allowed_calls']);
+    expect(typesWith('verdict')).toEqual(['decision', 'allowed_calls', 'proxy_verdict', 'proxy_verdicts']);
     expect(parseCountField('hour')).toBe('hour');
   });
 
