@@ -43,6 +43,7 @@ import { createNodeCoverage, isOverForNode } from './up-node-coverage.ts';
 import { nodesReport } from './up-nodes-report.ts';
 import { type DoorCertificate, keepOwnCertificate } from './up-own-certificate.ts';
 import { watchAhead } from './up-policy-revisions.ts';
+import type { CompleteCoverage } from './up-proxy-coverage.ts';
 import type { Alarms } from './up-proxy-logs.ts';
 import type { Rotation } from './up-rotation.ts';
 
@@ -73,6 +74,7 @@ export type NodesParts = {
   readonly note: Rotation['note'];
   /** Told of what nodes shipped, once it is in the log. */
   readonly look: Alarms['look'];
+  readonly complete: CompleteCoverage;
   readonly clock: Clock;
   readonly randomBytes: RandomBytes;
   readonly log: Log;
@@ -164,7 +166,8 @@ async function openDoor(
         parts.note(isConfirmed, client, name, content, time);
       }
     },
-    storeShipment: async ({ events, ...shipment }) => {
+    storeShipment: async ({ events: shipped, ...shipment }) => {
+      const events = await parts.complete(shipped);
       const isNew = await store.recordShipment(shipment, events);
       if (isNew) parts.look(events);
       return isNew;

@@ -11,6 +11,7 @@ import type { MeshHolder } from './identity/current-mesh.ts';
 import type { RolloutEdits } from './identity/rollout-edits.ts';
 import type { TrustDomain } from './spiffe/id.ts';
 import type { Store } from './store/store.ts';
+import { type CompleteCoverage, createCoverageCompletion } from './up-proxy-coverage.ts';
 import { createComplaints } from './up-complaints.ts';
 import { openRolloutWatch, type RolloutWatch } from './up-rollout.ts';
 
@@ -20,6 +21,8 @@ export type ProxyLogs = {
   readonly accessLog: AccessLog;
   readonly alarms: Alarms;
   readonly rollouts: Pick<RolloutWatch, 'counts'>;
+  /** What arrives of agents goes through it, too. */
+  readonly complete: CompleteCoverage;
   readonly close: () => Promise<void>;
 };
 
@@ -53,8 +56,9 @@ export async function openProxyLogs(parts: {
       rollouts.look(events);
     },
   };
+  const complete = createCoverageCompletion(parts);
   const record: RecordEvents = async (events) => {
-    const indexes = await store.recordAtLeisure(events);
+    const indexes = await store.recordAtLeisure(await complete(events));
     alarms.look(events);
     return indexes;
   };
@@ -79,6 +83,7 @@ export async function openProxyLogs(parts: {
     accessLog,
     alarms,
     rollouts,
+    complete,
     close: async () => {
       await Promise.all([decisions.close(), accessLog.close()]);
       await closeAlarms();

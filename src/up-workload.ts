@@ -1,7 +1,9 @@
 import { randomBytes } from 'node:crypto';
 import { dirname } from 'node:path';
 import type { AccessLog } from './access-log/access-log.ts';
+import { createMetricsService } from './access-log/metrics-service.ts';
 import { createAccessLogService } from './access-log/service.ts';
+import { createToldRules } from './access-log/told-rules.ts';
 import type { AuditEvent } from './audit/event.ts';
 import type { Snapshot } from './authz/snapshot.ts';
 import type { Clock } from './clock.ts';
@@ -124,9 +126,20 @@ export async function openWorkloadDoor(parts: WorkloadDoorParts): Promise<Worklo
       .current()
       .registry.match(selectors, clock.now())
       .map(({ spiffeId }) => spiffeId);
-  const accessLog = createAccessLogService({
-    attested: createCallers({ attest, clock }).attested,
+  const snapshot = parts.snapshot ?? (() => holder.current().snapshot);
+  const { attested } = createCallers({ attest, clock });
+  const metrics = createMetricsService({
+    attested,
     entitledIds,
+    tally: parts.accessLog.tally,
+    clock,
+    breathe: parts.breathe,
+    report: (error) => log.error(publicError(error), 'counters of a proxy failed'),
+  });
+  const accessLog = createAccessLogService({
+    attested,
+    entitledIds,
+    toldRules: createToldRules(snapshot),
     trustDomain,
     accessLog: parts.accessLog,
     recordRefusal: (event) => recordQuietly([event]),
@@ -137,9 +150,9 @@ export async function openWorkloadDoor(parts: WorkloadDoorParts): Promise<Worklo
   const extAuthz = createExtAuthzService({
     attest,
     entitledIds,
-    snapshot: parts.snapshot ?? (() => holder.current().snapshot),
     rollout: parts.rollout ?? (() => rolloutOf(holder.current())),
     compare: parts.decisions.compare,
+    snapshot,
     bans: () => holder.current().bans,
     record: (event) => {
       traceDecision(event, event.verdict, event.decisionId);
@@ -202,6 +215,8 @@ export async function openWorkloadDoor(parts: WorkloadDoorParts): Promise<Worklo
       signing,
       traceCalls({ ...extAuthz, requestBytes: 262_144 }, checkServiceName, checkedTraceparent),
       { ...accessLog, requestBytes: 262_144 },
+      // All counters of a proxy are one message.
+      { ...metrics, requestBytes: 1_048_576 },
       { ...workloadApi, requestBytes: 65_536 },
     ],
     log: (message, detail) => log.warn(detail, message),

@@ -272,6 +272,7 @@ async function open(
     breathe,
     note: rotation.note,
     look: proxyLogs.alarms.look,
+    complete: proxyLogs.complete,
     clock,
     randomBytes,
     log,

@@ -1,9 +1,12 @@
 import type { ConnectionsEvent, OutcomeEvent, OutcomesEvent, SeenCall } from '../audit/access-event.ts';
 import { createEventQueue, type EventQueue, type EventQueueOptions } from '../audit/event-queue.ts';
 import type { Caller, LossEvent } from '../audit/event.ts';
+import type { ProxyCoverageEvent, ProxyVerdictEvent, ProxyVerdictsEvent } from '../audit/proxy-event.ts';
 import type { Clock } from '../clock.ts';
 import { createClaims } from './claims.ts';
 import { type Call, type Connection, readAddress } from './entry.ts';
+import { createProxyTally, type ProxyTally } from './proxy-tally.ts';
+import { createProxyVerdicts } from './proxy-verdicts.ts';
 import { createRecordLimit } from './record-limit.ts';
 import { createWindow } from './window.ts';
 
@@ -13,6 +16,8 @@ export type AccessLog = Pick<EventQueue<AccessEvent>, 'depth' | 'close'> & {
   readonly connection: (connection: Connection, reporter: Reporter) => void;
   /** Counts what was told and could not be kept. */
   readonly lose: (count: number, cause: AccessLoss) => void;
+  /** How much of what policy in proxies judged is told here. */
+  readonly tally: ProxyTally;
 };
 
 /** The proxy that tells, and whom it stands for. */
@@ -33,7 +38,14 @@ export type AccessLogOptions = Pick<
   readonly allowedCallsWindowSeconds: number;
 };
 
-type AccessEvent = OutcomeEvent | OutcomesEvent | ConnectionsEvent | LossEvent;
+type AccessEvent =
+  | OutcomeEvent
+  | OutcomesEvent
+  | ConnectionsEvent
+  | ProxyVerdictEvent
+  | ProxyVerdictsEvent
+  | ProxyCoverageEvent
+  | LossEvent;
 
 /**
  * Starts it. A call has a record of its own when it was denied, when the decision about it has one, and when it failed, as
@@ -45,7 +57,7 @@ export function createAccessLog(options: AccessLogOptions): AccessLog {
   const queue = createEventQueue<AccessEvent>({
     ...options,
     what: 'access_log',
-    countOf: (event) => (event.type === 'outcome' ? 1 : event.count),
+    countOf: (event) => (singles.has(event.type) || !('count' in event) ? 1 : event.count),
   });
   const windowMs = allowedCallsWindowSeconds * 1_000;
   const claims = createClaims();
@@ -63,11 +75,19 @@ export function createAccessLog(options: AccessLogOptions): AccessLog {
     tell: queue.push,
     ended: claims.clear,
   });
+  const verdicts = createProxyVerdicts({ windowMs, clock, tell: queue.push, isOwnRecord });
+  const tally = createProxyTally({
+    clock,
+    tell: queue.push,
+    everyMs: Math.max(windowMs, leastWindowMs) * windowsOfTally,
+  });
   const losses = createLossTally(clock, queue.push);
   let isClosed = false;
   const flush = (): void => {
     calls.flush();
     connections.flush();
+    verdicts.flush();
+    tally.flush();
     losses.flush();
   };
   const inTime = (): void => {
@@ -79,9 +99,12 @@ export function createAccessLog(options: AccessLogOptions): AccessLog {
     call: (call, reporter) => {
       const owner = `${call.source} ${reporter.destination}`;
       const { destination } = reporter;
+      verdicts.add(call, reporter);
+      // A denial that the proxy decided has that record.
+      const isTold = call.judged?.verdict === 'deny';
       const isOwn =
         windowMs === 0 ||
-        ((call.isRecorded || (call.outcome !== 'ok' && isOwnError(owner, clock.now()))) &&
+        ((call.isRecorded || (call.outcome !== 'ok' && !isTold && isOwnError(owner, clock.now()))) &&
           isOwnRecord(destination, clock.now()));
       if (isOwn) return queue.push(outcomeOf(call, reporter));
       const first = (): Counted<OutcomesEvent> => outcomesOf(call, reporter);
@@ -101,9 +124,10 @@ export function createAccessLog(options: AccessLogOptions): AccessLog {
       losses.add(count, cause);
       inTime();
     },
+    tally,
     depth: () => {
       const depth = queue.depth();
-      return { ...depth, queued: depth.queued + calls.held() + connections.held() };
+      return { ...depth, queued: depth.queued + calls.held() + connections.held() + verdicts.held() };
     },
     close: () => {
       isClosed = true;
@@ -222,4 +246,7 @@ function createLossTally(clock: Clock, tell: (event: LossEvent) => void) {
 const recordsAtOnce = 5_000;
 const recordsPerSecond = 500;
 const leastWindowMs = 1_000;
+// Of what proxies count there is a record of each once in so many windows.
+const windowsOfTally = 6;
+const singles: ReadonlySet<string> = new Set(['outcome', 'proxy_verdict', 'proxy_coverage']);
 const maxSum = Number.MAX_SAFE_INTEGER;

@@ -7,6 +7,7 @@ import { Address } from '../wire/core.ts';
 import type { Duration } from '../wire/google/protobuf/duration.ts';
 import { type DecisionNote, readDecisionNote } from './decision-note.ts';
 import type { Frame } from './frames.ts';
+import { type LeafVerdict, readProxyVerdict } from './proxy-verdict.ts';
 import { formatFlags } from './response-flags.ts';
 import { cut, readOwnUri, readTlsPeer } from './tls-peer.ts';
 
@@ -16,6 +17,19 @@ export type Call = Omit<OutcomeEvent, 'type' | 'destination' | 'caller' | 'upstr
   readonly upstreamAddress: Uint8Array;
   /** Whether the decision about it has a record of its own. */
   readonly isRecorded: boolean;
+  /** Where the proxy decided by itself, and nobody was asked. */
+  readonly judged?: JudgedCall;
+};
+
+/** What a proxy says that it decided by itself, and about what. */
+export type JudgedCall = LeafVerdict & {
+  readonly host: string;
+  /** Without a query. */
+  readonly path: string;
+  /** `address:port`. */
+  readonly sourceAddress: string;
+  /** The value of the rule's `paths` that the path fits; left out where no rule is known to it. */
+  readonly pathPattern?: string;
 };
 
 /** A connection as a proxy tells of it. */
@@ -28,6 +42,8 @@ export type Connection = Omit<
 export type Seen = {
   /** The identity in the certificate that the proxy has shown; undefined when there was no TLS. */
   readonly ownUri: string | undefined;
+  /** When the call began, by the clock of the proxy, where a filter for policies judged it: those are counted there, too. */
+  readonly judgedMs?: number;
   readonly call?: Call;
   readonly connection?: Connection;
 };
@@ -68,6 +84,8 @@ function readHttp(entry: HTTPAccessLogEntry, trustDomain: TrustDomain, now: Date
   const status = response?.responseCode ?? 0;
   const details = cut(response?.responseCodeDetails ?? '', maxDetails);
   const note = readDecisionNote(common.metadata);
+  const said = readProxyVerdict(common.metadata);
+  const judged = note === undefined ? said.verdict : undefined;
   const isDenied = note?.verdict === 'deny' || details.startsWith('rbac_access_denied');
   const method = methods[request?.requestMethod ?? 0] ?? otherMethod;
   const outcome = isDenied ? 'denied' : status === 0 || status >= 500 ? 'error' : 'ok';
@@ -76,7 +94,14 @@ function readHttp(entry: HTTPAccessLogEntry, trustDomain: TrustDomain, now: Date
     bytesReceived: integerOf(common.downstreamWireBytesReceived),
     bytesSent: integerOf(common.downstreamWireBytesSent),
   };
-  return { ownUri, call: { ...call, ...bytes, ...partsOfCall(common, note, now) } };
+  const parts = { ...call, ...bytes, ...partsOfCall(common, note, now) };
+  const began = said.result !== '' ? { judgedMs: startOf(common, now) } : {};
+  if (judged === undefined) return { ownUri, ...began, call: parts };
+  const host = cut(asBuffer(request?.authority ?? noBytes).toString('utf8', 0, maxHost), maxHost);
+  const path = pathOf(request?.path ?? noBytes);
+  const sourceAddress = readAddress(common.downstreamDirectRemoteAddress);
+  const told = { ...judged, host, path, sourceAddress };
+  return { ownUri, ...began, call: { ...parts, rule: judged.rule, judged: told } };
 }
 
 function readTcp(entry: TCPAccessLogEntry, trustDomain: TrustDomain, now: Date): Seen {
@@ -88,7 +113,10 @@ function readTcp(entry: TCPAccessLogEntry, trustDomain: TrustDomain, now: Date):
     bytesReceived: integerOf(connectionProperties?.receivedBytes ?? 0n),
     bytesSent: integerOf(connectionProperties?.sentBytes ?? 0n),
   };
-  const peer = readTlsPeer(common, bytes.bytesReceived + bytes.bytesSent > 0, trustDomain);
+  const said = readProxyVerdict(common.metadata, common.connectionTerminationDetails);
+  // Policy judges at the first byte of the application.
+  const hasSpoken = bytes.bytesReceived + bytes.bytesSent > 0 || said.result !== '';
+  const peer = readTlsPeer(common, hasSpoken, trustDomain);
   const connection: Connection = {
     ...peer,
     time: endOf(common, now),
@@ -96,9 +124,13 @@ function readTcp(entry: TCPAccessLogEntry, trustDomain: TrustDomain, now: Date):
     sourceAddress: readAddress(common.downstreamDirectRemoteAddress),
   };
   const note = readDecisionNote(common.metadata);
-  if (note === undefined) return { ownUri, connection };
+  const judged = note === undefined ? said.verdict : undefined;
+  // Envoy names no leaf of those that it lets pass.
+  const began = said.result === 'denied' ? { judgedMs: startOf(common, now) } : {};
+  if (note === undefined && judged === undefined) return { ownUri, ...began, connection };
   const parts = partsOfCall(common, note, now);
-  const outcome = note.verdict === 'deny' ? 'denied' : parts.flags === '' ? 'ok' : 'error';
+  const verdict = note?.verdict ?? judged?.verdict;
+  const outcome = verdict === 'deny' ? 'denied' : parts.flags === '' ? 'ok' : 'error';
   const { source, sourceSerial } = peer;
   const call = {
     protocol: 'tcp',
@@ -109,7 +141,28 @@ function readTcp(entry: TCPAccessLogEntry, trustDomain: TrustDomain, now: Date):
     source,
     sourceSerial,
   } as const;
-  return { ownUri, connection, call: { ...call, ...bytes, ...parts } };
+  const told = { ...call, ...bytes, ...parts };
+  if (judged === undefined) return { ownUri, ...began, connection, call: told };
+  const { sourceAddress } = connection;
+  return {
+    ownUri,
+    ...began,
+    connection,
+    call: { ...told, rule: judged.rule, judged: { ...judged, host: '', path: '', sourceAddress } },
+  };
+}
+
+/** The clock of the proxy alone: it is held against other times of the same clock. */
+function startOf({ startTime }: AccessLogCommon, now: Date): number {
+  return startTime === undefined
+    ? now.getTime()
+    : integerOf(startTime.seconds) * 1_000 + startTime.nanos / 1_000_000;
+}
+
+/** A query may hold secrets and decides nothing. */
+function pathOf(bytes: Uint8Array): string {
+  const written = asBuffer(bytes).toString('utf8', 0, maxPathBytes);
+  return cut(written.replace(/[?#].*$/s, ''), maxPath);
 }
 
 function partsOfCall(common: AccessLogCommon, note: DecisionNote | undefined, now: Date) {
@@ -182,6 +235,10 @@ const methods = [
   'TRACE',
   'PATCH',
 ] as const;
+const noBytes = new Uint8Array();
+const maxHost = 255;
+const maxPath = 2_048;
+const maxPathBytes = 8_192;
 const maxDetails = 256;
 const maxAddress = 255;
 const maxAddressBytes = 1_024;

@@ -15,8 +15,9 @@ import { createRefusals, type RecordRefusal } from '../identity/refusals.ts';
 import type { SpiffeId, TrustDomain } from '../spiffe/id.ts';
 import { AccessLogServiceService } from '../wire/access_log.ts';
 import type { AccessLog, Reporter } from './access-log.ts';
-import { readEntry, type Seen } from './entry.ts';
+import { type Call, readEntry, type Seen } from './entry.ts';
 import { type Frame, framesOf } from './frames.ts';
+import type { ToldRules } from './told-rules.ts';
 
 /** The parts of the service. */
 export type AccessLogServiceOptions = {
@@ -28,7 +29,11 @@ export type AccessLogServiceOptions = {
   /** The identities of a caller at this moment, its default one first. */
   readonly entitledIds: (attestation: Attestation) => readonly SpiffeId[];
   readonly trustDomain: TrustDomain;
-  readonly accessLog: Pick<AccessLog, 'call' | 'connection' | 'lose'>;
+  readonly accessLog: Pick<AccessLog, 'call' | 'connection' | 'lose'> & {
+    readonly tally: Pick<AccessLog['tally'], 'told'>;
+  };
+  /** Rules that a proxy names, held against the policies in force; when it is left out none is known. */
+  readonly toldRules?: ToldRules;
   readonly recordRefusal: RecordRefusal;
   readonly clock: Clock;
   readonly breathe: Breathe;
@@ -208,8 +213,9 @@ export function createAccessLogService(options: AccessLogServiceOptions): Access
       if (seen === undefined) return;
       const { ownUri, call, connection } = seen;
       const reporter = reporterOf(ownUri);
+      if (seen.judgedMs !== undefined) accessLog.tally.told(reporter.caller, seen.judgedMs);
       if (connection !== undefined) accessLog.connection(connection, reporter);
-      if (call !== undefined) accessLog.call(call, reporter);
+      if (call !== undefined) accessLog.call(checkRule(call, options.toldRules), reporter);
       const turn = breathe();
       if (turn !== undefined) await turn;
     }
@@ -226,6 +232,14 @@ export function createAccessLogService(options: AccessLogServiceOptions): Access
       return { ownUri: undefined };
     }
   }
+}
+
+/** INVARIANT: a rule is one of the policies in force, or is left to the name of the leaf. */
+function checkRule(call: Call, toldRules: ToldRules = () => undefined): Call {
+  if (call.judged === undefined || call.judged.rule === '') return call;
+  const pathPattern = toldRules(call.judged.rule, call.judged.path);
+  if (pathPattern !== undefined) return { ...call, judged: { ...call.judged, pathPattern } };
+  return { ...call, rule: '', judged: { ...call.judged, rule: '' } };
 }
 
 type Identities = readonly [SpiffeId, ...SpiffeId[]];

@@ -17,10 +17,14 @@ import type {
   Outcome,
   Outcomes,
 } from '../wire/node.ts';
+import { readProxyCalls, writeProxyCalls } from './proxy-shipment.ts';
 import { checkSource, dateOf, integerOf, required } from './wire-values.ts';
 
 /** What proxies of a node saw, as it travels. */
-export type SeenOnWire = Pick<EventBatch, 'outcomes' | 'outcomeCounts' | 'connections'>;
+export type SeenOnWire = Pick<
+  EventBatch,
+  'outcomes' | 'outcomeCounts' | 'connections' | 'proxyVerdicts' | 'proxyCoverage'
+>;
 
 /** Whoever ships it: whose workloads the node may speak of, and how it tells of a process. */
 export type SeenBy = {
@@ -37,6 +41,7 @@ export function readSeen(by: SeenBy, batch: SeenOnWire): readonly AuditEvent[] {
     ...batch.outcomes.map((outcome) => outcomeFrom(by, outcome)),
     ...batch.outcomeCounts.map((outcomes) => outcomesFrom(by, outcomes)),
     ...batch.connections.map((connections) => connectionsFrom(by, connections)),
+    ...readProxyCalls(by, batch),
   ];
 }
 
@@ -49,7 +54,7 @@ export function writeSeen(
   if (event.type === 'outcome') batch.outcomes.push(outcomeToWire(event, toWire));
   else if (event.type === 'outcomes') batch.outcomeCounts.push(outcomesToWire(event, toWire));
   else if (event.type === 'connections') batch.connections.push(connectionsToWire(event, toWire));
-  else return false;
+  else return writeProxyCalls(event, toWire, batch);
   return true;
 }
 

@@ -53,11 +53,12 @@ export function readShipment(shipper: Shipper, batch: EventBatch): Shipment {
   if (sequence === 0) throw invalid('has the sequence 0');
   const { decisions, allowedCalls, outcomes, outcomeCounts, connections, refusals, losses } = batch;
   const { candidateCalls } = batch;
+  const { proxyVerdicts, proxyCoverage } = batch;
   if (
-    [decisions, allowedCalls, candidateCalls, outcomes, outcomeCounts, connections, refusals].reduce(
-      sumLengths,
-      0,
-    ) > maxShippedEvents ||
+    [
+      ...[decisions, allowedCalls, candidateCalls, outcomes, outcomeCounts, connections, refusals],
+      ...[proxyVerdicts, proxyCoverage],
+    ].reduce(sumLengths, 0) > maxShippedEvents ||
     losses.length > maxShippedLosses
   ) {
     throw new MeshError(
@@ -95,6 +96,8 @@ export function writeShipment({ epoch, sequence, events }: Omit<Shipment, 'node'
     outcomes: [],
     outcomeCounts: [],
     connections: [],
+    proxyVerdicts: [],
+    proxyCoverage: [],
     losses: [],
     refusals: [],
   };

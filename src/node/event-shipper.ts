@@ -146,9 +146,14 @@ function lossesOf(events: readonly AuditEvent[], cause: string): readonly LossEv
       'from' in event ? [event.from.getTime(), event.to.getTime()] : [event.time.getTime()],
     );
     const [from, to] = [new Date(Math.min(...times)), new Date(Math.max(...times))];
-    const count = lost.reduce((sum, event) => sum + ('count' in event ? event.count : 1), 0);
+    const count = lost.reduce((sum, event) => sum + callsOf(event), 0);
     return [{ type: 'loss', time: to, what, count, from, to, cause }];
   });
+}
+
+/** What a proxy has counted is one record, however much that is. */
+function callsOf(event: AuditEvent): number {
+  return 'count' in event && event.type !== 'proxy_coverage' ? event.count : 1;
 }
 
 function whatOf(event: AuditEvent): string {
@@ -157,7 +162,14 @@ function whatOf(event: AuditEvent): string {
   return event.type === 'allowed_calls' || event.type === 'candidate_calls' ? 'decision' : event.type;
 }
 
-const accessTypes: ReadonlySet<string> = new Set(['outcome', 'outcomes', 'connections']);
+const accessTypes: ReadonlySet<string> = new Set([
+  'outcome',
+  'outcomes',
+  'connections',
+  'proxy_verdict',
+  'proxy_verdicts',
+  'proxy_coverage',
+]);
 const retryMs = 2_000;
 // The server receives 1 MiB.
 const maxBatchBytes = 786_432;

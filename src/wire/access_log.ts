@@ -40,8 +40,11 @@ export interface HTTPAccessLogEntry {
   response: HTTPResponseProperties | undefined;
 }
 
+/** The path comes with its query, and is as long as a header may be. */
 export interface HTTPRequestProperties {
   requestMethod: number;
+  authority: Buffer;
+  path: Buffer;
 }
 
 export interface HTTPResponseProperties {
@@ -70,6 +73,7 @@ export interface AccessLogCommon {
   downstreamDirectRemoteAddress: Buffer;
   customTags: AccessLogCommon_Tag[];
   duration: Duration | undefined;
+  connectionTerminationDetails: string;
   downstreamTransportFailureReason: string;
   downstreamWireBytesSent: bigint;
   downstreamWireBytesReceived: bigint;
@@ -347,13 +351,19 @@ export const HTTPAccessLogEntry: MessageFns<HTTPAccessLogEntry> = {
 };
 
 function createBaseHTTPRequestProperties(): HTTPRequestProperties {
-  return { requestMethod: 0 };
+  return { requestMethod: 0, authority: Buffer.alloc(0), path: Buffer.alloc(0) };
 }
 
 export const HTTPRequestProperties: MessageFns<HTTPRequestProperties> = {
   encode(message: HTTPRequestProperties, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.requestMethod !== 0) {
       writer.uint32(8).int32(message.requestMethod);
+    }
+    if (message.authority.length !== 0) {
+      writer.uint32(26).bytes(message.authority);
+    }
+    if (message.path.length !== 0) {
+      writer.uint32(42).bytes(message.path);
     }
     return writer;
   },
@@ -377,6 +387,22 @@ export const HTTPRequestProperties: MessageFns<HTTPRequestProperties> = {
             }
 
             message.requestMethod = reader.int32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.authority = Buffer.from(reader.bytes());
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.path = Buffer.from(reader.bytes());
             continue;
           }
         }
@@ -580,6 +606,7 @@ function createBaseAccessLogCommon(): AccessLogCommon {
     downstreamDirectRemoteAddress: Buffer.alloc(0),
     customTags: [],
     duration: undefined,
+    connectionTerminationDetails: "",
     downstreamTransportFailureReason: "",
     downstreamWireBytesSent: 0n,
     downstreamWireBytesReceived: 0n,
@@ -615,6 +642,9 @@ export const AccessLogCommon: MessageFns<AccessLogCommon> = {
     }
     if (message.duration !== undefined) {
       Duration.encode(message.duration, writer.uint32(186).fork()).join();
+    }
+    if (message.connectionTerminationDetails !== "") {
+      writer.uint32(202).string(message.connectionTerminationDetails);
     }
     if (message.downstreamTransportFailureReason !== "") {
       writer.uint32(226).string(message.downstreamTransportFailureReason);
@@ -722,6 +752,14 @@ export const AccessLogCommon: MessageFns<AccessLogCommon> = {
             }
 
             message.duration = Duration.decode(reader, reader.uint32());
+            continue;
+          }
+          case 25: {
+            if (tag !== 202) {
+              break;
+            }
+
+            message.connectionTerminationDetails = reader.string();
             continue;
           }
           case 28: {

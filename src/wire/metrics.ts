@@ -26,7 +26,7 @@ export interface StreamMetricsMessage {
   envoyMetrics: Buffer[];
 }
 
-/** io.prometheus.client.MetricFamily, its counters alone. */
+/** io.prometheus.client.MetricFamily, its counters and gauges alone. */
 export interface CounterFamily {
   name: string;
   type: number;
@@ -37,6 +37,10 @@ export interface CounterFamily_Counter {
   value: number;
 }
 
+export interface CounterFamily_Gauge {
+  value: number;
+}
+
 export interface CounterFamily_Label {
   name: string;
   value: string;
@@ -44,6 +48,7 @@ export interface CounterFamily_Label {
 
 export interface CounterFamily_Metric {
   label: CounterFamily_Label[];
+  gauge: CounterFamily_Gauge | undefined;
   counter: CounterFamily_Counter | undefined;
   timestampMs: bigint;
 }
@@ -243,6 +248,52 @@ export const CounterFamily_Counter: MessageFns<CounterFamily_Counter> = {
   },
 };
 
+function createBaseCounterFamily_Gauge(): CounterFamily_Gauge {
+  return { value: 0 };
+}
+
+export const CounterFamily_Gauge: MessageFns<CounterFamily_Gauge> = {
+  encode(message: CounterFamily_Gauge, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.value !== 0) {
+      writer.uint32(9).double(message.value);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): CounterFamily_Gauge {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseCounterFamily_Gauge();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 9) {
+              break;
+            }
+
+            message.value = reader.double();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
 function createBaseCounterFamily_Label(): CounterFamily_Label {
   return { name: "", value: "" };
 }
@@ -301,13 +352,16 @@ export const CounterFamily_Label: MessageFns<CounterFamily_Label> = {
 };
 
 function createBaseCounterFamily_Metric(): CounterFamily_Metric {
-  return { label: [], counter: undefined, timestampMs: 0n };
+  return { label: [], gauge: undefined, counter: undefined, timestampMs: 0n };
 }
 
 export const CounterFamily_Metric: MessageFns<CounterFamily_Metric> = {
   encode(message: CounterFamily_Metric, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     for (const v of message.label) {
       CounterFamily_Label.encode(v!, writer.uint32(10).fork()).join();
+    }
+    if (message.gauge !== undefined) {
+      CounterFamily_Gauge.encode(message.gauge, writer.uint32(18).fork()).join();
     }
     if (message.counter !== undefined) {
       CounterFamily_Counter.encode(message.counter, writer.uint32(26).fork()).join();
@@ -340,6 +394,14 @@ export const CounterFamily_Metric: MessageFns<CounterFamily_Metric> = {
             }
 
             message.label.push(CounterFamily_Label.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.gauge = CounterFamily_Gauge.decode(reader, reader.uint32());
             continue;
           }
           case 3: {

@@ -400,6 +400,9 @@ export interface EventBatch {
   outcomeCounts: Outcomes[];
   connections: Connections[];
   candidateCalls: CandidateCalls[];
+  /** What proxies of the node decided by themselves, and how much of it they told. */
+  proxyVerdicts: ProxyVerdict[];
+  proxyCoverage: ProxyCoverage[];
 }
 
 export interface Decision {
@@ -543,6 +546,48 @@ export interface Connections {
   port: bigint;
   /** Of the last of them. */
   sourceAddress: string;
+  caller: Caller | undefined;
+}
+
+/** Calls that a proxy decided about by itself, as it tells; one of its own, or several of one kind. */
+export interface ProxyVerdict {
+  fromMs: bigint;
+  toMs: bigint;
+  /** 0: one call, with what only one call has. */
+  count: bigint;
+  verdict: string;
+  reason: string;
+  rule: string;
+  leaf: string;
+  revision: bigint;
+  source: string;
+  destination: string;
+  protocol: string;
+  method: string;
+  port: bigint;
+  sourceSerial: string;
+  caller:
+    | Caller
+    | undefined;
+  /** Of several. */
+  pathPattern: string;
+  /** Of one. */
+  host: string;
+  path: string;
+  sourceAddress: string;
+}
+
+/** Calls that the counters of a proxy have, and how many of them its access log did not tell of. */
+export interface ProxyCoverage {
+  /** From when the proxy began to count: the server knows what was counted before. */
+  fromMs: bigint;
+  toMs: bigint;
+  count: bigint;
+  missing: bigint;
+  destination: string;
+  startedMs: bigint;
+  counted: bigint;
+  dropped: bigint;
   caller: Caller | undefined;
 }
 
@@ -4044,6 +4089,8 @@ function createBaseEventBatch(): EventBatch {
     outcomeCounts: [],
     connections: [],
     candidateCalls: [],
+    proxyVerdicts: [],
+    proxyCoverage: [],
   };
 }
 
@@ -4081,6 +4128,12 @@ export const EventBatch: MessageFns<EventBatch> = {
     }
     for (const v of message.candidateCalls) {
       CandidateCalls.encode(v!, writer.uint32(82).fork()).join();
+    }
+    for (const v of message.proxyVerdicts) {
+      ProxyVerdict.encode(v!, writer.uint32(90).fork()).join();
+    }
+    for (const v of message.proxyCoverage) {
+      ProxyCoverage.encode(v!, writer.uint32(98).fork()).join();
     }
     return writer;
   },
@@ -4176,6 +4229,22 @@ export const EventBatch: MessageFns<EventBatch> = {
             }
 
             message.candidateCalls.push(CandidateCalls.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 11: {
+            if (tag !== 90) {
+              break;
+            }
+
+            message.proxyVerdicts.push(ProxyVerdict.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 12: {
+            if (tag !== 98) {
+              break;
+            }
+
+            message.proxyCoverage.push(ProxyCoverage.decode(reader, reader.uint32()));
             continue;
           }
         }
@@ -5627,6 +5696,450 @@ export const Connections: MessageFns<Connections> = {
           }
           case 13: {
             if (tag !== 106) {
+              break;
+            }
+
+            message.caller = Caller.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseProxyVerdict(): ProxyVerdict {
+  return {
+    fromMs: 0n,
+    toMs: 0n,
+    count: 0n,
+    verdict: "",
+    reason: "",
+    rule: "",
+    leaf: "",
+    revision: 0n,
+    source: "",
+    destination: "",
+    protocol: "",
+    method: "",
+    port: 0n,
+    sourceSerial: "",
+    caller: undefined,
+    pathPattern: "",
+    host: "",
+    path: "",
+    sourceAddress: "",
+  };
+}
+
+export const ProxyVerdict: MessageFns<ProxyVerdict> = {
+  encode(message: ProxyVerdict, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.fromMs !== 0n) {
+      if (BigInt.asIntN(64, message.fromMs) !== message.fromMs) {
+        throw new globalThis.Error("value provided for field message.fromMs of type int64 too large");
+      }
+      writer.uint32(8).int64(message.fromMs);
+    }
+    if (message.toMs !== 0n) {
+      if (BigInt.asIntN(64, message.toMs) !== message.toMs) {
+        throw new globalThis.Error("value provided for field message.toMs of type int64 too large");
+      }
+      writer.uint32(16).int64(message.toMs);
+    }
+    if (message.count !== 0n) {
+      if (BigInt.asIntN(64, message.count) !== message.count) {
+        throw new globalThis.Error("value provided for field message.count of type int64 too large");
+      }
+      writer.uint32(24).int64(message.count);
+    }
+    if (message.verdict !== "") {
+      writer.uint32(34).string(message.verdict);
+    }
+    if (message.reason !== "") {
+      writer.uint32(42).string(message.reason);
+    }
+    if (message.rule !== "") {
+      writer.uint32(50).string(message.rule);
+    }
+    if (message.leaf !== "") {
+      writer.uint32(58).string(message.leaf);
+    }
+    if (message.revision !== 0n) {
+      if (BigInt.asIntN(64, message.revision) !== message.revision) {
+        throw new globalThis.Error("value provided for field message.revision of type int64 too large");
+      }
+      writer.uint32(64).int64(message.revision);
+    }
+    if (message.source !== "") {
+      writer.uint32(74).string(message.source);
+    }
+    if (message.destination !== "") {
+      writer.uint32(82).string(message.destination);
+    }
+    if (message.protocol !== "") {
+      writer.uint32(90).string(message.protocol);
+    }
+    if (message.method !== "") {
+      writer.uint32(98).string(message.method);
+    }
+    if (message.port !== 0n) {
+      if (BigInt.asIntN(64, message.port) !== message.port) {
+        throw new globalThis.Error("value provided for field message.port of type int64 too large");
+      }
+      writer.uint32(104).int64(message.port);
+    }
+    if (message.sourceSerial !== "") {
+      writer.uint32(114).string(message.sourceSerial);
+    }
+    if (message.caller !== undefined) {
+      Caller.encode(message.caller, writer.uint32(122).fork()).join();
+    }
+    if (message.pathPattern !== "") {
+      writer.uint32(130).string(message.pathPattern);
+    }
+    if (message.host !== "") {
+      writer.uint32(138).string(message.host);
+    }
+    if (message.path !== "") {
+      writer.uint32(146).string(message.path);
+    }
+    if (message.sourceAddress !== "") {
+      writer.uint32(154).string(message.sourceAddress);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ProxyVerdict {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseProxyVerdict();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.fromMs = reader.int64() as bigint;
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.toMs = reader.int64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.count = reader.int64() as bigint;
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.verdict = reader.string();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.reason = reader.string();
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.rule = reader.string();
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.leaf = reader.string();
+            continue;
+          }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.revision = reader.int64() as bigint;
+            continue;
+          }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.source = reader.string();
+            continue;
+          }
+          case 10: {
+            if (tag !== 82) {
+              break;
+            }
+
+            message.destination = reader.string();
+            continue;
+          }
+          case 11: {
+            if (tag !== 90) {
+              break;
+            }
+
+            message.protocol = reader.string();
+            continue;
+          }
+          case 12: {
+            if (tag !== 98) {
+              break;
+            }
+
+            message.method = reader.string();
+            continue;
+          }
+          case 13: {
+            if (tag !== 104) {
+              break;
+            }
+
+            message.port = reader.int64() as bigint;
+            continue;
+          }
+          case 14: {
+            if (tag !== 114) {
+              break;
+            }
+
+            message.sourceSerial = reader.string();
+            continue;
+          }
+          case 15: {
+            if (tag !== 122) {
+              break;
+            }
+
+            message.caller = Caller.decode(reader, reader.uint32());
+            continue;
+          }
+          case 16: {
+            if (tag !== 130) {
+              break;
+            }
+
+            message.pathPattern = reader.string();
+            continue;
+          }
+          case 17: {
+            if (tag !== 138) {
+              break;
+            }
+
+            message.host = reader.string();
+            continue;
+          }
+          case 18: {
+            if (tag !== 146) {
+              break;
+            }
+
+            message.path = reader.string();
+            continue;
+          }
+          case 19: {
+            if (tag !== 154) {
+              break;
+            }
+
+            message.sourceAddress = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseProxyCoverage(): ProxyCoverage {
+  return {
+    fromMs: 0n,
+    toMs: 0n,
+    count: 0n,
+    missing: 0n,
+    destination: "",
+    startedMs: 0n,
+    counted: 0n,
+    dropped: 0n,
+    caller: undefined,
+  };
+}
+
+export const ProxyCoverage: MessageFns<ProxyCoverage> = {
+  encode(message: ProxyCoverage, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.fromMs !== 0n) {
+      if (BigInt.asIntN(64, message.fromMs) !== message.fromMs) {
+        throw new globalThis.Error("value provided for field message.fromMs of type int64 too large");
+      }
+      writer.uint32(8).int64(message.fromMs);
+    }
+    if (message.toMs !== 0n) {
+      if (BigInt.asIntN(64, message.toMs) !== message.toMs) {
+        throw new globalThis.Error("value provided for field message.toMs of type int64 too large");
+      }
+      writer.uint32(16).int64(message.toMs);
+    }
+    if (message.count !== 0n) {
+      if (BigInt.asIntN(64, message.count) !== message.count) {
+        throw new globalThis.Error("value provided for field message.count of type int64 too large");
+      }
+      writer.uint32(24).int64(message.count);
+    }
+    if (message.missing !== 0n) {
+      if (BigInt.asIntN(64, message.missing) !== message.missing) {
+        throw new globalThis.Error("value provided for field message.missing of type int64 too large");
+      }
+      writer.uint32(32).int64(message.missing);
+    }
+    if (message.destination !== "") {
+      writer.uint32(42).string(message.destination);
+    }
+    if (message.startedMs !== 0n) {
+      if (BigInt.asIntN(64, message.startedMs) !== message.startedMs) {
+        throw new globalThis.Error("value provided for field message.startedMs of type int64 too large");
+      }
+      writer.uint32(48).int64(message.startedMs);
+    }
+    if (message.counted !== 0n) {
+      if (BigInt.asIntN(64, message.counted) !== message.counted) {
+        throw new globalThis.Error("value provided for field message.counted of type int64 too large");
+      }
+      writer.uint32(56).int64(message.counted);
+    }
+    if (message.dropped !== 0n) {
+      if (BigInt.asIntN(64, message.dropped) !== message.dropped) {
+        throw new globalThis.Error("value provided for field message.dropped of type int64 too large");
+      }
+      writer.uint32(64).int64(message.dropped);
+    }
+    if (message.caller !== undefined) {
+      Caller.encode(message.caller, writer.uint32(74).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ProxyCoverage {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseProxyCoverage();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.fromMs = reader.int64() as bigint;
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.toMs = reader.int64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.count = reader.int64() as bigint;
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.missing = reader.int64() as bigint;
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.destination = reader.string();
+            continue;
+          }
+          case 6: {
+            if (tag !== 48) {
+              break;
+            }
+
+            message.startedMs = reader.int64() as bigint;
+            continue;
+          }
+          case 7: {
+            if (tag !== 56) {
+              break;
+            }
+
+            message.counted = reader.int64() as bigint;
+            continue;
+          }
+          case 8: {
+            if (tag !== 64) {
+              break;
+            }
+
+            message.dropped = reader.int64() as bigint;
+            continue;
+          }
+          case 9: {
+            if (tag !== 74) {
               break;
             }
 

@@ -24,6 +24,11 @@ export type EntryInput = {
   readonly bytes?: number;
   readonly type?: number;
   readonly at?: Date;
+  readonly authority?: string;
+  readonly path?: string;
+  /** What the filters for policies noted: the result and the leaf. */
+  readonly rbac?: readonly [result: string, leaf: string];
+  readonly ended?: string;
 };
 
 export const allowedNote = { decision_id: 'd-1', verdict: 'allow', rule: 'shop/orders rule[0]' };
@@ -31,9 +36,10 @@ export const allowedNote = { decision_id: 'd-1', verdict: 'allow', rule: 'shop/o
 /** An HTTPAccessLogEntry. */
 export function httpEntry(input: EntryInput = {}): Uint8Array {
   const { method = 1, status = 200, details = 'via_upstream', type = 6 } = input;
+  const { authority = 'orders.shop', path = '/orders/17?token=x' } = input;
   return HTTPAccessLogEntry.encode({
     commonProperties: common({ ...input, type }),
-    request: { requestMethod: method },
+    request: { requestMethod: method, authority: Buffer.from(authority), path: Buffer.from(path) },
     response: { responseCode: status, responseCodeDetails: details },
   }).finish();
 }
@@ -57,6 +63,12 @@ function common(input: EntryInput): AccessLogCommon {
   const { peer = web, own = orders, serial = '0A1B', failure = '', note = allowedNote } = input;
   const { flags, type = 0, at = began, filter = 'envoy.filters.http.ext_authz' } = input;
   const empty = AccessLogCommon.decode(new Uint8Array());
+  const [result, leaf] = input.rbac ?? [];
+  const rbac = { enforced_engine_result: result, enforced_effective_policy_id: leaf };
+  const namespaces = [
+    ...(note === null ? [] : [space(filter, note)]),
+    ...(result === undefined ? [] : [space('envoy.filters.http.rbac', rbac)]),
+  ];
   const namesOf = (uris: readonly string[]) => ({ subjectAltName: uris.map((uri) => ({ uri })) });
   return {
     ...empty,
@@ -80,18 +92,18 @@ function common(input: EntryInput): AccessLogCommon {
             ...AccessLogCommon.decode(field(16, '')).responseFlags!,
             ...flags,
           },
-    metadata:
-      note === null
-        ? undefined
-        : {
-            filterMetadata: [{ key: filter, value: Buffer.from(Struct.encode(Struct.wrap(note)).finish()) }],
-          },
+    metadata: namespaces.length === 0 ? undefined : { filterMetadata: namespaces },
     customTags: serial === '' ? [] : [{ key: 'peer_serial', value: serial }],
+    connectionTerminationDetails: input.ended ?? '',
     downstreamTransportFailureReason: failure,
     downstreamWireBytesReceived: 200n,
     downstreamWireBytesSent: 300n,
     accessLogType: type,
   };
+}
+
+function space(key: string, fields: Readonly<Record<string, unknown>>) {
+  return { key, value: Buffer.from(Struct.encode(Struct.wrap(fields)).finish()) };
 }
 
 /** The bytes of an Address. */

@@ -46,6 +46,7 @@ async function serve(options: Partial<AccessLogServiceOptions> = {}) {
       call: (call, reporter) => void told.calls.push([call, reporter]),
       connection: (connection, reporter) => void told.connections.push([connection, reporter]),
       lose: (count, cause) => void told.losses.push([count, cause]),
+      tally: { told: () => undefined },
     },
     recordRefusal: (event) => void told.refusals.push(event),
     clock: systemClock,
