@@ -59,9 +59,11 @@ function readLeaf(name: string): LeafVerdict | undefined {
   if (said === undefined || said.verdict === 'ask') return undefined;
   const { verdict, rule, reason, revision } = said;
   // INVARIANT: what counts are kept by is of a closed list, or of a form that has a bound.
-  if (rule !== '' && !isRuleName(rule)) return undefined;
+  // Of a name that was cut, the leaf alone tells.
+  const isCut = /~[0-9a-f]{16}\[[0-9]{1,6}\]$/.test(name);
+  if (rule !== '' && !isCut && !isRuleName(rule)) return undefined;
   const isKnown = decisionReasons.some((one) => one === reason);
-  return { verdict, rule, reason: isKnown ? reason : otherWord, leaf: name, revision };
+  return { verdict, rule: isCut ? '' : rule, reason: isKnown ? reason : otherWord, leaf: name, revision };
 }
 
 const unsaid: ProxySaid = { result: '', verdict: undefined };

@@ -26,6 +26,8 @@ export type AuditCoverage = {
    * of calls. Where it is counted by these they are `*`; where they are asked for it is in no group. Zeros: nothing was.
    */
   readonly folded: { readonly count: number; readonly records: number };
+  /** Of questions about verdicts: what proxies judged by themselves. Null: of none is anything known. */
+  readonly proxies: ProxiesCovered | null;
   /** Types that were left out for want of a permission. */
   readonly notSearched: readonly AuditEventType[];
 };
@@ -56,6 +58,12 @@ export type PrunedGroup = {
   readonly from: Date;
   readonly to: Date;
 };
+
+/**
+ * Calls that policy in proxies has judged in the hours that a window touches, by the proxies' own counters, and how many of them
+ * their access logs did not tell of. See `ProxyCoverageEvent`.
+ */
+export type ProxiesCovered = { readonly counted: number; readonly missing: number };
 
 /** From the last record before a start of the server to that start. */
 export type Downtime = {

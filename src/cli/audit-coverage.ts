@@ -1,4 +1,4 @@
-import type { AuditCoverage, Downtime, LossGroup, PrunedGroup } from '../audit/coverage.ts';
+import type { AuditCoverage, Downtime, LossGroup, ProxiesCovered, PrunedGroup } from '../audit/coverage.ts';
 import type { LogHead } from '../audit/query.ts';
 import { count, printable } from './text.ts';
 
@@ -45,9 +45,22 @@ export function describeBasis({ head, coverage }: AnswerBasis): string {
       : [
           `folded      ${count(coverage.folded.records, 'record', 'records')}: there were too many kinds of calls to tell all apart`,
         ]),
+    ...describeProxies(coverage.proxies),
     ...(coverage.notSearched.length === 0
       ? []
       : [`not asked   ${coverage.notSearched.join(', ')}: they need audit:decisions`]),
   ];
   return lines.map((line) => `${printable(line)}\n`).join('');
+}
+
+/** Servers of before proxies decided say nothing of them. */
+function describeProxies(proxies: ProxiesCovered | null | undefined): readonly string[] {
+  if (proxies === null || proxies === undefined || proxies.counted === 0) return [];
+  const { counted, missing } = proxies;
+  const told = counted - missing;
+  // Rounded down: what is not all is never 100.
+  const share = (Math.floor((told / counted) * 10_000) / 100).toFixed(2);
+  return [
+    `in proxies  the proxies' own counters say ${counted} calls, their access logs told of ${missing === 0 ? 'all' : told} of them (${share} %)`,
+  ];
 }

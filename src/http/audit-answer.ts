@@ -1,4 +1,5 @@
 import { type CountPage, sortCounts } from '../audit/count.ts';
+import type { AuditCoverage } from '../audit/coverage.ts';
 import type { AuditEventType } from '../audit/event.ts';
 import type { AuditPage, AuditRow } from '../audit/query.ts';
 
@@ -10,7 +11,8 @@ import type { AuditPage, AuditRow } from '../audit/query.ts';
 export function formatAuditPage(page: AuditPage, notSearched: readonly AuditEventType[]): string {
   const items = page.rows.map(formatRow).join(',');
   const { next, size, head, searched } = page;
-  const rest = JSON.stringify({ next, size, head, coverage: { ...page.coverage, notSearched }, searched });
+  const coverage = coverageFor(page.coverage, notSearched);
+  const rest = JSON.stringify({ next, size, head, coverage, searched });
   return `{"items":[${items}],${rest.slice(1)}`;
 }
 
@@ -26,8 +28,13 @@ export function formatCounts(
     ...group,
   }));
   const complete = next === null && beyond.records === 0 && page.coverage.folded.records === 0;
-  const coverage = { ...page.coverage, notSearched };
+  const coverage = coverageFor(page.coverage, notSearched);
   return JSON.stringify({ by, items, complete, beyond, next, head, coverage, searched });
+}
+
+/** How many calls there were is nothing for those who may not see calls. */
+function coverageFor(coverage: AuditCoverage, notSearched: readonly AuditEventType[]): AuditCoverage {
+  return notSearched.length === 0 ? coverage : { ...coverage, proxies: null, notSearched };
 }
 
 function formatRow({ index, leafHash, leaf, personal, shredded }: AuditRow): string {

@@ -43,6 +43,7 @@ const coverageSchema = z.object({
       to: time,
     }),
   ),
+  proxies: z.object({ counted: count, missing: count }).nullable(),
   notSearched: z.array(z.enum(auditEventTypes)),
 });
 const searchedSchema = z.object({ first: count, last: count }).nullable();

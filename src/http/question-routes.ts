@@ -72,7 +72,9 @@ function within(ports: QuestionPorts, { grants }: AdminCaller): Asking {
       return {
         ...page,
         rows: mayReadPersonal ? page.rows : page.rows.map((row) => ({ ...row, personal: {} })),
-        coverage: { ...page.coverage, notSearched: mayReadCalls ? [] : [...callTypes] },
+        coverage: mayReadCalls
+          ? { ...page.coverage, notSearched: [] }
+          : { ...page.coverage, proxies: null, notSearched: [...callTypes] },
       };
     },
     count: (by, question, cursor) => ports.count(by, narrow(question), cursor),

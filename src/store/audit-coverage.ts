@@ -8,13 +8,13 @@ import {
   type PrunedGroup,
 } from '../audit/coverage.ts';
 import type { LossEvent } from '../audit/event.ts';
-import type { AuditQuery, LogHead } from '../audit/query.ts';
+import type { LogHead } from '../audit/query.ts';
 import { type PrunedClass, spanEntries } from '../audit/retention.ts';
 import { readCheckpoint } from './audit-checkpoint.ts';
+import type { AuditFilters } from './audit-plan.ts';
+import { readProxiesCovered } from './audit-proxies.ts';
 import { blockBits } from './audit-log.ts';
 import type { Database } from './database.ts';
-
-type Window = Pick<AuditQuery, 'since' | 'until'>;
 
 /** What the log is proven under, within the caller's transaction. */
 export function readHead(db: Database, size: number): LogHead {
@@ -26,7 +26,8 @@ export function readHead(db: Database, size: number): LogHead {
 }
 
 /** What an answer about a window of time can know, within the caller's transaction. */
-export function readAuditCoverage(db: Database, { since, until }: Window): AuditCoverage {
+export function readAuditCoverage(db: Database, question: AuditFilters): AuditCoverage {
+  const { since, until } = question;
   const window = { from: since?.getTime() ?? -Infinity, to: until?.getTime() ?? Infinity };
   const first = firstIndexSince(db, since);
   return {
@@ -38,6 +39,7 @@ export function readAuditCoverage(db: Database, { since, until }: Window): Audit
     ...readDowntimes(db, first, window),
     pruned: readPruned(db, window),
     folded: { count: 0, records: 0 },
+    proxies: readProxiesCovered(db, question),
     notSearched: [],
   };
 }

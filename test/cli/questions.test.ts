@@ -194,6 +194,7 @@ test('an answer with hostile text stays what it is on a terminal', () => {
         moreDowntimes: true,
         pruned: [],
         folded: { count: 4, records: 4 },
+        proxies: null,
       },
       losses: [
         {

@@ -9,10 +9,13 @@ import {
   jwtIssuance,
   oneOfEach,
 } from '../audit/events.ts';
+import { proxyCoverage, proxyVerdict, proxyVerdicts } from '../audit/proxy-events.ts';
 import { entry, id } from './documents.ts';
 import { type Harness, startHarness } from './harness.ts';
 
 export const [web, job, ledger] = [id('web'), id('job'), id('ledger', 'bank')];
+/** Whose calls the proxy of the callee decides by itself. */
+export const kiosk = { source: id('cart', 'kiosk'), destination: id('basket', 'kiosk') };
 export const serials = { first: 'aa01', second: 'aa02', orphan: 'bb01', token: '4a'.repeat(16) };
 const at = (time: string) => new Date(`2027-01-01T${time}Z`);
 
@@ -145,6 +148,16 @@ export async function startAuditWorld(): Promise<Harness> {
       breakGlass: 'outage, ticket 7, until 05:00',
     }),
     like('entry_change', { time: at('04:16:00'), entryId: 'slow', after: { ttlSeconds: 86_400 } }),
+    proxyVerdicts({ ...kiosk, count: 40, time: at('04:20:00') }),
+    proxyVerdict({ ...kiosk, time: at('04:21:00') }),
+    proxyCoverage({ destination: kiosk.destination, count: 43, missing: 2, time: at('04:22:00') }),
+    like('loss', {
+      time: at('04:22:00'),
+      what: 'proxy_verdict',
+      cause: 'not_told',
+      count: 2,
+      service: kiosk.destination,
+    }),
   ]);
   until('05:00:00');
   return harness;

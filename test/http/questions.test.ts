@@ -5,7 +5,7 @@ import { sampleRank } from '../../src/audit/sample.ts';
 import type { AnswerTable } from '../../src/identity/questions/answer.ts';
 import { questions } from '../../src/identity/questions/catalogue.ts';
 import { logKey } from '../audit/log-files.ts';
-import { job, ledger, policy, serials, startAuditWorld, web } from './audit-world.ts';
+import { job, kiosk, ledger, policy, serials, startAuditWorld, web } from './audit-world.ts';
 import type { TokenName } from './callers.ts';
 import type { Harness } from './harness.ts';
 
@@ -201,7 +201,7 @@ describe('answers', () => {
         ['started', 'the run before it ended without a word'],
       ],
     ],
-    ['log-access', 'losses', ['count', 'cause'], [[12, 'queue full']]],
+    ['log-access', 'losses', ['cause'], [['not_told'], ['queue full']]],
     // 14
     [
       `compromise?ban=${web}`,
@@ -249,6 +249,7 @@ describe('answers', () => {
       ['source', 'destination', 'allowed', 'denied', 'plaintext'],
       [
         [web, ledger, 119, 1, 0],
+        [kiosk.source, kiosk.destination, 40, 1, 0],
         [job, ledger, 0, 2, 0],
         ['', ledger, 0, 1, 1],
         [ledger, web, 0, 1, 0],
@@ -264,7 +265,7 @@ describe('answers', () => {
     for (const name of ['certificates', 'denied', 'keys', 'graph']) {
       const { head, coverage, tables } = await answer(name);
       expect(openCheckpoint(head.checkpoint, logKey)).toMatchObject({ size: head.size });
-      expect(coverage.losses).toMatchObject([{ what: 'decision', count: 12, cause: 'queue full' }]);
+      expect(coverage.losses).toMatchObject([{ count: 12, cause: 'queue full' }, { what: 'proxy_verdict' }]);
       const [{ items }] = tables;
       expect(items.length).toBeGreaterThan(0);
       for (const { index } of items) {

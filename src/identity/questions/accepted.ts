@@ -1,5 +1,5 @@
 import { type AnswerTable, answerTable } from './answer.ts';
-import { countAll, type Counted, type LogQuestion } from './ports.ts';
+import { countAll, type Counted, judgedTypes, type LogQuestion } from './ports.ts';
 import type { Asking } from './question.ts';
 import { usesOf } from './uses.ts';
 
@@ -51,7 +51,7 @@ async function bySerial(asking: Asking, serial: string, name: string, span: LogQ
 /** An identity may have called for years: its calls are counted. */
 async function byIdentity(asking: Asking, source: string, name: string, span: LogQuestion): Promise<Look> {
   const counted: Counted = await countAll(asking, ['destination'], {
-    types: ['decision', 'allowed_calls'],
+    types: judgedTypes,
     source,
     verdict: 'allow',
     ...span,

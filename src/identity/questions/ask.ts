@@ -28,10 +28,15 @@ export function readQuestion(
   return async (asking) => {
     const { since, until, ...found } = await find(asking);
     const { coverage, head } = await asking.read({
-      types: ['lifecycle'],
+      types: aboutCalls(question) ? ['lifecycle', 'proxy_verdicts'] : ['lifecycle'],
       limit: 1,
       ...windowOf({ since, until }),
     });
     return { question: question.name, asked: Object.fromEntries(fields), ...found, coverage, head };
   };
+}
+
+/** What proxies counted is told with answers about calls, to those who may see calls. */
+function aboutCalls({ needs }: Question): boolean {
+  return needs.includes('audit:decisions');
 }

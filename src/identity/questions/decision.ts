@@ -14,7 +14,11 @@ export const decision = defineQuestion({
     id: required('the ID that a denied caller was told', (text, name) =>
       isDecisionId(text)
         ? text
-        : refuse(name, `${quote(text)} is no ID of a decision`, 'give the header x-countersign-decision'),
+        : refuse(
+            name,
+            `${quote(text)} is no ID of a decision`,
+            'give the header x-countersign-decision; a call that its proxy denied by itself has none: see countersign authz explain',
+          ),
     ),
   },
   needs: ['audit:decisions', 'policies:read', 'authz:explain', 'bans:read'],

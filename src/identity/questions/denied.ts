@@ -1,6 +1,6 @@
 import { answerTable, findings, numbered } from './answer.ts';
 import { paging, window } from './parameter.ts';
-import { countAll, windowOf } from './ports.ts';
+import { countAll, judgedTypes, windowOf } from './ports.ts';
 import { defineQuestion } from './question.ts';
 import { choosesService, rowsOfCounts, services, serviceWords } from './services.ts';
 
@@ -13,7 +13,7 @@ export const denied = defineQuestion({
   find: async (asked, asking) => {
     const isChosen = choosesService(asked, asking.current());
     const { counts, isWhole } = await countAll(asking, ['source', 'destination', 'reason'], {
-      types: ['decision'],
+      types: judgedTypes,
       verdict: 'deny',
       ...(asked.destination === null ? {} : { destination: asked.destination }),
       ...windowOf(asked),

@@ -1,6 +1,6 @@
 import { answerTable, findings, numbered } from './answer.ts';
 import { namespace, optional, window } from './parameter.ts';
-import { connectionTypes, countAll, type NamedCount, windowOf } from './ports.ts';
+import { connectionTypes, countAll, judgedTypes, type NamedCount, windowOf } from './ports.ts';
 import { defineQuestion } from './question.ts';
 import { namespacesOf } from './services.ts';
 
@@ -15,7 +15,7 @@ export const graph = defineQuestion({
   needs: ['audit:decisions'],
   find: async (asked, asking) => {
     const { counts, isWhole } = await countAll(asking, ['source', 'destination', 'outcome'], {
-      types: ['decision', 'allowed_calls', ...connectionTypes],
+      types: [...judgedTypes, ...connectionTypes],
       ...windowOf(asked),
     });
     const namespaceOf = namespacesOf(asking.current());

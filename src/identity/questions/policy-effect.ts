@@ -1,7 +1,7 @@
 import { kubernetesNames, SpiffeId } from '../../spiffe/id.ts';
 import { type AnswerRow, type AnswerTable, answerTable } from './answer.ts';
 import type { LoggedEvent } from './event-fields.ts';
-import { countAll, type NamedCount, windowOf } from './ports.ts';
+import { countAll, judgedTypes, type NamedCount, windowOf } from './ports.ts';
 import type { Asking } from './question.ts';
 
 /**
@@ -24,7 +24,7 @@ export async function effectOf(
   const at = Date.parse(change.time);
   const count = (fromMs: number, toMs: number) =>
     countAll(asking, ['source', 'destination', 'outcome'], {
-      types: ['decision', 'allowed_calls'],
+      types: judgedTypes,
       ...windowOf({ since: new Date(fromMs), until: new Date(toMs) }),
     });
   const [before, after] = await Promise.all([count(at - aroundMs, at), count(at, at + aroundMs)]);

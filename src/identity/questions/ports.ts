@@ -1,3 +1,5 @@
+import { verdictTypes } from '../../audit/columns.ts';
+import type { AuditEventType } from '../../audit/event.ts';
 import { type CountGroup, type CountPage, mergeCounts, sortCounts } from '../../audit/count.ts';
 import type { LoggedDecision } from '../../audit/logged-decision.ts';
 import { type AuditPage, type AuditRow, maxPageSize } from '../../audit/query.ts';
@@ -125,6 +127,11 @@ export function windowOf({
     ...(until === null ? {} : { until: until.toISOString() }),
   };
 }
+
+/** The types of events that say who might call whom: decisions of ours, and what proxies decided by themselves. */
+export const judgedTypes: readonly AuditEventType[] = auditEventTypes.filter((type) =>
+  verdictTypes.has(type),
+);
 
 /** The types of events by which proxies report connections; their outcome says how each was secured. */
 export const connectionTypes: readonly string[] = auditEventTypes.filter(

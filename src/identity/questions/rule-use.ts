@@ -3,7 +3,7 @@ import { formatPlace } from '../../errors.ts';
 import type { SpiffeId } from '../../spiffe/id.ts';
 import { inBreaths } from '../breath.ts';
 import { type AnswerTable, answerTable } from './answer.ts';
-import { countAll, type NamedCount, windowOf } from './ports.ts';
+import { countAll, judgedTypes, type NamedCount, windowOf } from './ports.ts';
 import type { Asking } from './question.ts';
 
 /** How often each rule that applies to a service decided a call to it, and which did not at all. */
@@ -27,7 +27,7 @@ export async function ruleUseOf(
   const until = at ?? asking.now();
   const since = new Date(until.getTime() - unused);
   const { counts, isWhole } = await countAll(asking, ['rule'], {
-    types: ['decision', 'allowed_calls'],
+    types: judgedTypes,
     destination: destination.text,
     ...windowOf({ since, until: at }),
   });

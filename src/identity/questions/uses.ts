@@ -1,6 +1,6 @@
 import { type AnswerTable, answerTable } from './answer.ts';
 import { fieldsOf, numberOf, readEvent, textOf } from './event-fields.ts';
-import { type LogQuestion, type LogReader, readAll } from './ports.ts';
+import { judgedTypes, type LogQuestion, type LogReader, readAll } from './ports.ts';
 
 /** Calls of somebody, by the proxy that judged them. */
 export type Uses = { readonly table: AnswerTable; readonly missing: readonly string[] };
@@ -10,18 +10,14 @@ export async function usesOf(
   ports: LogReader,
   of: Pick<LogQuestion, 'serial' | 'source' | 'since' | 'until' | 'verdict'>,
 ): Promise<Uses> {
-  const { rows, more } = await readAll(
-    ports,
-    { ...of, types: ['decision', 'allowed_calls'], order: 'newest' },
-    maxRecords,
-  );
+  const { rows, more } = await readAll(ports, { ...of, types: judgedTypes, order: 'newest' }, maxRecords);
   const uses = new Map<string, Use>();
   for (const row of rows) {
     const { index, time, event } = readEvent(row);
     const caller = fieldsOf(event, 'caller');
     const key = { proxy: textOf(event, 'destination'), node: textOf(caller, 'node') };
-    const isCounted = event['type'] === 'allowed_calls';
-    const isAllowed = isCounted || event['verdict'] === 'allow';
+    const isCounted = event['type'] === 'allowed_calls' || event['type'] === 'proxy_verdicts';
+    const isAllowed = event['type'] === 'allowed_calls' || event['verdict'] === 'allow';
     const calls = isCounted ? numberOf(event, 'count') : 1;
     const first = isCounted ? textOf(event, 'from') : time;
     const name = JSON.stringify(key);
