@@ -2,6 +2,7 @@ import { Command } from 'commander';
 import type { ExplainedDecisions } from '../http/decision-routes.ts';
 import { MeshError, quote } from '../errors.ts';
 import { formatDecision } from './decision-text.ts';
+import { explainLeaf, leafIn } from './explain-leaf.ts';
 import { examples } from './help.ts';
 import { clientOf, print, type Session } from './session.ts';
 import { printSuggestion } from './suggestion.ts';
@@ -13,10 +14,15 @@ export function explainCommand(session: Session): Command {
     .description(
       'explain a decision in the audit log: what decided then, and what the same call would get now',
     )
-    .argument('<decision-id>', 'what the denied caller was told: the header x-countersign-decision')
+    .argument(
+      '<decision-id>',
+      'what the denied caller was told: the header x-countersign-decision; of a call that the proxy denied by itself what Envoy says of it: rbac_access_denied_matched_policy[...]',
+    )
     .option('--suggest-policy', 'print a policy that allows this very call now, instead of the explanation')
     .addHelpText('after', examples(...explainExamples))
     .action(async (id: string, options: { readonly suggestPolicy?: true }, command: Command) => {
+      const leaf = leafIn(id);
+      if (leaf !== undefined && options.suggestPolicy !== true) return explainLeaf(session, command, leaf);
       const path = `/v1/authz/decisions/${encodeURIComponent(id)}`;
       const answer = await clientOf(session, command).get<ExplainedDecisions>(path, {});
       if (options.suggestPolicy === true) {
@@ -56,4 +62,5 @@ export function formatExplained({ decisionId, items, more }: ExplainedDecisions)
 const explainExamples = [
   'authz explain 3f1c0c9a5d0e4b7f8a6b2c1d',
   'authz explain 3f1c0c9a5d0e4b7f8a6b2c1d --suggest-policy > allow.yaml',
+  "authz explain 'rbac_access_denied_matched_policy[deny:no_allow_rule]'",
 ];
