@@ -7,7 +7,7 @@ import {
   type HostPort,
   planEnvoy,
 } from './envoy-bootstrap-options.ts';
-import { reportCluster, reportLog, reports } from './envoy-bootstrap-report.ts';
+import { reportCluster, reportLog, reports, tellCounters } from './envoy-bootstrap-report.ts';
 import {
   adsConfig,
   authzCluster,
@@ -73,6 +73,7 @@ function buildBootstrap(plan: EnvoyPlan): Json {
     ...(plan.admin === null ? {} : { admin: { address: adminAddress(plan.admin) } }),
     ...(ads === undefined ? {} : { dynamic_resources: { ads_config: ads } }),
     static_resources: { listeners, clusters },
+    ...tellCounters(plan),
     overload_manager: connectionLimit,
   };
 }

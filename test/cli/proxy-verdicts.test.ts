@@ -1,4 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { planEnvoy } from '../../src/cli/envoy-bootstrap-options.ts';
+import { tellCounters } from '../../src/cli/envoy-bootstrap-report.ts';
 import { decision } from '../audit/events.ts';
 import { proxyCoverage, proxyVerdict, proxyVerdicts } from '../audit/proxy-events.ts';
 import { createScope } from '../harness/scope.ts';
@@ -100,4 +102,15 @@ describe('authz explain', () => {
     expect([code, stderr]).toEqual([64, expect.stringContaining('is no leaf of a policy')]);
     expect(stderr).not.toContain('\u001b');
   });
+});
+
+test.each([
+  ['in-proxy', 'on', ['stats_flush_interval', 'stats_sinks']],
+  ['in-proxy', 'off', []],
+  ['agent', 'on', []],
+])('a bootstrap that decides %s and tells the log: %s', (decide, accessLogStream, expected) => {
+  const ways = { inbound: '127.0.0.1:15443', app: '127.0.0.1:8080', accessLogStream };
+  const workload = 'spiffe://example.org/ns/shop/sa/web';
+  const plan = planEnvoy({ workload, socket: '/run/countersign/workload.sock', ...ways });
+  expect(Object.keys({ ...tellCounters({ ...plan, decide }) })).toEqual(expected);
 });
