@@ -27,6 +27,8 @@ export type DemoMesh = {
   readonly ordersPort: number;
   /** The command, as a reader of the README would use it. @returns its standard output */
   readonly countersign: (...args: readonly string[]) => Promise<string>;
+  /** The same with its exit code: some answers are a no. */
+  readonly run: (...args: readonly string[]) => Promise<{ readonly code: number; readonly stdout: string }>;
   /** The file with all entries and policies. */
   readonly meshFile: string;
   /** The file with the policy that is applied later. */
@@ -72,6 +74,10 @@ export async function buildMesh(
     ['LEDGER_ENVOY', ledger.binary],
     ['ASSETS_NODE', assets.binary],
   ]);
+  const command = (args: readonly string[]) =>
+    run(process.execPath, [join(import.meta.dirname, '../src/cli/main.ts'), ...args], {
+      env: { ...process.env, COUNTERSIGN_ADMIN_SOCKET: authority.adminSocket, NO_COLOR: '1' },
+    });
   writeFileSync(meshFile, readDocuments('mesh.yaml', paths, options.without));
   writeFileSync(editFile, readDocuments('ledger-edit.yaml', paths, []));
   return {
@@ -88,15 +94,15 @@ export async function buildMesh(
     ordersPort,
     meshFile,
     editFile,
-    countersign: async (...args) => {
-      const { stdout } = await run(
-        process.execPath,
-        [join(import.meta.dirname, '../src/cli/main.ts'), ...args],
-        {
-          env: { ...process.env, COUNTERSIGN_ADMIN_SOCKET: authority.adminSocket, NO_COLOR: '1' },
-        },
-      );
-      return stdout;
+    countersign: async (...args) => (await command(args)).stdout,
+    run: async (...args) => {
+      try {
+        return { code: 0, stdout: (await command(args)).stdout };
+      } catch (error) {
+        const { code, stdout } = error as { code?: unknown; stdout?: unknown };
+        if (typeof code !== 'number' || typeof stdout !== 'string') throw error;
+        return { code, stdout };
+      }
     },
   };
 }

@@ -27,3 +27,8 @@ export function createPrinter(): Printer {
     failed: (why) => write(`\n${styleText('red', '×')} ${current}: ${why}`),
   };
 }
+
+/** @throws Error when what is shown is not so */
+export function expect(holds: boolean, what: string): void {
+  if (!holds) throw new Error(`expected that ${what}`);
+}

@@ -1,9 +1,10 @@
 import { eventually } from '../test/harness/eventually.ts';
 import { ask } from '../test/harness/http.ts';
 import type { Sidecar } from '../test/harness/mesh.ts';
+import { replayMistake, rollOut } from './change.ts';
 import { tryHandshake } from './handshake.ts';
 import type { DemoMesh } from './mesh.ts';
-import type { Printer } from './print.ts';
+import { expect, type Printer } from './print.ts';
 
 /** Shows one thing and throws when it is not so. */
 export type Step = (mesh: DemoMesh, print: Printer) => Promise<void>;
@@ -19,6 +20,8 @@ export const steps: readonly Step[] = [
   turnRogueAway,
   editPolicy,
   rotateUnderLoad,
+  replayMistake,
+  rollOut,
   askTheLog,
 ];
 
@@ -226,8 +229,4 @@ async function auditRows(
   );
   const page = JSON.parse(text) as { items: { event: Record<string, unknown> }[] };
   return page.items.map(({ event }) => event);
-}
-
-function expect(holds: boolean, what: string): void {
-  if (!holds) throw new Error(`expected that ${what}`);
 }
