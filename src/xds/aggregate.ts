@@ -18,6 +18,7 @@ export type AggregateEvent<Request> =
   | { readonly kind: 'request'; readonly typeUrl: string; readonly request: Request }
   | { readonly kind: 'resources'; readonly typeUrl: string; readonly find: FindResource }
   | { readonly kind: 'overdue'; readonly typeUrl: string }
+  | { readonly kind: 'beat'; readonly typeUrl: string; readonly hasLapsed: boolean }
   | { readonly kind: 'shutdown' };
 
 export type AggregateEffect =

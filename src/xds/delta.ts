@@ -84,6 +84,8 @@ export function nextDelta(
       return offer({ ...state, find: event.find }, []);
     case 'overdue':
       return onOverdue(state);
+    case 'beat':
+      return event.hasLapsed ? offer(oweAll(state), []) : beat(state);
     default:
       return event satisfies never;
   }
@@ -198,6 +200,26 @@ function dueOf(
   const [first] = suspects;
   if (first === undefined || resources.length + removed.length > 0) return { resources, removed };
   return { resources: [first], removed };
+}
+
+/** Says of what the client has that it lives on; what is about to be replaced is left alone. */
+function beat(state: DeltaState): ReturnType<typeof nextDelta> {
+  if (state.phase !== 'open' || state.find === undefined || state.awaiting) return [state, []];
+  const { find } = state;
+  const resources = [...state.names].flatMap(([name, { held }]) =>
+    held?.expires === true && lookUp(name, find)?.version === held.version ? [held] : [],
+  );
+  if (resources.length === 0) return [state, []];
+  const responses = state.responses + 1;
+  const nonce = state.nonceOf(responses);
+  const response = { nonce, version: versionOf(resources), resources, removed: [], isBeat: true };
+  return [{ ...state, responses, sent: response, awaiting: true }, [{ kind: 'send', response }]];
+}
+
+function oweAll(state: DeltaState): DeltaState {
+  const names = new Map<string, Subscription>();
+  for (const [name, subscription] of state.names) names.set(name, { ...subscription, owed: true });
+  return { ...state, names };
 }
 
 function onOverdue(state: DeltaState): ReturnType<typeof nextDelta> {

@@ -66,6 +66,7 @@ export async function fetchOnce(
       }
     }
     const response: SentResponse = { nonce: '', version: versionOf(found), resources: found, removed: [] };
+    if (offer.told !== undefined) return encodeResponse(response, source.typeUrl);
     const isHeld = request.versionInfo === response.version && request.errorDetail === undefined;
     for (const { name, version, content } of found) {
       const what = { ...identity, name, ...(content === undefined ? {} : { content }), at: clock.now() };
@@ -107,7 +108,8 @@ async function firstOffer(
   if (signal.aborted) late();
   else signal.addEventListener('abort', late, { once: true });
   void clock.sleep(offerMs, given.signal).then(late);
-  following.add(follow(attestation, { offered: first.resolve, failed: first.reject, ended: late }));
+  const beat = (): void => undefined;
+  following.add(follow(attestation, { offered: first.resolve, failed: first.reject, ended: late, beat }));
   try {
     const offer = await first.promise;
     if (offer !== undefined) return offer;

@@ -3,6 +3,7 @@ import type { DeltaDiscoveryRequest, DiscoveryRequest } from '../wire/discovery.
 import { type DeltaRequest, type DeltaState, givenByDelta, nextDelta, openDelta } from './delta.ts';
 import type { Protocol, SentResponse } from './resource.ts';
 import { encodeDeltaResponse, encodeResponse } from './response.ts';
+import { encodeDeltaLiving, encodeLiving } from './response-ttl.ts';
 import { givenTo, next, openStream, type StreamRequest, type StreamState } from './stream.ts';
 
 /** What a request of either form says of itself. */
@@ -12,7 +13,8 @@ export type WireRequest = { readonly node: Node | undefined; readonly typeUrl: s
 export type Form<Wire extends WireRequest, State, Request> = {
   readonly protocol: Protocol<State, Request>;
   readonly read: (request: Wire) => Request;
-  readonly encode: (response: SentResponse, typeUrl: string) => Buffer;
+  /** @param ttlSeconds of the resources that expire; needed when there are any */
+  readonly encode: (response: SentResponse, typeUrl: string, ttlSeconds?: number) => Buffer;
 };
 
 /** State of the world: each response holds everything that was asked for. */
@@ -23,7 +25,10 @@ export const worldForm: Form<DiscoveryRequest, StreamState, StreamRequest> = {
     nonce: responseNonce,
     rejection: errorDetail?.message,
   }),
-  encode: encodeResponse,
+  encode: (response, typeUrl, ttlSeconds) =>
+    ttlSeconds === undefined
+      ? encodeResponse(response, typeUrl)
+      : encodeLiving(response, typeUrl, ttlSeconds),
 };
 
 /** Incremental: each response holds what the client does not have yet. */
@@ -36,7 +41,10 @@ export const deltaForm: Form<DeltaDiscoveryRequest, DeltaState, DeltaRequest> = 
     nonce: request.responseNonce,
     rejection: request.errorDetail?.message,
   }),
-  encode: encodeDeltaResponse,
+  encode: (response, typeUrl, ttlSeconds) =>
+    ttlSeconds === undefined
+      ? encodeDeltaResponse(response, typeUrl)
+      : encodeDeltaLiving(response, typeUrl, ttlSeconds),
 };
 
 /** Of what is asked for and of no more: a client may have seen any number of others, under any version. */

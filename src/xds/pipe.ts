@@ -138,11 +138,11 @@ export function openPipe<Wire extends WireRequest, State, Request>(
       case 'acknowledged':
         // What a client has from before this stream answers nothing.
         if (effect.nonce !== '') kinds.get(effect.typeUrl)?.unanswered?.();
-        tellAcknowledged(effect.resources);
+        tellAcknowledged(effect.resources, kinds.get(effect.typeUrl));
         return;
       case 'rejected':
         kinds.get(effect.typeUrl)?.unanswered?.();
-        observer.rejected?.({ ...identity, names: namesOf(effect.response), message: effect.message });
+        tellRejected(effect.response, effect.message, kinds.get(effect.typeUrl));
         return;
       case 'withheld': {
         const offer = kinds.get(effect.typeUrl)?.offer;
@@ -169,12 +169,17 @@ export function openPipe<Wire extends WireRequest, State, Request>(
     const selectors = (attestation?.selectors ?? []).map(({ text }) => text);
     parts.refusals.add({ code, message, resource, selectors, caller: evidenceOf(peer) });
   };
-  const tellAcknowledged = (resources: readonly Resource[]): void => {
+  const tellAcknowledged = (resources: readonly Resource[], kind: Kind | undefined): void => {
+    if (kind?.offer?.told !== undefined) return kind.offer.told.acknowledged(resources);
     const at = clock.now();
     for (const { name, version, content } of resources) {
       const what = content === undefined ? { name, version } : { name, version, content };
       observer.acknowledged?.({ peer, nodeId: identity.nodeId, ...what, at });
     }
+  };
+  const tellRejected = (response: SentResponse, message: string, kind: Kind | undefined): void => {
+    if (kind?.offer?.told !== undefined) return kind.offer.told.rejected(response, message);
+    observer.rejected?.({ ...identity, names: namesOf(response), message });
   };
   /** Goes on at once with what is there. */
   const whenDone = <T>(value: T | Promise<T>, go: (value: T) => void): void => {
@@ -215,7 +220,8 @@ export function openPipe<Wire extends WireRequest, State, Request>(
         }),
       );
     };
-    kind.stop = kind.follow(found, { offered, failed: end, ended: end });
+    const beat = (hasLapsed: boolean): void => step({ kind: 'beat', typeUrl, hasLapsed });
+    kind.stop = kind.follow(found, { offered, failed: end, ended: end, beat });
     // It may have ended with the very first offer.
     if (over()) kind.stop();
   };
@@ -230,15 +236,20 @@ export function openPipe<Wire extends WireRequest, State, Request>(
   const write = (response: SentResponse, typeUrl: string): void => {
     const kind = kinds.get(typeUrl);
     if (isOver || kind === undefined) return;
+    const { told, ttlSeconds } = kind.offer ?? {};
+    if (told === undefined) tellDelivering(response);
+    kind.leaving = deadlines.write.expect(onUnwritten);
+    expectAnswer(kind, typeUrl);
+    call.write(form.encode(response, typeUrl, ttlSeconds?.()), kind.leaving);
+    if (told !== undefined) told.pushed(response);
+    else observer.pushed?.({ ...identity, names: namesOf(response), version: response.version });
+  };
+  const tellDelivering = ({ resources }: SentResponse): void => {
     const at = clock.now();
-    for (const { name, content } of response.resources) {
+    for (const { name, content } of resources) {
       const what = content === undefined ? { name } : { name, content };
       observer.delivering?.({ peer, nodeId: identity.nodeId, ...what, at });
     }
-    kind.leaving = deadlines.write.expect(onUnwritten);
-    expectAnswer(kind, typeUrl);
-    call.write(form.encode(response, typeUrl), kind.leaving);
-    observer.pushed?.({ ...identity, names: namesOf(response), version: response.version });
   };
   const confirm = ({ resources }: SentResponse, typeUrl: string, now: Attestation): void => {
     if (isOver) return;
@@ -264,6 +275,7 @@ export function openPipe<Wire extends WireRequest, State, Request>(
   const expectAnswer = (kind: Kind, typeUrl: string): void => {
     kind.unanswered = deadlines.answer.expect(() => {
       if (isOver) return;
+      kind.offer?.told?.unanswered();
       expectAnswer(kind, typeUrl);
       step({ kind: 'overdue', typeUrl });
     });

@@ -14,6 +14,8 @@ export type Resource = {
   readonly version: string;
   /** Whether it carries a private key. */
   readonly holdsKey: boolean;
+  /** Whether a client that hears nothing more of it has to give it up: it is sent with a time to live, and beats follow. */
+  readonly expires?: boolean;
   /** The encoded resource. */
   readonly value: Buffer;
   /** What a rotation of the CA has to know of it; absent when it is nothing of ours. */
@@ -28,7 +30,12 @@ export type StreamEvent<Request> =
   | { readonly kind: 'request'; readonly request: Request }
   | { readonly kind: 'resources'; readonly find: FindResource }
   /** The client has left the last response without an answer for too long. */
-  | { readonly kind: 'overdue' };
+  | { readonly kind: 'overdue' }
+  /**
+   * What the client has lives on for as long again. `hasLapsed`: this comes so late that the client may have given it up,
+   * and is owed all of it.
+   */
+  | { readonly kind: 'beat'; readonly hasLapsed: boolean };
 
 /** A response as it was sent. */
 export type SentResponse = {
@@ -37,6 +44,8 @@ export type SentResponse = {
   readonly resources: readonly Resource[];
   /** Names of which the client has something, and may not have it any longer. */
   readonly removed: readonly string[];
+  /** It says of resources that the client has that they live on, and is no news. */
+  readonly isBeat?: boolean;
 };
 
 export type StreamEffect =

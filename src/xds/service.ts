@@ -14,13 +14,15 @@ import {
 import { createRefusals, type RecordRefusal } from '../identity/refusals.ts';
 import { AggregatedDiscoveryServiceService } from '../wire/ads.ts';
 import type { DiscoveryRequest } from '../wire/discovery.ts';
+import { ExtensionConfigDiscoveryServiceService } from '../wire/ecds.ts';
 import { SecretDiscoveryServiceService } from '../wire/sds.ts';
 import { fetchOnce } from './fetch.ts';
 import { deltaForm, type Form, type WireRequest, worldForm } from './form.ts';
 import { type LogSds, reportIgnored, reportRejections } from './notices.ts';
 import type { SdsObserver } from './observer.ts';
 import { createPipeDeadlines, openPipe, type Pipe, type PipeLimits, type PipeParts } from './pipe.ts';
-import { createSecretSource } from './source.ts';
+import { extensionTypeUrl } from './policy-resource.ts';
+import { createSecretSource, type ResourceSource } from './source.ts';
 import { createTurn } from './turn.ts';
 
 export type SdsLimits = PipeLimits & {
@@ -54,10 +56,12 @@ export type SdsOptions = {
   readonly clock: Clock;
   readonly observer?: SdsObserver;
   readonly log?: LogSds;
+  /** The policies of proxies; without it none are served. For callers that a process is known of, and no others. */
+  readonly policies?: ResourceSource;
   readonly limits?: Partial<SdsLimits>;
 };
 
-/** Envoy's secret discovery service and its aggregated one, both to be handed to a listener. */
+/** Envoy's discovery services for secrets and for policies, and the aggregated one, all to be handed to a listener. */
 export type SdsService = {
   readonly definition: typeof secretDefinition;
   readonly implementation: UntypedServiceImplementation;
@@ -66,7 +70,12 @@ export type SdsService = {
     readonly definition: typeof aggregateDefinition;
     readonly implementation: UntypedServiceImplementation;
   };
-  /** Ends every stream of both with OK, and turns new ones away with UNAVAILABLE. */
+  /** The policies that proxies decide by themselves; without any it answers nothing. */
+  readonly extensions: {
+    readonly definition: typeof extensionDefinition;
+    readonly implementation: UntypedServiceImplementation;
+  };
+  /** Ends every stream of all with OK, and turns new ones away with UNAVAILABLE. */
   readonly close: () => void;
 };
 
@@ -92,7 +101,7 @@ export function createSdsService(options: SdsOptions): SdsService {
     ignored: reportIgnored(log, clock),
     deadlines: createPipeDeadlines(clock, limits),
   };
-  const source = createSecretSource(options.watch, options.onChange);
+  const secrets = createSecretSource(options.watch, options.onChange);
   const pipes = new Set<Pipe>();
   const perAccount = new Map<string, number>();
   const closing = new AbortController();
@@ -117,9 +126,10 @@ export function createSdsService(options: SdsOptions): SdsService {
   };
   const serve = <Wire extends WireRequest, State, Request>(
     form: Form<Wire, State, Request>,
-    isAggregated: boolean,
+    sources: readonly ResourceSource[],
+    isAggregated = false,
   ): handleBidiStreamingCall<Wire, Buffer> => {
-    const cargo = { sources: [source], isAggregated };
+    const cargo = { sources, isAggregated };
     return guardPipe<Wire, Buffer>(
       (call, finish) => {
         const peer = anyPeerOf(call);
@@ -138,32 +148,44 @@ export function createSdsService(options: SdsOptions): SdsService {
     );
   };
   const report = (error: unknown, method: string): void => log('error', 'stream failed', { error, method });
-  const fetchSecrets = guardUnary<DiscoveryRequest, Buffer>(
-    async (call, signal) => {
-      const peer = anyPeerOf(call);
-      const over = AbortSignal.any([signal, closing.signal]);
-      const { offerMs } = limits;
-      const leave = admit(peer);
-      try {
-        return await fetchOnce(call.request, peer, over, source, { ...parts, offerMs });
-      } finally {
-        leave();
-      }
-    },
-    { report },
-  );
+  const serveFetch = (source: ResourceSource) =>
+    guardUnary<DiscoveryRequest, Buffer>(
+      async (call, signal) => {
+        const peer = anyPeerOf(call);
+        const over = AbortSignal.any([signal, closing.signal]);
+        const { offerMs } = limits;
+        const leave = admit(peer);
+        try {
+          return await fetchOnce(call.request, peer, over, source, { ...parts, offerMs });
+        } finally {
+          leave();
+        }
+      },
+      { report },
+    );
+  const { policies = noPolicies } = options;
+  // On the aggregated stream a kind without a source is told as one that is not served.
+  const all = options.policies === undefined ? [secrets] : [secrets, options.policies];
   return {
     definition: secretDefinition,
     implementation: {
-      streamSecrets: serve(worldForm, false),
-      deltaSecrets: serve(deltaForm, false),
-      fetchSecrets,
+      streamSecrets: serve(worldForm, [secrets]),
+      deltaSecrets: serve(deltaForm, [secrets]),
+      fetchSecrets: serveFetch(secrets),
     },
     aggregated: {
       definition: aggregateDefinition,
       implementation: {
-        streamAggregatedResources: serve(worldForm, true),
-        deltaAggregatedResources: serve(deltaForm, true),
+        streamAggregatedResources: serve(worldForm, all, true),
+        deltaAggregatedResources: serve(deltaForm, all, true),
+      },
+    },
+    extensions: {
+      definition: extensionDefinition,
+      implementation: {
+        streamExtensionConfigs: serve(worldForm, [policies]),
+        deltaExtensionConfigs: serve(deltaForm, [policies]),
+        fetchExtensionConfigs: serveFetch(policies),
       },
     },
     close: () => {
@@ -176,14 +198,24 @@ export function createSdsService(options: SdsOptions): SdsService {
 
 /** Responses are encoded by whoever writes them. */
 const asItIs = { responseSerialize: (bytes: Buffer): Buffer => bytes };
-const secrets = SecretDiscoveryServiceService;
+const ofSecrets = SecretDiscoveryServiceService;
 const aggregates = AggregatedDiscoveryServiceService;
+const ofExtensions = ExtensionConfigDiscoveryServiceService;
 
 const secretDefinition = {
-  streamSecrets: { ...secrets.streamSecrets, ...asItIs },
-  deltaSecrets: { ...secrets.deltaSecrets, ...asItIs },
-  fetchSecrets: { ...secrets.fetchSecrets, ...asItIs },
+  streamSecrets: { ...ofSecrets.streamSecrets, ...asItIs },
+  deltaSecrets: { ...ofSecrets.deltaSecrets, ...asItIs },
+  fetchSecrets: { ...ofSecrets.fetchSecrets, ...asItIs },
 } as const;
+
+const extensionDefinition = {
+  streamExtensionConfigs: { ...ofExtensions.streamExtensionConfigs, ...asItIs },
+  deltaExtensionConfigs: { ...ofExtensions.deltaExtensionConfigs, ...asItIs },
+  fetchExtensionConfigs: { ...ofExtensions.fetchExtensionConfigs, ...asItIs },
+} as const;
+
+/** Nobody is answered. */
+const noPolicies: ResourceSource = { typeUrl: extensionTypeUrl, forNode: () => () => () => undefined };
 
 const aggregateDefinition = {
   streamAggregatedResources: { ...aggregates.streamAggregatedResources, ...asItIs },

@@ -2,7 +2,7 @@ import type { ErrorCode } from '../errors.ts';
 import type { WatchCredentials, WorkloadCredentials } from '../identity/credentials.ts';
 import type { Attestation } from '../identity/evidence.ts';
 import type { Node } from '../wire/core.ts';
-import type { FindResource, Resource } from './resource.ts';
+import type { FindResource, Resource, SentResponse } from './resource.ts';
 import { isBannedName, offeredNames, secretOf, secretTypeUrl, type SecretFormat } from './secret.ts';
 import { shareOffers } from './shared-offers.ts';
 
@@ -13,6 +13,20 @@ export type Offer = {
   readonly reasonFor: (name: string) => RefusalReason;
   /** The name under which one of these was given that is banned now: its stream has to end. */
   readonly bannedOf: (given: readonly Resource[]) => string | undefined;
+  /** How long a resource that expires lives from now on, in whole seconds from 1; asked for at each response. */
+  readonly ttlSeconds?: () => number;
+  /** Told what becomes of these resources on this stream, in the place of the observer of all streams. */
+  readonly told?: DeliveryObserver;
+};
+
+/** Told what becomes of the resources of one kind on one stream; must not throw and must not wait. */
+export type DeliveryObserver = {
+  readonly pushed: (response: SentResponse) => void;
+  readonly acknowledged: (resources: readonly Resource[]) => void;
+  /** `message` is the client's own text. */
+  readonly rejected: (response: SentResponse, message: string) => void;
+  /** The client has left a response without an answer; told again and again. */
+  readonly unanswered: () => void;
 };
 
 export type RefusalReason = {
@@ -27,6 +41,8 @@ export type Follower = {
   /** With the MeshError that the stream ends with. */
   readonly failed: (error: unknown) => void;
   readonly ended: () => void;
+  /** What was offered lives on for as long again; see {@link StreamEvent}. */
+  readonly beat: (hasLapsed: boolean) => void;
 };
 
 /**

@@ -70,6 +70,8 @@ export function next(
       return offer({ ...state, find: event.find }, []);
     case 'overdue':
       return onOverdue(state);
+    case 'beat':
+      return event.hasLapsed ? offer({ ...state, owed: true }, []) : beat(state);
     default:
       return event satisfies never;
   }
@@ -144,6 +146,18 @@ function offer(state: StreamState, before: readonly StreamEffect[]): ReturnType<
     { ...told, responses, sent: response, awaiting: true, refused: undefined, owed: false },
     [...effects, { kind: 'send', response }],
   ];
+}
+
+/** Says of what the client has that it lives on. What is about to be replaced, or was refused, is left alone. */
+function beat(state: StreamState): ReturnType<typeof next> {
+  const { sent, names } = state;
+  if (sent === undefined || state.awaiting || state.owed || state.refused !== undefined) return [state, []];
+  if (!sent.resources.some(({ name, expires }) => expires === true && names.includes(name)))
+    return [state, []];
+  const responses = state.responses + 1;
+  const response = { ...sent, nonce: state.nonceOf(responses), isBeat: true };
+  // INVARIANT: the client answers with the nonce that it read last, so that one has to be known as the last.
+  return [{ ...state, responses, sent: response, awaiting: true }, [{ kind: 'send', response }]];
 }
 
 function onOverdue(state: StreamState): ReturnType<typeof next> {

@@ -9,8 +9,8 @@ import { SpiffeId, TrustDomain } from '../../src/spiffe/id.ts';
 export type TestAuthority = {
   readonly trustDomain: TrustDomain;
   readonly bundle: TrustBundle;
-  /** A new key and a certificate for it, under an intermediate. */
-  readonly issue: (id: string) => Promise<X509Svid>;
+  /** A new key and a certificate for it, under an intermediate; with `more` names than one it is no SVID. */
+  readonly issue: (id: string, ...more: readonly string[]) => Promise<X509Svid>;
 };
 
 const notBefore = new Date(Date.now() - 60_000);
@@ -40,11 +40,14 @@ export async function createAuthority(domain: string): Promise<TestAuthority> {
   return {
     trustDomain,
     bundle: { trustDomain, x509Authorities: [new Uint8Array(rootCertificate.rawData)], sequence: 1 },
-    issue: async (text) => {
+    issue: async (text, ...more) => {
       const id = SpiffeId.parse(text);
       const key = await keyPair();
       const leaf = await sign('', `CN=${domain}`, key, intermediate, [
-        new x509.SubjectAlternativeNameExtension([{ type: 'url', value: text }], true),
+        new x509.SubjectAlternativeNameExtension(
+          [text, ...more].map((value) => ({ type: 'url' as const, value })),
+          true,
+        ),
         new x509.KeyUsagesExtension(x509.KeyUsageFlags.digitalSignature, true),
       ]);
       return {

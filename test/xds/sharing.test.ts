@@ -74,8 +74,9 @@ test('sixteen share a watch, none after a change, and it ends with the last of t
   );
   const attestation: Attestation = { selectors: [], caller: { pid: 7, uid: 1, gid: 1 } };
   let offers = 0;
+  const nothing = () => undefined;
   const join = () =>
-    follow(attestation, { offered: () => (offers += 1), failed: () => undefined, ended: () => undefined });
+    follow(attestation, { offered: () => (offers += 1), failed: nothing, ended: nothing, beat: nothing });
   const stops = Array.from({ length: 17 }, join);
   await turnOver();
   expect([watches, offers]).toEqual([2, 17]);
