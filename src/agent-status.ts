@@ -10,7 +10,9 @@ import type { NodeLink } from './node/node-link.ts';
 import { checkX509SvidLeaf } from './spiffe/svid.ts';
 import { policyInForce, policyModeOf } from './identity/policy-revision.ts';
 import { sourceReport } from './up-outlook.ts';
+import { proxyReports } from './up-workload.ts';
 import { version } from './version.ts';
+import type { ProxyPolicyStanding } from './xds/policy-book.ts';
 
 /** What the status of an agent that serves is made of. */
 export type AgentFacts = {
@@ -20,6 +22,7 @@ export type AgentFacts = {
   readonly sources: () => readonly SourceHealth[];
   readonly depth: () => { readonly queued: number; readonly lost: number };
   readonly streams: () => number;
+  readonly proxies: () => readonly ProxyPolicyStanding[];
 };
 
 export type AgentStatusParts = {
@@ -79,6 +82,7 @@ export function agentStatus(parts: AgentStatusParts): AgentStatusReport {
       workloads: [],
       workloadsInAll: 0,
       sources: [],
+      ...proxyReports(),
     };
   }
   const { link } = facts;
@@ -112,6 +116,7 @@ export function agentStatus(parts: AgentStatusParts): AgentStatusReport {
     workloads: workloads.slice(0, maxOutlooks),
     workloadsInAll: workloads.length,
     sources: facts.sources().map(sourceReport),
+    ...proxyReports(facts.proxies()),
   };
 }
 

@@ -303,6 +303,11 @@ async function open(
     },
     // What is denied because nobody knows the policy is not what a candidate is compared with.
     rollout: () => (isStale(link.freshAt(), clock.now(), view().settings) ? null : rolloutOf(mesh.current())),
+    freshness: {
+      isTooOld: () => isStale(link.freshAt(), clock.now(), view().settings),
+      usableUntil: () => deniesAt(link.freshAt(), clock.now(), view().settings),
+      onChange: link.onChange,
+    },
     ownCertificate: async () => nodeCertificate(link),
     clock,
     log,
@@ -316,6 +321,7 @@ async function open(
     sources: sources.all,
     depth: shipping.depth,
     streams: instruments.openStreams,
+    proxies: workload.proxies,
   };
   const reporter = createAgentReporter({
     client: link.client,

@@ -9,6 +9,7 @@ import type { WorkloadOutlook } from './http/status-report.ts';
 import type { MeshHolder } from './identity/current-mesh.ts';
 import type { Keeper } from './identity/keeper.ts';
 import type { Counter, Metrics } from './metrics.ts';
+import { addPolicyMetrics, type PolicyInstruments } from './up-policy-metrics.ts';
 import type { SdsObserver } from './xds/observer.ts';
 import { workloadCalls, type WorkloadApiObserver } from './workload-api/observer.ts';
 
@@ -17,6 +18,7 @@ export type DoorInstruments = {
   readonly sds: SdsObserver;
   readonly checks: CheckObserver;
   readonly workloadApi: WorkloadApiObserver;
+  readonly policies: PolicyInstruments;
   readonly issuances: Counter;
   readonly openStreams: () => number;
 };
@@ -81,7 +83,8 @@ export function addDoorMetrics(metrics: Metrics, parts: DoorMetricsParts): DoorI
     'ok',
     'failed',
   ]);
-  return { ...sdsAndWorkloadApi(metrics), checks: checksOf(metrics, parts), issuances };
+  const policies = addPolicyMetrics(metrics);
+  return { ...sdsAndWorkloadApi(metrics), policies, checks: checksOf(metrics, parts), issuances };
 
   function addMeshMetrics(to: Metrics, { decisions, accessLog }: DoorMetricsParts): void {
     const mesh = () => holder.current().mesh;

@@ -15,6 +15,7 @@ import type { DecisionLog } from './ext-authz/decision-log.ts';
 import { createExtAuthzService } from './ext-authz/service.ts';
 import { startGrpcListener } from './grpc/listener.ts';
 import type { Breathe } from './identity/breath.ts';
+import { maxProxies, type StatusReport } from './http/status-report.ts';
 import { createBundleWatch } from './identity/bundle-watch.ts';
 import { type LiveRollout, rolloutOf } from './identity/candidate.ts';
 import type { MeshHolder } from './identity/current-mesh.ts';
@@ -29,6 +30,7 @@ import { createRefusals } from './identity/refusals.ts';
 import { createWatch, type WatchParts } from './identity/watch.ts';
 import type { Log } from './log.ts';
 import type { SdsObserver } from './xds/observer.ts';
+import type { ProxyPolicyStanding } from './xds/policy-book.ts';
 import { createSdsService } from './xds/service.ts';
 import { createSigningService } from './signing/service.ts';
 import type { ProofThread } from './signing/thread.ts';
@@ -39,6 +41,7 @@ import type { KeptAuthority } from './up-authority.ts';
 import type { RevocationLists } from './up-crl.ts';
 import type { JwtPlant } from './up-jwt.ts';
 import type { Instruments } from './up-metrics.ts';
+import { alwaysFresh, openPolicyDelivery, type PolicyFreshness } from './up-policy-delivery.ts';
 import type { OwnCertificate } from './up-own-certificate.ts';
 import type { Rotation } from './up-rotation.ts';
 import { openSdsTcpDoor } from './up-sds-tcp.ts';
@@ -46,10 +49,15 @@ import { checkedTraceparent, inSpanOfNow, traceCalls, traceDecision, tracePushes
 import { createWorkloadApi } from './workload-api/service.ts';
 
 /** The socket that proxies and workloads of this machine connect to. */
-export type WorkloadDoor = { readonly close: () => Promise<void> };
+export type WorkloadDoor = {
+  /** How the proxies that decide by themselves stand with their policies. */
+  readonly proxies: () => readonly ProxyPolicyStanding[];
+  readonly close: () => Promise<void>;
+};
 
 export type WorkloadDoorParts = {
-  readonly config: Pick<Config, 'workloadSocket' | 'sdsAddress' | 'shutdownGraceSeconds'>;
+  readonly config: Pick<Config, 'workloadSocket' | 'sdsAddress' | 'shutdownGraceSeconds'> &
+    Partial<Pick<Config, 'maxStalenessSeconds'>>;
   readonly trustDomain: TrustDomain;
   readonly holder: MeshHolder;
   readonly keeper: Keeper;
@@ -67,11 +75,13 @@ export type WorkloadDoorParts = {
   /** Records without anybody waiting for it. */
   readonly recordQuietly: (events: readonly AuditEvent[]) => void;
   readonly observer: Rotation['observer'];
-  readonly instruments: Pick<Instruments, 'sds' | 'checks' | 'workloadApi'>;
+  readonly instruments: Pick<Instruments, 'sds' | 'checks' | 'workloadApi' | 'policies'>;
   /** What calls are decided by; default: the snapshot of the mesh. */
   readonly snapshot?: () => Snapshot;
   /** The rollout beside that snapshot; default: that of the mesh. */
   readonly rollout?: () => LiveRollout | null;
+  /** How long proxies may go on by what they have; default: as long as the configuration says, from any moment on. */
+  readonly freshness?: PolicyFreshness;
   /** What doors on the network show. */
   readonly ownCertificate: () => Promise<OwnCertificate>;
   readonly clock: Clock;
@@ -110,11 +120,20 @@ export async function openWorkloadDoor(parts: WorkloadDoorParts): Promise<Worklo
     },
   };
   const watch = createWatch(watchParts);
+  const policies = openPolicyDelivery({
+    holder,
+    freshness: parts.freshness ?? alwaysFresh(clock, config.maxStalenessSeconds ?? 86_400),
+    breathe: parts.breathe,
+    instruments: instruments.policies,
+    clock,
+    log,
+  });
   const observer = tracePushes(observeBoth(instruments.sds, parts.observer));
   const sds = createSdsService({
     attest,
     watch,
     onChange: watchParts.onChange,
+    policies: policies.source,
     recordRefusal: (event) => recordQuietly([event]),
     clock,
     observer,
@@ -212,6 +231,7 @@ export async function openWorkloadDoor(parts: WorkloadDoorParts): Promise<Worklo
       // Of each stream the bytes of its last request are kept.
       { ...sds, requestBytes: 262_144 },
       { ...sds.aggregated, requestBytes: 262_144 },
+      { ...sds.extensions, requestBytes: 262_144 },
       signing,
       traceCalls({ ...extAuthz, requestBytes: 262_144 }, checkServiceName, checkedTraceparent),
       { ...accessLog, requestBytes: 262_144 },
@@ -241,11 +261,19 @@ export async function openWorkloadDoor(parts: WorkloadDoorParts): Promise<Worklo
           throw error;
         });
   return {
+    proxies: policies.standings,
     close: async () => {
-      await Promise.all([workload.close(graceMs), network?.close(graceMs)]);
+      await Promise.all([workload.close(graceMs), network?.close(graceMs), policies.close()]);
       refusals.close();
     },
   };
+}
+
+/** What a status tells of the proxies that decide by themselves. */
+export function proxyReports(
+  standings: readonly ProxyPolicyStanding[] = [],
+): Pick<StatusReport, 'proxies' | 'proxiesInAll'> {
+  return { proxies: standings.slice(0, maxProxies), proxiesInAll: standings.length };
 }
 
 function observeBoth(counts: SdsObserver, rotation: Rotation['observer']): SdsObserver {

@@ -47,7 +47,7 @@ import { custodyOf, readSealingSecret } from './up-secret.ts';
 import { type Nodes, openNodes } from './up-nodes.ts';
 import { traceIssuance, traceSteps } from './tracing.ts';
 import { openAuditLog } from './up-audit-log.ts';
-import { openWorkloadDoor } from './up-workload.ts';
+import { openWorkloadDoor, proxyReports } from './up-workload.ts';
 import { openTrustDoor, type TrustDoor } from './up-trust.ts';
 import { version } from './version.ts';
 
@@ -302,7 +302,8 @@ async function open(
       clock,
       log,
     });
-  if (hooks.serves !== 'nodes') opened.push((await openWorkload()).close);
+  const workload = hooks.serves === 'nodes' ? undefined : await openWorkload();
+  if (workload !== undefined) opened.push(workload.close);
 
   const abilities = describeUnixAbilities();
   // The Unix door may be asked before the TLS one is open.
@@ -355,6 +356,7 @@ async function open(
       workloadsInAll: workloads.length,
       sources: sources.all().map(sourceReport),
       nodes: nodes.report(),
+      ...proxyReports(workload?.proxies()),
     };
   };
   doors = await openAdminDoors({

@@ -2,7 +2,7 @@ import { z } from 'zod';
 import { policyModes } from '../authz/policy-mode.ts';
 import { count, json, keyId, revision, type RouteDocs, sha256, text, time } from './openapi-route.ts';
 import { conditionCodes } from './condition.ts';
-import type { SourceReport, StatusReport, WorkloadOutlook } from './status-report.ts';
+import type { ProxyReport, SourceReport, StatusReport, WorkloadOutlook } from './status-report.ts';
 import { bundleQuery, openMetricsType } from './system-routes.ts';
 import type { Travelled } from './travelled.ts';
 
@@ -42,6 +42,21 @@ export const sourceSchema: z.ZodType<Travelled<SourceReport>> = z.object({
   lastFailureAt: time.nullable(),
   lastFailure: z.string(),
 });
+/** Of one proxy that decides by itself in a status. */
+export const proxySchema: z.ZodType<Travelled<ProxyReport>> = z.object({
+  nodeId: z.string(),
+  pid: count,
+  uid: count,
+  name: z.string(),
+  state: z.enum(['current', 'behind', 'rejected', 'unserved']),
+  desired: z.string(),
+  acknowledged: z.string(),
+  policyRevision: count.nullable(),
+  behindSince: time.nullable(),
+  rejection: z.string(),
+  lacks: z.string(),
+  leaves: z.object({ allow: count, deny: count, ask: count }).nullable(),
+});
 /** Of `GET /v1/status`. */
 export const statusSchema: z.ZodType<Travelled<StatusReport>> = readinessSchema.extend({
   version: z.string(),
@@ -80,6 +95,8 @@ export const statusSchema: z.ZodType<Travelled<StatusReport>> = readinessSchema.
     connected: count,
     laggard: z.object({ name: z.string(), behindSince: time, connected: z.boolean() }).nullable(),
   }),
+  proxies: z.array(proxySchema),
+  proxiesInAll: count,
 });
 const documentSchema = z.looseObject({
   openapi: z.string(),
@@ -97,6 +114,7 @@ export const systemDocs = {
     Readiness: readinessSchema,
     Workload: workloadSchema,
     Source: sourceSchema,
+    Proxy: proxySchema,
     Status: statusSchema,
     OpenApiDocument: documentSchema,
     KeySet: bundleSchema,

@@ -64,6 +64,39 @@ export type StatusReport = {
   /** What is asked about processes of this machine. */
   readonly sources: readonly SourceReport[];
   readonly nodes: NodesReport;
+  /** Proxies of this machine that decide by themselves; those in trouble first, {@link maxProxies} at most. */
+  readonly proxies: readonly ProxyReport[];
+  readonly proxiesInAll: number;
+};
+
+/** The most proxies that a status lists. */
+export const maxProxies = 1_000;
+
+/** How one filter of one proxy stands with the policy it decides by. */
+export type ProxyReport = {
+  /** What the proxy calls itself. */
+  readonly nodeId: string;
+  readonly pid: number;
+  readonly uid: number;
+  /** Of the resource it asks for; empty for a proxy that is served nothing. */
+  readonly name: string;
+  /**
+   * `behind`: it has not said yet that it has what it should have. `rejected`: it has refused it, and keeps what it had.
+   * `unserved`: it is given nothing, for what it lacks.
+   */
+  readonly state: 'current' | 'behind' | 'rejected' | 'unserved';
+  /** The version that it should have, and the one that it says it has; empty when there is none. */
+  readonly desired: string;
+  readonly acknowledged: string;
+  /** The latest policy revision in force there; null when it is not known. */
+  readonly policyRevision: number | null;
+  readonly behindSince: Date | null;
+  /** How it put its refusal, at most 1,024 characters; empty when it did not refuse. */
+  readonly rejection: string;
+  /** What it lacks to be given policies in full; empty when it lacks nothing. */
+  readonly lacks: string;
+  /** Of what it should have: how many ends of it allow, deny, and ask; null for what says the same of every call. */
+  readonly leaves: { readonly allow: number; readonly deny: number; readonly ask: number } | null;
 };
 
 /** The most workloads that a status lists. */
@@ -128,6 +161,8 @@ export type AgentStatusReport = Pick<
   | 'workloads'
   | 'workloadsInAll'
   | 'sources'
+  | 'proxies'
+  | 'proxiesInAll'
 > & {
   /** Tells it from the status of a server. */
   readonly kind: 'agent';

@@ -32,6 +32,8 @@ export function statusReport(startedAt: Date, trustDomain: string): StatusReport
     workloads: [],
     workloadsInAll: 0,
     sources: [],
+    proxies: [],
+    proxiesInAll: 0,
     nodes: { attested: 0, connected: 0, laggard: null },
   };
 }
