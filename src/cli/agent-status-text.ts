@@ -5,6 +5,7 @@ import type {
   WorkloadOutlook,
 } from '../http/status-report.ts';
 import type { Travelled } from '../http/travelled.ts';
+import { proxyPairs } from './proxy-text.ts';
 import { count, formatPairs, formatTable } from './text.ts';
 
 export type AgentStatusAnswer = Travelled<AgentStatusReport>;
@@ -33,6 +34,7 @@ export function formatAgentStatus(status: AgentStatusAnswer): string {
     ['metrics', status.metricsUrl === null ? 'on the admin socket' : `${status.metricsUrl}/metrics`],
     ['data', status.dataDir],
     ['streams', `${status.streams}`],
+    ...proxyPairs(status),
     ['version', `${status.version}, up since ${status.startedAt}`],
   ]);
   return pairs + formatOutlooks(status);

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { sourceSchema, workloadSchema } from '../http/openapi-system.ts';
+import { proxySchema, sourceSchema, workloadSchema } from '../http/openapi-system.ts';
 import { count, time } from '../http/openapi-route.ts';
 import type { CheckResult } from './check-report.ts';
 import { failed, ok, skipped, span, warning } from './check-result.ts';
@@ -17,6 +17,9 @@ export const agentStatusSchema = z.object({
   workloads: z.array(workloadSchema),
   workloadsInAll: count,
   sources: z.array(sourceSchema),
+  // An older agent says nothing of them.
+  proxies: z.array(proxySchema).optional(),
+  proxiesInAll: count.optional(),
   node: z.object({ name: z.string(), expiresAt: time, attestsWith: z.string().nullable() }).nullable(),
   server: z.object({
     address: z.string(),

@@ -14,7 +14,7 @@ export const checkSections = {
   policies: ['policies_present', 'policies_last', 'glass_whole', 'policy_mode'],
   nodes: ['node_api_tls', 'nodes_seen'],
   'workload socket': ['workload_socket_open', 'workload_api_answers'],
-  workloads: ['workloads_lit', 'sources_answer'],
+  workloads: ['workloads_lit', 'sources_answer', 'proxies_follow'],
   agent: [
     'agent_answers',
     'agent_ready',

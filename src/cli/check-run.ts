@@ -36,6 +36,7 @@ import {
 import { checkWorkloadApi } from './check-workload.ts';
 import type { AdminClient } from './client.ts';
 import type { GlobalOptions } from './global-options.ts';
+import { judgeProxies } from './proxy-text.ts';
 import type { Session } from './session.ts';
 
 /** Examines what the options name: a server here or elsewhere, an agent, or both of this machine. */
@@ -107,7 +108,9 @@ async function checkServer(
     ...(await checkDoors(places, status, client, now)),
     ...(await checkFleet(status, client, now)),
     ...(config === null || status.serves === 'nodes' ? [] : await checkSocket(status.workloadSocket, now)),
-    ...(status.serves === 'nodes' ? [] : judgeWorkloads(status)),
+    ...(status.serves === 'nodes'
+      ? []
+      : [...judgeWorkloads(status), judgeProxies(status, new Date(status.now))]),
   ];
 }
 
@@ -119,6 +122,7 @@ async function checkAgent(agent: CheckedAgent, now: () => Date): Promise<readonl
     checkAdminSocket(agent.adminSocket),
     ...(await checkSocket(agent.workloadSocket, now)),
     ...judgeWorkloads(agent),
+    judgeProxies(agent, now()),
   ];
 }
 

@@ -14,6 +14,7 @@ import {
 import { type AdminClient, openAdminClient } from './client.ts';
 import { globalOptions } from './global-options.ts';
 import { examples } from './help.ts';
+import { proxyPairs } from './proxy-text.ts';
 import { print, type Session } from './session.ts';
 import { count, formatPairs } from './text.ts';
 
@@ -77,6 +78,7 @@ export function formatStatus(status: StatusAnswer): string {
     ...status.breakGlass.map((grant) => ['break glass', grant] as const),
     ['audit log', `${status.auditSize} records`],
     ...ofMachine(['streams', `${status.streams}`]),
+    ...proxyPairs(status),
     ...nodesPairs(status),
     ['version', `${status.version}, up since ${status.startedAt}`],
   ]);
