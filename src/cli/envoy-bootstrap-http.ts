@@ -1,4 +1,5 @@
 import type { EnvoyPlan } from './envoy-bootstrap-options.ts';
+import { askUnlessAllowed, foreignHeaders, policyFilter, verdictField } from './envoy-bootstrap-policy.ts';
 import { reportLog } from './envoy-bootstrap-report.ts';
 import { authzCluster, type Json, typed } from './envoy-bootstrap-tls.ts';
 
@@ -14,7 +15,7 @@ export function inboundHttp(plan: EnvoyPlan, cluster: string): Json {
       set_current_client_cert_details: { uri: true },
       use_remote_address: true,
       skip_xff_append: true,
-      http_filters: [extAuthz(plan), router],
+      http_filters: [...foreignHeaders(plan), ...policyFilter(plan, 'http'), extAuthz(plan), router],
       access_log: [accessLog(plan, 'inbound', 'request'), ...reportLog(plan, 'inbound', 'request')],
     },
     // Envoy never looks at a peer's certificate again while a connection lives: this bounds what it misses.
@@ -59,7 +60,7 @@ export function inboundTcp(plan: EnvoyPlan, name: string, cluster: string): read
     upstream_connect_mode: 'ON_DOWNSTREAM_DATA',
     max_early_data_bytes: maxEarlyBytes,
   };
-  return [tcpAuthz(plan), tcpProxy(plan, name, cluster, afterDecision)];
+  return [...policyFilter(plan, 'tcp'), tcpAuthz(plan), tcpProxy(plan, name, cluster, afterDecision)];
 }
 
 const maxEarlyBytes = 16_384;
@@ -71,7 +72,12 @@ const maxEarlyBytes = 16_384;
 export function accessLog(plan: EnvoyPlan, listener: string, of: 'connection' | 'request'): Json {
   const config = {
     log_format: {
-      json_format: { listener, ...(of === 'request' ? requestFields : {}), ...connectionFields },
+      json_format: {
+        listener,
+        ...(of === 'request' ? requestFields : {}),
+        ...(of === 'request' && plan.decide === 'in-proxy' ? { policy_leaf: verdictField } : {}),
+        ...connectionFields,
+      },
     },
   };
   if (plan.accessLog === 'stdout') {
@@ -147,6 +153,7 @@ function extAuthz(plan: EnvoyPlan): Json {
       include_tls_session: true,
       // Header values as bytes: text would lose those that are not UTF-8.
       encode_raw_headers: true,
+      ...askUnlessAllowed(plan, 'http'),
     }),
   };
 }
@@ -161,6 +168,7 @@ function tcpAuthz(plan: EnvoyPlan): Json {
       failure_mode_allow: false,
       include_peer_certificate: true,
       include_tls_session: true,
+      ...askUnlessAllowed(plan, 'tcp'),
     }),
   };
 }

@@ -36,6 +36,11 @@ export type EnvoyBootstrapOptions = {
   readonly nodeId?: string;
   /** How certificates are asked for: `sds` (the default), `delta-sds`, `ads` or `delta-ads`. */
   readonly xds?: string;
+  /**
+   * `agent` (the default): each call is decided by the agent. `in-proxy`: the proxy decides by a policy that the agent
+   * delivers, and asks the agent about what that leaves open.
+   */
+  readonly decide?: string;
 };
 
 /** How a proxy asks for its certificates: one stream for each or one for all its listeners, everything or what is new. */
@@ -65,6 +70,7 @@ export type EnvoyPlan = {
   readonly decisionTimeoutMs: number;
   readonly nodeId: string;
   readonly xds: XdsForm;
+  readonly decide: 'agent' | 'in-proxy';
 };
 
 /**
@@ -91,6 +97,7 @@ export function planEnvoy(options: EnvoyBootstrapOptions): EnvoyPlan {
     decisionTimeoutMs: decisionTimeout(options.decisionTimeout ?? '250ms'),
     nodeId: nodeId(options.nodeId ?? `sidecar${workload.path}`),
     xds: xds(options.xds ?? 'sds'),
+    decide: decide(options.decide ?? 'agent'),
   };
   checkListeners(plan);
   return plan;
@@ -150,6 +157,11 @@ function accessLog(text: string): EnvoyPlan['accessLog'] {
 function isOn(option: string, text: string): boolean {
   if (text !== 'on' && text !== 'off') throw invalid(option, text, 'is neither on nor off', 'on');
   return text === 'on';
+}
+
+function decide(text: string): EnvoyPlan['decide'] {
+  if (text === 'agent' || text === 'in-proxy') return text;
+  throw invalid('--decide', text, 'is neither agent nor in-proxy', 'in-proxy');
 }
 
 function connectionDuration(text: string): number {

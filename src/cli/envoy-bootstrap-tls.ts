@@ -84,7 +84,8 @@ function secret(name: string, xds: XdsForm): Json {
   };
 }
 
-function apiConfig({ isDelta }: XdsForm): Json {
+/** A stream of its own, to the authority. */
+export function apiConfig({ isDelta }: XdsForm): Json {
   return {
     api_type: isDelta ? 'DELTA_GRPC' : 'GRPC',
     transport_api_version: 'V3',

@@ -7,6 +7,7 @@ import {
   type HostPort,
   planEnvoy,
 } from './envoy-bootstrap-options.ts';
+import { policyMetadata } from './envoy-bootstrap-policy.ts';
 import { reportCluster, reportLog, reports, tellCounters } from './envoy-bootstrap-report.ts';
 import {
   adsConfig,
@@ -69,7 +70,7 @@ function buildBootstrap(plan: EnvoyPlan): Json {
   if (decides) clusters.push(authorityCluster(authzCluster, socket, '0.2s'));
   if (reports(plan)) clusters.push(authorityCluster(reportCluster, socket, '1s'));
   return {
-    node: { id: plan.nodeId, cluster: workload.text },
+    node: { id: plan.nodeId, cluster: workload.text, ...policyMetadata(plan) },
     ...(plan.admin === null ? {} : { admin: { address: adminAddress(plan.admin) } }),
     ...(ads === undefined ? {} : { dynamic_resources: { ads_config: ads } }),
     static_resources: { listeners, clusters },

@@ -42,6 +42,10 @@ export function envoyCommand(session: Session): Command {
     .option('--decision-timeout <duration>', 'how long a call may wait for its decision, 50ms to 10s (250ms)')
     .option('--node-id <id>', 'name of the proxy in its own logs')
     .option('--xds <form>', 'how certificates are asked for: sds, delta-sds, ads or delta-ads (sds)')
+    .option(
+      '--decide <where>',
+      'who decides calls: agent, or in-proxy by a policy the agent delivers (agent)',
+    )
     .addHelpText('after', examples(...bootstrapExamples))
     .action(({ workloadSocket, ...options }: BootstrapOptions, command: Command) => {
       const global = globalOptions(command);

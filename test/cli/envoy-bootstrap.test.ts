@@ -24,6 +24,7 @@ const valid: [string, EnvoyBootstrapOptions][] = [
       inboundTcp: ['127.0.0.1:15444=127.0.0.1:5432'],
       inboundTcpOpen: ['127.0.0.1:15445=127.0.0.1:3306'],
       outboundTcp: [`127.0.0.1:15002=${orders}@10.0.0.7:15444`],
+      decide: 'in-proxy',
     },
   ],
   [
@@ -50,7 +51,7 @@ const valid: [string, EnvoyBootstrapOptions][] = [
   ],
   ...['delta-sds', 'ads', 'delta-ads'].map((xds): [string, EnvoyBootstrapOptions] => [
     xds,
-    { ...inbound, outbound: [`127.0.0.1:15001=${orders}@127.0.0.1:15443`], xds },
+    { ...inbound, outbound: [`127.0.0.1:15001=${orders}@127.0.0.1:15443`], xds, decide: 'in-proxy' },
   ]),
 ];
 
