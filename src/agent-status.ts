@@ -5,6 +5,7 @@ import type { Clock } from './clock.ts';
 import type { AgentReadiness, AgentStatusReport, WorkloadOutlook } from './http/status-report.ts';
 import { maxOutlooks } from './http/status-report.ts';
 import { nodeNameOf } from './identity/node.ts';
+import type { ProxyPolicies } from './identity/node-presence.ts';
 import type { NodeView } from './identity/view.ts';
 import type { NodeLink } from './node/node-link.ts';
 import { checkX509SvidLeaf } from './spiffe/svid.ts';
@@ -150,6 +151,18 @@ export function agentReadiness({ facts: read, complaint, clock }: AgentStatusPar
       .map(({ name, lastFailure }) => `no selectors from the ${name}: ${lastFailure}`),
   ];
   return { ready: causes.length === 0, causes, warnings };
+}
+
+/** The proxies that decide by themselves, in numbers; of more than a status lists, those in trouble are counted. */
+export function countProxies(proxies: AgentStatusReport['proxies']): ProxyPolicies {
+  const inForce = proxies.flatMap(({ policyRevision }) => policyRevision ?? []);
+  return {
+    filters: proxies.length,
+    behind: proxies.filter(({ state }) => state === 'behind').length,
+    rejecting: proxies.filter(({ state }) => state === 'rejected').length,
+    lacking: proxies.filter(({ lacks }) => lacks !== '').length,
+    oldestPolicy: inForce.length === 0 ? null : Math.min(...inForce),
+  };
 }
 
 function nodeOf(

@@ -9,7 +9,13 @@ import { createAgentShipping } from './agent-shipping.ts';
 import { openAgentDoors } from './agent-door.ts';
 import { createSpares } from './agent-spares.ts';
 import { isStale, staleSnapshot } from './agent-staleness.ts';
-import { type AgentFacts, agentStatus, type AgentStatusParts, deniesAt } from './agent-status.ts';
+import {
+  type AgentFacts,
+  agentStatus,
+  type AgentStatusParts,
+  countProxies,
+  deniesAt,
+} from './agent-status.ts';
 import { createAgentView, settingsOf } from './agent-view.ts';
 import { openWaitingDoor } from './agent-waiting.ts';
 import { createSourceHealths } from './attest/source-health.ts';
@@ -369,6 +375,7 @@ function reportOf({
   events,
   workloads,
   workloadsInAll,
+  proxies,
 }: AgentStatusReport): Omit<AgentReport, 'kept'> {
   return {
     viewRevision: server.viewRevision,
@@ -376,6 +383,7 @@ function reportOf({
     eventsLost: events.lost,
     workloads: workloadsInAll,
     darkAt: workloads[0]?.darkAt ?? null,
+    proxyPolicies: countProxies(proxies),
   };
 }
 

@@ -7,6 +7,7 @@ import { parseLifetimeUpTo } from './lifetime.ts';
 import { nodeAliasCommand } from './node-alias-command.ts';
 import { nodeBanCommand, nodeUnbanCommand } from './node-ban-command.ts';
 import { listAll, pageOptions, type PageOptions } from './paging.ts';
+import { nodeProxyPairs } from './proxy-text.ts';
 import { clientOf, print, type Session } from './session.ts';
 import { createSecretFile } from './token-command.ts';
 import { formatPairs, formatTable, printable } from './text.ts';
@@ -155,6 +156,7 @@ function presencePairs(presence: NodeAnswer['presence']): readonly (readonly [st
             `${report.workloads}${report.darkAt === null ? '' : `, the first dark at ${report.darkAt}`}`,
           ],
           ['events', `${report.eventsQueued} waiting there, ${report.eventsLost} lost`],
+          ...nodeProxyPairs(report.proxyPolicies),
         ] as const)),
   ];
 }

@@ -1,4 +1,5 @@
 import type { ProxyReport } from '../http/status-report.ts';
+import type { ProxyPolicies } from '../identity/node-presence.ts';
 import type { Travelled } from '../http/travelled.ts';
 import type { CheckResult } from './check-report.ts';
 import { failed, ok, skipped, span, warning } from './check-result.ts';
@@ -28,6 +29,22 @@ export function proxyPairs(told: ProxiesTold): readonly (readonly [string, strin
     ...shown.map((proxy) => ['proxy', proxyText(proxy, Date.parse(told.now))] as const),
     ...(more > 0 ? [['proxy', `and ${more} more`] as const] : []),
   ];
+}
+
+/** What a node tells of its proxies that decide by themselves; an older server or agent says nothing. */
+export function nodeProxyPairs(
+  policies: ProxyPolicies | null | undefined,
+): readonly (readonly [string, string])[] {
+  if (policies === null || policies === undefined || policies.filters === 0) return [];
+  const { filters, behind, rejecting, lacking, oldestPolicy } = policies;
+  const troubles = [
+    [behind, 'behind'],
+    [rejecting, 'refusing'],
+    [lacking, 'lacking what they need'],
+  ] as const;
+  const told = troubles.filter(([number]) => number > 0).map(([number, what]) => `, ${number} ${what}`);
+  const oldest = oldestPolicy === null ? '' : `; policy revision ${oldestPolicy} or later is in force`;
+  return [['proxy policies', `${count(filters, 'filter', 'filters')} of proxies${told.join('')}${oldest}`]];
 }
 
 /** Whether every proxy that decides by itself does so by the policy of now. */

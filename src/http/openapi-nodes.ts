@@ -35,7 +35,21 @@ const nodeSchema: z.ZodType<Travelled<NodeView>> = z.object({
     viewInForce: count,
     behindSince: time.nullable(),
     report: z
-      .object({ eventsQueued: count, eventsLost: count, workloads: count, darkAt: time.nullable() })
+      .object({
+        eventsQueued: count,
+        eventsLost: count,
+        workloads: count,
+        darkAt: time.nullable(),
+        proxyPolicies: z
+          .object({
+            filters: count,
+            behind: count,
+            rejecting: count,
+            lacking: count,
+            oldestPolicy: count.nullable(),
+          })
+          .nullable(),
+      })
       .nullable(),
   }),
 });

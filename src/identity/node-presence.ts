@@ -10,8 +10,22 @@ export type AgentReport = {
   readonly workloads: number;
   /** When the first of them would end, were the server away from now on; null when there is none. */
   readonly darkAt: Date | null;
+  /** Of the proxies there that decide by themselves; null from an agent that says nothing of them. */
+  readonly proxyPolicies: ProxyPolicies | null;
   /** Null while its cache holds nothing. */
   readonly kept: KeptTrust | null;
+};
+
+/** How the proxies of a node that decide by themselves stand with the policies delivered to them, in numbers of filters. */
+export type ProxyPolicies = {
+  readonly filters: number;
+  /** Of these, those that do not have the policy of now and have not refused it. */
+  readonly behind: number;
+  readonly rejecting: number;
+  /** Those that lack what they need to be given policies in full. */
+  readonly lacking: number;
+  /** The lowest policy revision in force at any of them; null when none has said what it has. */
+  readonly oldestPolicy: number | null;
 };
 
 /** What an agent goes by on its connections to the server now, and after a crash. */

@@ -1,7 +1,7 @@
 import type { Clock } from '../clock.ts';
-import type { AgentReport } from '../identity/node-presence.ts';
+import type { AgentReport, ProxyPolicies } from '../identity/node-presence.ts';
 import { createLatch, latchOrSleep } from '../identity/notice.ts';
-import type { AgentReport as Wire, NodeClient } from '../wire/node.ts';
+import type { AgentReport as Wire, NodeClient, ProxyPolicies as WireProxyPolicies } from '../wire/node.ts';
 import { keptTrustFromWire, keptTrustToWire } from './kept-trust.ts';
 import { ask } from './node-client.ts';
 import { dateOf, integerOf } from './wire-values.ts';
@@ -14,6 +14,7 @@ export function agentReportFromWire(report: Wire): AgentReport {
     eventsLost: integerOf(report.eventsLost, 'a count'),
     workloads: integerOf(report.workloads, 'a count'),
     darkAt: report.darkAtMs === undefined ? null : dateOf(report.darkAtMs),
+    proxyPolicies: report.proxyPolicies === undefined ? null : proxyPoliciesFromWire(report.proxyPolicies),
     kept: report.kept === undefined ? null : keptTrustFromWire(report.kept),
   };
 }
@@ -25,7 +26,30 @@ export function agentReportToWire(report: AgentReport): Wire {
     eventsLost: BigInt(report.eventsLost),
     workloads: BigInt(report.workloads),
     darkAtMs: report.darkAt === null ? undefined : BigInt(report.darkAt.getTime()),
+    proxyPolicies: report.proxyPolicies === null ? undefined : proxyPoliciesToWire(report.proxyPolicies),
     kept: report.kept === null ? undefined : keptTrustToWire(report.kept),
+  };
+}
+
+function proxyPoliciesFromWire(wire: WireProxyPolicies): ProxyPolicies {
+  const { filters, behind, rejecting, lacking, oldestPolicy } = wire;
+  return {
+    filters: integerOf(filters, 'a count'),
+    behind: integerOf(behind, 'a count'),
+    rejecting: integerOf(rejecting, 'a count'),
+    lacking: integerOf(lacking, 'a count'),
+    oldestPolicy: oldestPolicy === undefined ? null : integerOf(oldestPolicy, 'a revision'),
+  };
+}
+
+function proxyPoliciesToWire(policies: ProxyPolicies): WireProxyPolicies {
+  const { filters, behind, rejecting, lacking, oldestPolicy } = policies;
+  return {
+    filters: BigInt(filters),
+    behind: BigInt(behind),
+    rejecting: BigInt(rejecting),
+    lacking: BigInt(lacking),
+    oldestPolicy: oldestPolicy === null ? undefined : BigInt(oldestPolicy),
   };
 }
 

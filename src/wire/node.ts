@@ -347,7 +347,25 @@ export interface AgentReport {
     | bigint
     | undefined;
   /** Absent while its cache holds nothing. */
-  kept: KeptTrust | undefined;
+  kept:
+    | KeptTrust
+    | undefined;
+  /** Absent from an agent that does not deliver policies to proxies. */
+  proxyPolicies: ProxyPolicies | undefined;
+}
+
+/** How the proxies of a node that decide by themselves stand with the policies delivered to them. */
+export interface ProxyPolicies {
+  /**
+   * Filters of proxies that ask for policies, and of those the ones that do not have the policy of now, that refuse it, and
+   * that lack what they need for it.
+   */
+  filters: bigint;
+  behind: bigint;
+  rejecting: bigint;
+  lacking: bigint;
+  /** The lowest policy revision in force at any of them; absent when none has said what it has. */
+  oldestPolicy?: bigint | undefined;
 }
 
 /** What an agent goes by on its connections to the server now, and after a crash: it is in force, and in its sealed cache. */
@@ -3623,7 +3641,15 @@ export const CoverageReport: MessageFns<CoverageReport> = {
 };
 
 function createBaseAgentReport(): AgentReport {
-  return { viewRevision: 0n, eventsQueued: 0n, eventsLost: 0n, workloads: 0n, darkAtMs: undefined, kept: undefined };
+  return {
+    viewRevision: 0n,
+    eventsQueued: 0n,
+    eventsLost: 0n,
+    workloads: 0n,
+    darkAtMs: undefined,
+    kept: undefined,
+    proxyPolicies: undefined,
+  };
 }
 
 export const AgentReport: MessageFns<AgentReport> = {
@@ -3660,6 +3686,9 @@ export const AgentReport: MessageFns<AgentReport> = {
     }
     if (message.kept !== undefined) {
       KeptTrust.encode(message.kept, writer.uint32(50).fork()).join();
+    }
+    if (message.proxyPolicies !== undefined) {
+      ProxyPolicies.encode(message.proxyPolicies, writer.uint32(58).fork()).join();
     }
     return writer;
   },
@@ -3723,6 +3752,119 @@ export const AgentReport: MessageFns<AgentReport> = {
             }
 
             message.kept = KeptTrust.decode(reader, reader.uint32());
+            continue;
+          }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.proxyPolicies = ProxyPolicies.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseProxyPolicies(): ProxyPolicies {
+  return { filters: 0n, behind: 0n, rejecting: 0n, lacking: 0n, oldestPolicy: undefined };
+}
+
+export const ProxyPolicies: MessageFns<ProxyPolicies> = {
+  encode(message: ProxyPolicies, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.filters !== 0n) {
+      if (BigInt.asIntN(64, message.filters) !== message.filters) {
+        throw new globalThis.Error("value provided for field message.filters of type int64 too large");
+      }
+      writer.uint32(8).int64(message.filters);
+    }
+    if (message.behind !== 0n) {
+      if (BigInt.asIntN(64, message.behind) !== message.behind) {
+        throw new globalThis.Error("value provided for field message.behind of type int64 too large");
+      }
+      writer.uint32(16).int64(message.behind);
+    }
+    if (message.rejecting !== 0n) {
+      if (BigInt.asIntN(64, message.rejecting) !== message.rejecting) {
+        throw new globalThis.Error("value provided for field message.rejecting of type int64 too large");
+      }
+      writer.uint32(24).int64(message.rejecting);
+    }
+    if (message.lacking !== 0n) {
+      if (BigInt.asIntN(64, message.lacking) !== message.lacking) {
+        throw new globalThis.Error("value provided for field message.lacking of type int64 too large");
+      }
+      writer.uint32(32).int64(message.lacking);
+    }
+    if (message.oldestPolicy !== undefined) {
+      if (BigInt.asIntN(64, message.oldestPolicy) !== message.oldestPolicy) {
+        throw new globalThis.Error("value provided for field message.oldestPolicy of type int64 too large");
+      }
+      writer.uint32(40).int64(message.oldestPolicy);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ProxyPolicies {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseProxyPolicies();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.filters = reader.int64() as bigint;
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.behind = reader.int64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.rejecting = reader.int64() as bigint;
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.lacking = reader.int64() as bigint;
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.oldestPolicy = reader.int64() as bigint;
             continue;
           }
         }

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { judgeProxies, proxyPairs } from '../../src/cli/proxy-text.ts';
+import { judgeProxies, nodeProxyPairs, proxyPairs } from '../../src/cli/proxy-text.ts';
 import type { ProxyReport } from '../../src/http/status-report.ts';
 import type { Travelled } from '../../src/http/travelled.ts';
 
@@ -72,4 +72,20 @@ test('a status names those in trouble, each in a bounded line that hides nothing
   const [, line = ''] = pairs[1] ?? [];
   expect(line.length).toBeLessThan(500);
   expect(line).not.toMatch(/[\u0000-\u001f\u202e]/);
+});
+
+test.each([
+  [undefined, []],
+  [null, []],
+  [{ filters: 0, behind: 0, rejecting: 0, lacking: 0, oldestPolicy: null }, []],
+  [
+    { filters: 3, behind: 0, rejecting: 0, lacking: 0, oldestPolicy: 7 },
+    [['proxy policies', '3 filters of proxies; policy revision 7 or later is in force']],
+  ],
+  [
+    { filters: 3, behind: 1, rejecting: 1, lacking: 1, oldestPolicy: null },
+    [['proxy policies', '3 filters of proxies, 1 behind, 1 refusing, 1 lacking what they need']],
+  ],
+])('a node tells of its proxies: %j', (policies, pairs) => {
+  expect(nodeProxyPairs(policies)).toEqual(pairs);
 });

@@ -5,7 +5,8 @@ import { nodesReport } from '../../src/up-nodes-report.ts';
 import { manualClock } from '../harness/manual-clock.ts';
 import { attestedNode } from './node-certificates.ts';
 
-const said = { eventsQueued: 1, eventsLost: 2, workloads: 3, darkAt: null };
+const proxyPolicies = { filters: 9, behind: 1, rejecting: 2, lacking: 3, oldestPolicy: 4 };
+const said = { eventsQueued: 1, eventsLost: 2, workloads: 3, darkAt: null, proxyPolicies };
 const second = 1_000;
 
 test('a node is there while it watches, and behind until it says that it has what was sent', async () => {
