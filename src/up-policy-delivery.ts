@@ -2,6 +2,7 @@ import type { Clock } from './clock.ts';
 import { publicError, quote } from './errors.ts';
 import { type BannedCallers, bannedCallers } from './identity/banned-callers.ts';
 import type { Breathe } from './identity/breath.ts';
+import { concernsDestination, rolloutOf } from './identity/candidate.ts';
 import type { MeshHolder } from './identity/current-mesh.ts';
 import type { Mesh } from './identity/mesh.ts';
 import { createLatch, createNotice, latchOrSleep } from './identity/notice.ts';
@@ -51,16 +52,22 @@ export function openPolicyDelivery(parts: {
   const changed = createNotice();
   const bansNow = rememberBans(clock);
   const state = (): PolicyState => {
-    const { mesh, snapshot } = holder.current();
+    const current = holder.current();
+    const { mesh, snapshot } = current;
+    const live = rolloutOf(current);
     const bans = bansNow(mesh);
     const reason = freshness.isTooOld() ? 'policy_too_old' : bans.hasOthers ? 'certificates_banned' : null;
     return {
       snapshot,
       bannedIds: bans.ids,
       number: policyInForce(mesh)?.number ?? 0,
-      // A reason that holds for some destinations only belongs here: a rollout that is under way for one.
       asksAll: (destination) =>
-        bans.ids.some((id) => id.equals(destination)) ? 'destination_banned' : reason,
+        reason ??
+        (bans.ids.some((id) => id.equals(destination))
+          ? 'destination_banned'
+          : live !== null && concernsDestination(snapshot, live.candidate.snapshot, destination)
+            ? 'rollout_under_way'
+            : null),
     };
   };
   const stop = new AbortController();
