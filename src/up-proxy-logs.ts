@@ -23,6 +23,8 @@ export type ProxyLogs = {
   readonly rollouts: Pick<RolloutWatch, 'counts'>;
   /** What arrives of agents goes through it, too. */
   readonly complete: CompleteCoverage;
+  /** For what nobody waits for: what cannot be recorded is said in the log of the process. */
+  readonly recordQuietly: (events: readonly AuditEvent[]) => void;
   readonly close: () => Promise<void>;
 };
 
@@ -84,6 +86,11 @@ export async function openProxyLogs(parts: {
     alarms,
     rollouts,
     complete,
+    recordQuietly: (events) => {
+      store
+        .recordEvents(events)
+        .catch((error: unknown) => log.error(publicError(error), 'event could not be recorded'));
+    },
     close: async () => {
       await Promise.all([decisions.close(), accessLog.close()]);
       await closeAlarms();

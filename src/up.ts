@@ -4,7 +4,6 @@ import { randomBytes } from './up-random.ts';
 import { createSourceHealths } from './attest/source-health.ts';
 import { describeUnixAbilities } from './attest/unix.ts';
 import { createWorkloadAttestor } from './attest/workload.ts';
-import type { AuditEvent } from './audit/event.ts';
 import { signerOf } from './ca/slot.ts';
 import { type Clock, systemClock } from './clock.ts';
 import type { Config } from './config.ts';
@@ -233,11 +232,6 @@ async function open(
     warn: (message) => log.warn(message),
     healths: sources,
   });
-  const recordQuietly = (events: readonly AuditEvent[]) => {
-    store
-      .recordEvents(events)
-      .catch((error: unknown) => log.error(publicError(error), 'event could not be recorded'));
-  };
   const proxyLogs = await openProxyLogs({ store, trustDomain, config, holder, administration, clock, log });
   opened.push(proxyLogs.close);
   const outlooks = () => workloadOutlooks({ states: keeper.states(), policyUntil: null, now: clock.now() });
@@ -294,7 +288,6 @@ async function open(
       readCsr: proofs.readCsr,
       attest,
       ...proxyLogs,
-      recordQuietly,
       observer: rotation.observer,
       instruments,
       ownCertificate: () =>

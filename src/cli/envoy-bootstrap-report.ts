@@ -54,7 +54,7 @@ export function counterSink(): Record<string, Json> {
 }
 
 /** Of a proxy that decides by itself, and tells what it sees: how much it tells nobody else can say. */
-export function tellCounters(plan: EnvoyPlan & { readonly decide?: string }): Record<string, Json> {
+export function tellCounters(plan: EnvoyPlan): Record<string, Json> {
   return plan.decide === 'in-proxy' && reports(plan) ? counterSink() : {};
 }
 

@@ -12,9 +12,9 @@ import type {
   IssuanceEvent,
   JwtIssuanceEvent,
 } from '../../src/audit/event.ts';
-import type { RetentionEvent } from '../../src/audit/retention-event.ts';
-import { candidateCalls, policyRollout } from './rollout-events.ts';
 import { proxyCoverage, proxyVerdict, proxyVerdicts } from './proxy-events.ts';
+import { retention } from './retention-events.ts';
+import { candidateCalls, policyRollout } from './rollout-events.ts';
 
 export const noon = new Date('2026-01-31T12:00:00.000Z');
 export const caller = { pid: 4_711, uid: 1_000, gid: 1_000 };
@@ -39,25 +39,6 @@ export function decision(change: Partial<DecisionEvent> = {}): DecisionEvent {
     sourceSerial: '0a1b',
     sourceAddress: { personal: '127.0.0.1:40000' },
     caller,
-    ...change,
-  };
-}
-
-export function retention(change: Partial<RetentionEvent> = {}): RetentionEvent {
-  return {
-    type: 'retention',
-    time: noon,
-    action: 'pruned',
-    class: 'calls',
-    first: 0,
-    last: 8_191,
-    entries: 8_000,
-    values: 0,
-    types: ['decision', 'allowed_calls'],
-    olderThan: new Date('2025-10-31T12:00:00.000Z'),
-    by: [],
-    reason: 'retainCallsDays=90',
-    actor: { kind: 'system' },
     ...change,
   };
 }

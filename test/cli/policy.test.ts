@@ -65,7 +65,9 @@ test('policy diff --text shows it line by line, without colours', async () => {
   const { out } = await run('policy', 'diff', '1', '--text');
   expect(out).toMatch(/^--- shop\/all \(revision 1\)\n\+\+\+ shop\/all \(revision 2\)\n@@ /);
   expect(out.split('\n').filter((line) => /^[-+] /.test(line))).toHaveLength(2);
-  expect((await run('policy', 'diff', '1', '1', '--text')).out).toBe('revisions 1 and 1 have the same policies\n');
+  expect((await run('policy', 'diff', '1', '1', '--text')).out).toBe(
+    'revisions 1 and 1 have the same policies\n',
+  );
 });
 
 test('policy show gives the text as it was, and what a revision is', async () => {

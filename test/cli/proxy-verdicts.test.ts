@@ -108,7 +108,7 @@ test.each([
   ['in-proxy', 'on', ['stats_flush_interval', 'stats_sinks']],
   ['in-proxy', 'off', []],
   ['agent', 'on', []],
-])('a bootstrap that decides %s and tells the log: %s', (decide, accessLogStream, expected) => {
+] as const)('a bootstrap that decides %s and tells the log: %s', (decide, accessLogStream, expected) => {
   const ways = { inbound: '127.0.0.1:15443', app: '127.0.0.1:8080', accessLogStream };
   const workload = 'spiffe://example.org/ns/shop/sa/web';
   const plan = planEnvoy({ workload, socket: '/run/countersign/workload.sock', ...ways });

@@ -14,7 +14,8 @@ import { verifyLog } from '../../src/audit/verify-log.ts';
 import type { Clock } from '../../src/clock.ts';
 import { openStore, type Store } from '../../src/store/store.ts';
 import { retainOnce, type RetentionTimes } from '../../src/up-retention.ts';
-import { allowedCalls, decision, noon, retention } from '../audit/events.ts';
+import { allowedCalls, decision, noon } from '../audit/events.ts';
+import { retention } from '../audit/retention-events.ts';
 import { logKey, logSigner } from '../audit/log-files.ts';
 import { newDirectory, openTestStore, standingClock } from './directories.ts';
 
