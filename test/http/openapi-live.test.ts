@@ -104,6 +104,8 @@ spec: { never: { to: { namespaces: [shop] } } }
   await call('POST', '/v1/policy-revisions/previous/activate', { message: 'back' });
   await call('POST', '/v1/policy-revisions/renumber', { after: 10 });
   const candidate = { files: [{ file: 'p.yaml', text: other }] };
+  await call('POST', '/v1/policy-replays', { ...candidate, since: '1d' });
+  await call('POST', '/v1/policy-suggestions', { since: '1d', destination: web });
   await call('GET', '/v1/policy-rollout');
   await call('POST', '/v1/policy-rollout', { ...candidate, dryRun: true });
   await call('POST', '/v1/policy-rollout', { ...candidate, message: 'try' });
