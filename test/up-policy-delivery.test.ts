@@ -74,6 +74,25 @@ function openDelivery() {
       });
       holder.replace(compiled(meshOf(2, new Map([[banKey(ban), ban]]))));
     },
+    /** A candidate with a policy for everybody, or for the namespace `pay` alone, beside what is in force. */
+    roll: (stage: 'shadow' | 'ended', namespace: string): void => {
+      const source = `{ apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, metadata: { name: p, namespace: ${namespace} }, spec: { rules: [{}] } }`;
+      const put = [
+        { key: `${namespace}/p`, source, file: 'p.yaml', line: 1, sha256: 'ab'.repeat(32), revision: 2 },
+      ];
+      const signed = { recordSha256: '', publicKey: '', signature: '', time: clock.now() };
+      const beside = { base: 1, step: 1, percent: 0, maxNewDenials: 0, candidate: '' };
+      holder.replace(
+        compiled({
+          ...meshOf(2),
+          policyRevision: { number: 1, id: '', parent: null, ...signed },
+          rollout: {
+            state: { id: 'ab'.repeat(16), stage, ...beside, ...signed },
+            changes: { put, deleted: [] },
+          },
+        }),
+      );
+    },
     disconnect: (): void => {
       [isConnected, lastSeen] = [false, clock.now()];
     },
@@ -139,3 +158,19 @@ test('a banned identity is denied until its ban ends', async () => {
   expect(text()).toMatch(/countersign_policy_compile_seconds_count [2-9]/);
   await close();
 });
+
+test.each([
+  ['shadow', 'shop', 'ask:rollout_under_way'],
+  ['shadow', 'pay', 'deny:no_policy'],
+  ['ended', 'shop', 'deny:no_policy'],
+] as const)(
+  'beside a candidate in stage %s for namespace %s the proxy gets %s',
+  async (stage, namespace, expected) => {
+    const { leaf, roll, close } = openDelivery();
+    await settle();
+    roll(stage, namespace);
+    await settle();
+    expect(leaf()).toBe(expected);
+    await close();
+  },
+);
