@@ -56,8 +56,10 @@ test('the largest decisions that a proxy can cause are shipped, and hold up nobo
     onError: () => undefined,
   });
   const widest = '世'.repeat(2_048);
+  // No agent names a caller that is none.
+  const longestId = `spiffe://mesh.test/${'a'.repeat(2_048 - 'spiffe://mesh.test/'.length)}`;
   for (let at = 0; at < 250; at += 1) {
-    log.push(own({ path: { personal: widest }, source: widest, why: '世'.repeat(512) }));
+    log.push(own({ path: { personal: widest }, source: longestId, why: '世'.repeat(512) }));
   }
   log.push(own());
   await log.close();
