@@ -157,8 +157,15 @@ function offer(state: DeltaState, before: readonly StreamEffect[]): ReturnType<t
   if (known.length > 0) effects.push({ kind: 'acknowledged', nonce: '', resources: known });
   if (news.length > 0) effects.push({ kind: 'withheld', names: news });
 
-  const { resources, removed } = dueOf(compared.names, state.find);
-  if (state.awaiting || resources.length + removed.length === 0) return [told, effects];
+  const due = dueOf(compared.names, state.find);
+  // What it brings along lives as long as somebody has said who is gone: perhaps a moment only.
+  const brought = known.filter(({ expires }) => expires === true);
+  if (state.awaiting || due.resources.length + due.removed.length === 0) {
+    const [after, renewed] = brought.length > 0 ? beat(told) : [told, []];
+    return [after, [...effects, ...renewed]];
+  }
+  const { removed } = due;
+  const resources = [...due.resources, ...brought];
   const responses = state.responses + 1;
   const nonce = state.nonceOf(responses);
   const response = { nonce, version: versionOf(resources), resources, removed };
