@@ -7,6 +7,7 @@ import type {
 import type { Clock } from '../clock.ts';
 import { MeshError } from '../errors.ts';
 import { peerOf } from '../grpc/connections.ts';
+import { createPartialMessages } from '../grpc/partial-messages.ts';
 import { grpcFailure } from '../grpc/status.ts';
 import type { Breathe } from '../identity/breath.ts';
 import type { Attestation, UnixPeer } from '../identity/evidence.ts';
@@ -36,6 +37,9 @@ export type MetricsLimits = {
   /** Envoy opens one for each sink. */
   readonly streamsPerConnection: number;
   readonly streams: number;
+  /** Of messages that have not come to their end: of those of one uid, and of all. */
+  readonly partialBytesPerUid: number;
+  readonly partialBytes: number;
 };
 
 /** The service, as a gRPC listener takes it. */
@@ -57,6 +61,8 @@ export type MetricsDoor = {
 export function createMetricsService(options: MetricsServiceOptions): MetricsDoor {
   const { tally, clock, breathe } = options;
   const { streamsPerConnection = 4, streams: maxStreams = 4_096 } = options.limits ?? {};
+  const { partialBytesPerUid = 67_108_864, partialBytes = 268_435_456 } = options.limits ?? {};
+  const partial = createPartialMessages({ bytesPerUid: partialBytesPerUid, bytes: partialBytes });
   const perConnection = new Map<string, number>();
   const open = new Set<Messages>();
   let isClosed = false;
@@ -75,10 +81,15 @@ export function createMetricsService(options: MetricsServiceOptions): MetricsDoo
     callback: sendUnaryData<Buffer>,
   ): Promise<void> {
     let leave: (() => void) | undefined;
+    let cut: (() => void) | undefined;
     const messages = openMessages(call);
     try {
       const peer = peerOf(call);
       leave = admit(messages, peer);
+      const watched = partial.watch(call, peer.uid, () => {
+        ({ cut } = watched);
+        messages.refuse(new MeshError('stream_limit', 'too many messages are on their way and not whole'));
+      });
       await take(messages, peer);
       callback(null, Buffer.alloc(0));
     } catch (error) {
@@ -86,6 +97,7 @@ export function createMetricsService(options: MetricsServiceOptions): MetricsDoo
       callback(grpcFailure(error));
     } finally {
       leave?.();
+      cut?.();
     }
   }
 
@@ -166,6 +178,8 @@ type Messages = {
   readonly next: () => Promise<Buffer | undefined>;
   /** Ends them for whoever waits. */
   readonly stop: () => void;
+  /** Ends them with an error, which whoever waits is given. */
+  readonly refuse: (error: Error) => void;
 };
 
 /** The messages of a stream, of which the next is taken off the connection when it is asked for. */
@@ -174,6 +188,7 @@ function openMessages(call: ServerReadableStream<Buffer, Buffer>): Messages {
   const state: unknown = Reflect.get(call, '_readableState');
   if (typeof state === 'object' && state !== null) Reflect.set(state, 'highWaterMark', 1);
   let isOver = false;
+  let refused: Error | undefined;
   let wake = (): void => undefined;
   for (const event of ['readable', 'end', 'cancelled', 'error', 'close']) {
     call.on(event, () => {
@@ -186,8 +201,13 @@ function openMessages(call: ServerReadableStream<Buffer, Buffer>): Messages {
       isOver = true;
       wake();
     },
+    refuse: (error) => {
+      refused = error;
+      wake();
+    },
     next: async () => {
       for (;;) {
+        if (refused !== undefined) throw refused;
         const message: unknown = call.read();
         if (Buffer.isBuffer(message)) return message;
         if (isOver) return undefined;

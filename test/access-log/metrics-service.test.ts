@@ -1,3 +1,5 @@
+import { connect } from 'node:http2';
+import { connect as connectSocket } from 'node:net';
 import { Client, credentials } from '@grpc/grpc-js';
 import { afterAll, afterEach, describe, expect, test } from 'vitest';
 import { createMetricsService, type MetricsServiceOptions } from '../../src/access-log/metrics-service.ts';
@@ -202,6 +204,37 @@ describe('a proxy that tells its counters', () => {
     call.write(metrics(usual));
     expect(await ended).toBe(16);
     expect(told.counts).toHaveLength(2);
+  });
+
+  test('that never comes to the end of its message is turned away where too much is held already', async () => {
+    const { told } = await serve({ limits: { partialBytesPerUid: 75_000 } });
+    const body = metrics({ ...usual, ['x'.repeat(30_000)]: 1 });
+    const framed = Buffer.concat([Buffer.alloc(5), body]);
+    framed.writeUInt32BE(body.length, 1);
+    const session = connect('http://localhost', { createConnection: () => connectSocket(listener!.path) });
+    session.on('error', () => undefined);
+    scope.defer(() => session.destroy());
+    const begin = async () => {
+      const stream = session.request({
+        ':method': 'POST',
+        ':path': '/envoy.service.metrics.v3.MetricsService/StreamMetrics',
+        'content-type': 'application/grpc',
+        te: 'trailers',
+      });
+      stream.on('error', () => undefined).resume();
+      const status = Promise.withResolvers<unknown>();
+      stream.on('response', (headers) => 'grpc-status' in headers && status.resolve(headers['grpc-status']));
+      stream.on('trailers', (headers) => status.resolve(headers['grpc-status']));
+      await new Promise((resolve) => stream.write(framed.subarray(0, -1), resolve));
+      return { stream, status: status.promise };
+    };
+    const held = [await begin(), await begin()];
+    expect(await (await begin()).status).toBe('8');
+    for (const { stream, status } of held) {
+      stream.end(framed.subarray(-1));
+      expect(await status).toBe('0');
+    }
+    expect(told.counts.length).toBeGreaterThan(0);
   });
 
   test('has four streams at most, and loses them in peace when the door closes', async () => {
