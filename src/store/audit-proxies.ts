@@ -11,22 +11,20 @@ import type { Database } from './database.ts';
  */
 export function readProxiesCovered(db: Database, question: AuditFilters): ProxiesCovered | null {
   if (!typesAsked(question).some((type) => verdictTypes.has(type))) return null;
-  const keys = db
-    .prepare<[string | null, string | null], { id: number; isCounted: number }>(
-      `SELECT id, type = 'proxy_coverage' AS isCounted FROM audit_rollup_keys
-       WHERE ((type = 'proxy_coverage' AND outcome = 'counted') OR (type = 'loss' AND outcome = 'proxy_verdict'))
-         AND (? IS NULL OR destination = ?) LIMIT ${maxKeys}`,
+  const keysOf = db
+    .prepare<[string, string, string | null, string | null], number>(
+      `SELECT id FROM audit_rollup_keys
+       WHERE type = ? AND outcome = ? AND (? IS NULL OR destination = ?) LIMIT ${maxKeys}`,
     )
-    .all(question.destination, question.destination);
-  if (keys.length === 0) return null;
-  const sumOf = (isCounted: boolean): number =>
-    sumKept(
-      db,
-      keys.filter((key) => (key.isCounted === 1) === isCounted).map(({ id }) => id),
-      wholeHoursOf(db, question),
-    );
-  const counted = sumOf(true);
-  return counted === 0 ? null : { counted, missing: Math.min(counted, sumOf(false)) };
+    .pluck();
+  const sumOf = (type: string, outcome: string): number => {
+    const keys = keysOf.all(type, outcome, question.destination, question.destination);
+    return keys.length === 0 ? 0 : sumKept(db, keys, wholeHoursOf(db, question));
+  };
+  const counted = sumOf('proxy_coverage', 'counted');
+  if (counted === 0) return null;
+  // INVARIANT: apart from the others. Of more services than are looked at, no loss is left out for a count.
+  return { counted, missing: Math.min(counted, sumOf('loss', 'proxy_verdict')) };
 }
 
 function sumKept(db: Database, keys: readonly number[], parts: readonly KeptPart[]): number {

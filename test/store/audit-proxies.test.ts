@@ -1,12 +1,20 @@
-import { describe, expect, test } from 'vitest';
+import { afterAll, describe, expect, test } from 'vitest';
 import { parseCountQuery } from '../../src/audit/count-question.ts';
+import type { AuditEvent } from '../../src/audit/event.ts';
 import type { AuditQueryFields } from '../../src/audit/question.ts';
 import { parseAuditQuery } from '../../src/audit/question.ts';
 import type { Log } from '../../src/log.ts';
 import { createCoverageCompletion } from '../../src/up-proxy-coverage.ts';
 import { decision, noon } from '../audit/events.ts';
 import { proxyCoverage } from '../audit/proxy-events.ts';
+import { openForWriting } from '../../src/store/database.ts';
+import { readProxiesCovered } from '../../src/store/audit-proxies.ts';
+import { createScope } from '../harness/scope.ts';
+import { makeTempDir } from '../harness/temp.ts';
 import { openTestStore, standingClock } from './directories.ts';
+
+const scope = createScope();
+afterAll(() => scope.close());
 
 const ledger = proxyCoverage().destination;
 const orders = 'spiffe://example.org/ns/shop/sa/orders';
@@ -19,17 +27,20 @@ describe('what proxies counted', () => {
   async function threeDays() {
     const store = await openTestStore();
     const complete = createCoverageCompletion({ store, clock: standingClock, log });
+    const events: AuditEvent[] = [];
     for (let hour = 0; hour < 72; hour++) {
       const span = { time: at(hour), to: at(hour), from: at(hour - 1), started: at(-100), count: 100 };
       const counted = (hour + 1) * 100;
       const missing = hour % 24 === 0 ? 10 : 0;
-      await store.recordEvents(
-        await complete([
+      events.push(
+        ...(await complete([
           proxyCoverage({ ...span, counted, missing }),
           proxyCoverage({ ...span, counted, missing: 0, destination: orders }),
-        ]),
+        ])),
       );
     }
+    // At once: a disk that is busy is slow to keep each.
+    await store.recordEvents(events);
     await store.recordEvents([decision({ time: at(72) })]);
     return store;
   }
@@ -85,6 +96,27 @@ describe('what proxies counted', () => {
     for (const [asked, expected] of rows) {
       expect(await read(asked), JSON.stringify(asked)).toEqual(expected);
       expect(await count(asked), JSON.stringify(asked)).toEqual(expected);
+    }
+  });
+
+  test('by more services than are looked at is never said to be told of whole', () => {
+    const db = openForWriting(makeTempDir(scope), noon);
+    scope.defer(() => db.close());
+    const hour = Math.floor(noon.getTime() / hourMs);
+    const add = (type: string, outcome: string, services: number): void => {
+      const counted = `WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < ${services})`;
+      db.exec(`INSERT INTO audit_rollup_keys (type, outcome, source, destination, reason, rule, protocol)
+        ${counted} SELECT '${type}', '${outcome}', '', 'spiffe://example.org/s' || i, '', '', '' FROM n`);
+    };
+    add('proxy_coverage', 'counted', 5_000);
+    add('loss', 'proxy_verdict', 1);
+    db.exec(`INSERT INTO audit_rollup (level, start, key, count, records, first_idx, last_idx, first_ms, last_ms)
+      SELECT spans.level, spans.start, id, 10, 1, 0, 0, 0, 0 FROM audit_rollup_keys,
+        (SELECT 0 AS level, ${hour} AS start UNION ALL SELECT 2, 0) AS spans`);
+    const ofHour = { since: noon.toISOString(), until: at(1).toISOString() };
+    for (const asked of [{}, ofHour]) {
+      const { filters } = parseCountQuery(asked, at(2));
+      expect(readProxiesCovered(db, filters)).toEqual({ counted: 40_960, missing: 10 });
     }
   });
 
