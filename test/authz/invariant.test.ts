@@ -306,6 +306,18 @@ describe('what is not known is not told', () => {
     const { newlyAllowed, unproven } = compare([], [rules]);
     expect(newlyAllowed.length + unproven.length).toBe(1);
     expect(compare([rules], [rules])).toMatchObject({ newlyAllowed: [], newlyDenied: [], unproven: [] });
+    for (const action of ['ALLOW', 'DENY']) {
+      const [old, other] = [rules, rules.replace('/p39', '/other')].map((text) => [
+        all,
+        `action: ${action}\n${text}`,
+      ]);
+      // What was cut is all that differs.
+      const found = compare(
+        (old ?? []).slice(action === 'ALLOW' ? 1 : 0),
+        (other ?? []).slice(action === 'ALLOW' ? 1 : 0),
+      );
+      expect(found.newlyAllowed.length + found.newlyDenied.length + found.unproven.length).toBeGreaterThan(0);
+    }
   });
   test('Istio mode is refused', () => {
     const policies = readPolicies(policyText(all));

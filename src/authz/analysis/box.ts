@@ -10,6 +10,7 @@ import {
   type Literal,
   literalOf,
   mayMeet,
+  meaningOf,
 } from './literal.ts';
 import { isIn, type World } from './world.ts';
 
@@ -55,7 +56,9 @@ export function createBoxes(trustDomain: TrustDomain): BoxRule {
     if (found !== undefined) return found;
     const { boxes, isCut } = boxesOf(rule, policy.action, trustDomain, share);
     const strength = [policy.action, policy.terms.liftable, policy.terms.breakGlass !== null];
-    const boxed = { compiled, boxes, isCut, key: JSON.stringify([...strength, boxes.map(({ key }) => key)]) };
+    // INVARIANT: rules that differ in what was cut differ in their keys.
+    const meant = isCut ? sides.map((side) => rule[side].map(meaningOf)) : boxes.map(({ key }) => key);
+    const boxed = { compiled, boxes, isCut, key: JSON.stringify([...strength, isCut, meant]) };
     known.set(rule, boxed);
     return boxed;
   };

@@ -67,7 +67,7 @@ export function literalOf(
         ? []
         : [groups.flatMap(([one = []]) => one)];
   return {
-    key: JSON.stringify([isCautious, alternatives.map((all) => all.map(meaningOf))]),
+    key: JSON.stringify([isCautious, alternatives.map((all) => meaningOf({ predicates: all }))]),
     dimension,
     quantifier: isManifold(dimension) ? quantifierOf(first, isCautious) : 'one',
     holds: (facts) => tests.some((all) => all.every((test: Test) => test(facts) ?? isCautious)),
@@ -77,8 +77,15 @@ export function literalOf(
   };
 }
 
-function meaningOf({ attribute, names, negated, kind, matches }: Predicate): unknown {
-  return [attribute, names, negated, kind, matches];
+/** The same for predicates that mean the same. */
+export function meaningOf({ predicates }: { readonly predicates: Conjunction }): unknown {
+  return predicates.map(({ attribute, names, negated, kind, matches }) => [
+    attribute,
+    names,
+    negated,
+    kind,
+    matches,
+  ]);
 }
 
 function quantifierOf({ attribute, negated }: Predicate, isCautious: boolean): 'every' | 'some' {
