@@ -158,6 +158,13 @@ describe('invariants', () => {
       'unproven',
       'it is about no destination that there is',
     ],
+    [
+      'a namespace that no ID can have',
+      [shop],
+      `never: { to: { namespaces: ['..'] } }`,
+      'unproven',
+      'it is about no destination that there is',
+    ],
   ])('%s', (_, policies, spec, result, by) => {
     const { list, proof } = proofOf(policies, spec, false);
     const [found] = proof.invariants;

@@ -100,7 +100,7 @@ function meantBy({ to }: Invariant, { workloads, trustDomain }: PolicyGround): r
   const labels = Object.fromEntries(to.labels);
   if (to.principals.length > 0) return [];
   return to.namespaces.flatMap((match) => {
-    if (match.kind !== 'exact' || !/^[A-Za-z0-9._-]+$/.test(match.text)) return [];
+    if (match.kind !== 'exact' || !isNamespace(match.text)) return [];
     const id = SpiffeId.parse(`spiffe://${trustDomain.name}/ns/${match.text}/sa/any`);
     const isThere = workloads.some((one) =>
       isAboutDestination(
@@ -116,6 +116,11 @@ function meantBy({ to }: Invariant, { workloads, trustDomain }: PolicyGround): r
     );
     return isThere ? [] : [{ id, labels }];
   });
+}
+
+/** Whether it may be a segment of an ID that is not too long. */
+function isNamespace(text: string): boolean {
+  return /^[A-Za-z0-9._-]{1,253}$/.test(text) && !/^\.{1,2}$/.test(text);
 }
 
 function* check(
