@@ -326,6 +326,26 @@ describe('what is not known is not told', () => {
       expect(found.newlyAllowed.length + found.newlyDenied.length + found.unproven.length).toBeGreaterThan(0);
     }
   });
+  test('rules of many combinations are looked at in small steps', () => {
+    const rules = (action: string, address: number) => {
+      const sources = Array.from({ length: 16 }, (_, i) => ({
+        source: { principals: ['example.org/ns/a/sa/b'], ipBlocks: [`10.0.${address}.${i}`] },
+      }));
+      const operations = Array.from({ length: 16 }, (_, i) => ({
+        operation: { paths: [`/${action}${i}`], methods: ['GET'] },
+      }));
+      return policyText(
+        `action: ${action}\nrules: ${JSON.stringify([{ from: sources, to: operations }])}`,
+        action.toLowerCase(),
+      );
+    };
+    const [allow, deny] = [readPolicies(rules('ALLOW', 1)), readPolicies(rules('DENY', 2))];
+    const work = comparePolicies(ground, allow, [...allow, ...deny], noon);
+    let steps = 0;
+    for (let step = work.next(); step.done !== true; step = work.next()) steps += 1;
+    // There are 65,536 pairs of combinations to rule out.
+    expect(steps).toBeGreaterThan(1_000);
+  });
   test('Istio mode is refused', () => {
     const policies = readPolicies(policyText(all));
     const run = () => finish(comparePolicies({ ...ground, mode: 'istio' }, policies, policies, noon));

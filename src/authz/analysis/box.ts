@@ -43,6 +43,7 @@ export type BoxRule = (compiled: CompiledRule) => BoxedRule;
 /** @param trustDomain of the mesh: whose namespaces count */
 export function createBoxes(trustDomain: TrustDomain): BoxRule {
   const known = new Map<Rule, BoxedRule>();
+  let left = maxBoxesInAll;
   const literals = new Map<string, Literal>();
   // Literals that say the same are one object, so that what is worked out for one serves all.
   const share = (literal: Literal): Literal => {
@@ -54,7 +55,8 @@ export function createBoxes(trustDomain: TrustDomain): BoxRule {
     const { rule, policy } = compiled;
     const found = known.get(rule);
     if (found !== undefined) return found;
-    const { boxes, isCut } = boxesOf(rule, policy.action, trustDomain, share);
+    const { boxes, isCut } = boxesOf(rule, policy.action, trustDomain, share, Math.min(left, maxBoxes));
+    left = Math.max(1, left - boxes.length);
     const strength = [policy.action, policy.terms.liftable, policy.terms.breakGlass !== null];
     // INVARIANT: rules that differ in what was cut differ in their keys.
     const meant = isCut ? sides.map((side) => rule[side].map(meaningOf)) : boxes.map(({ key }) => key);
@@ -64,19 +66,20 @@ export function createBoxes(trustDomain: TrustDomain): BoxRule {
   };
 }
 
-/** The boxes of the parts of a rule. */
+/** The boxes of the parts of a rule. @param limit the most of them */
 export function boxesOf(
   rule: Pick<Rule, 'from' | 'to' | 'when'>,
   action: PolicyAction,
   trustDomain: TrustDomain,
   share: (literal: Literal) => Literal = (literal) => literal,
+  limit = maxBoxes,
 ): { readonly boxes: readonly Box[]; readonly isCut: boolean } {
   let products: readonly (readonly Conjunction[])[] = [[]];
   let isCut = false;
   for (const side of sides) {
     const alternatives = alternativesOf(rule[side]);
     if (alternatives.length === 0) continue;
-    if (products.length * alternatives.length > maxBoxes) {
+    if (products.length * alternatives.length > limit) {
       isCut = true;
       continue;
     }
@@ -113,6 +116,8 @@ function alternativesOf(
 }
 
 const maxBoxes = 256;
+/** Of all rules together: each takes some 2 kB. */
+const maxBoxesInAll = 100_000;
 
 function boxOf(
   parts: readonly (Conjunction & { readonly joined?: Conjunction[] })[],

@@ -93,7 +93,7 @@ export function* examineRules(
       const isEmpty = one === undefined ? !(yield* mayMatch(boxed, inquiry, unproven)) : empty.has(boxed);
       if (isEmpty) findings.push(findingOf('never_matches', boxed, []));
       if (isEmpty || one === undefined) continue;
-      if (dead.has(boxed)) findings.push(findingOf('always_denied', boxed, near(one, barringOf)));
+      if (dead.has(boxed)) findings.push(findingOf('always_denied', boxed, yield* near(one, barringOf)));
       else if (removed.has(boxed))
         findings.push(findingOf('redundant', boxed, yield* coveringOf(one, removed, inquiry)));
       else findings.push(...(yield* partlyDenied(one, snapshot, inquiry)));
@@ -221,7 +221,7 @@ function* coveringOf(
   removed: ReadonlySet<BoxedRule>,
   inquiry: Inquiry,
 ): Steps<readonly BoxedRule[]> {
-  const candidates = near(one, alikeOf).filter((other) => !removed.has(other));
+  const candidates = (yield* near(one, alikeOf)).filter((other) => !removed.has(other));
   const [first] = one.at;
   if (first === undefined) return [];
   for (const other of candidates.slice(0, maxTried)) {
@@ -237,15 +237,23 @@ function* coveringOf(
 const maxTried = 32;
 
 /** Of some rules, those that may match what a rule does. */
-function near(
+function* near(
   { rule, at: [first] }: Applying,
   of: (rule: BoxedRule, ruling: Ruling) => readonly BoxedRule[],
-): readonly BoxedRule[] {
+): Steps<readonly BoxedRule[]> {
   if (first === undefined) return [];
   const world = { protocol: 'http', token: 'present' } as const;
-  return of(rule, first.ruling).filter(
-    (other) => other !== rule && rule.boxes.some((a) => other.boxes.some((b) => mayShare(a, b, world))),
-  );
+  const found: BoxedRule[] = [];
+  for (const other of of(rule, first.ruling)) {
+    if (other === rule) continue;
+    for (const a of rule.boxes) {
+      yield;
+      if (!other.boxes.some((b) => mayShare(a, b, world))) continue;
+      found.push(other);
+      break;
+    }
+  }
+  return found;
 }
 
 /** The first rule that denies a part of what a rule allows. */

@@ -65,7 +65,10 @@ export function* inquire(inquiry: Inquiry, search: Search): Steps<Answer> {
   const { trustDomain, budget, blank } = inquiry;
   const isCut = search.isCut || search.outside.lists.some((list) => list.isCut);
   let unknown: Answer | undefined;
+  let looked = 0;
   for (const inside of choices(search.inside)) {
+    looked += 1;
+    if (looked % choicesInStep === 0) yield;
     if (!mayAll(inside)) continue;
     budget.problems -= 1;
     if (budget.problems < 0) throw tooLarge();
@@ -122,6 +125,8 @@ const maxCallers = 16;
 
 /** Whether there may be calls that two rules match: never wrongly false. */
 export function mayBothMatch(a: BoxedRule, b: BoxedRule): boolean {
+  // Whoever asks goes on to look at all choices, and that in steps.
+  if (a.boxes.length * b.boxes.length > choicesInStep) return true;
   return a.boxes.some((one) => b.boxes.some((other) => mayAll([one, other])));
 }
 
@@ -162,6 +167,7 @@ function tooLarge(): MeshError {
 }
 
 const cutWhy = 'a rule has more combinations of its entries than are looked at';
+const choicesInStep = 64;
 const maxStates = 30_000;
 const maxNodes = 20_000;
 

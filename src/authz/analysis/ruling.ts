@@ -32,9 +32,14 @@ export function* rulingOf(applied: AppliedRules, boxRule: BoxRule): Steps<Ruling
   const { grants, allow, liftable, deny } = splitGlass(applied.allowRules, applied.denyRules);
   const make = function* (rules: readonly CompiledRule[]) {
     const made: BoxedRule[] = [];
-    for (const [i, rule] of rules.entries()) {
-      if (i % rulesInStep === 0) yield;
-      made.push(boxRule(rule));
+    let work = 0;
+    for (const rule of rules) {
+      const boxed = boxRule(rule);
+      made.push(boxed);
+      work += boxed.boxes.length + workOfRule;
+      if (work < workInStep) continue;
+      work = 0;
+      yield;
     }
     return made;
   };
@@ -59,7 +64,8 @@ export function* rulingOf(applied: AppliedRules, boxRule: BoxRule): Steps<Ruling
   };
 }
 
-const rulesInStep = 8;
+const workOfRule = 8;
+const workInStep = 64;
 
 /** All that is allowed, rule by rule. */
 export function allowedBy({ grants, ordinary, barringGrants, barring }: Ruling): readonly Piece[] {

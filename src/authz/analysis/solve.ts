@@ -41,12 +41,12 @@ export type SolveGround = AtomGround & { readonly maxNodes: number; readonly max
 
 /** Finds a call, or proves that there is none. */
 export function* solve(ground: SolveGround, problem: Problem): Steps<Solution> {
-  const http = [...inHttp(problem)];
+  const http = yield* nearIn(problem, { protocol: 'http', token: 'present' });
   let unknown: Solution | undefined;
   for (const world of worldsOf([...problem.inside, ...http])) {
     if (world.protocol === 'tcp' && problem.inside.some(({ isHttp }) => isHttp)) continue;
     yield;
-    const near = world.protocol === 'http' ? http : nearIn(problem, world);
+    const near = world.protocol === 'http' ? http : yield* nearIn(problem, world);
     const found = yield* solveIn(ground, problem.inside, near, world);
     if (found.found === 'call') return found;
     if (found.found === 'unknown') unknown ??= found;
@@ -54,23 +54,24 @@ export function* solve(ground: SolveGround, problem: Problem): Steps<Solution> {
   return unknown ?? { found: 'none' };
 }
 
-function inHttp(problem: Problem): Generator<Box> {
-  return nearIn(problem, { protocol: 'http', token: 'present' });
-}
-
 /** The boxes in the way that calls of all of `inside` may be in. */
-function* nearIn({ inside, outside }: Problem, world: World): Generator<Box> {
+function* nearIn({ inside, outside }: Problem, world: World): Steps<readonly Box[]> {
+  const near: Box[] = [];
+  let looked = 0;
   for (const list of outside.lists) {
     for (const { box, rule } of candidatesIn(list, inside, world.protocol === 'http')) {
-      if (!outside.except.has(rule) && inside.every((one) => mayShare(one, box, world))) yield box;
+      looked += 1;
+      if (looked % boxesInStep === 0) yield;
+      if (!outside.except.has(rule) && inside.every((one) => mayShare(one, box, world))) near.push(box);
     }
   }
+  return near;
 }
 
 function* solveIn(
   ground: SolveGround,
   inside: readonly Box[],
-  near: Iterable<Box>,
+  near: readonly Box[],
   world: World,
 ): Steps<Solution> {
   const blank: Draft = { ...ground.blank, ...world };
@@ -83,7 +84,8 @@ function* solveIn(
     for (const literal of left) demanded.add(literal);
   }
   const barred: (readonly Literal[])[] = [];
-  for (const box of near) {
+  for (const [i, box] of near.entries()) {
+    if (i % boxesInStep === boxesInStep - 1) yield;
     // What must hold anyway bars nothing by itself.
     const left = settle(box)?.filter((literal) => !demanded.has(literal));
     if (left === undefined) continue;
