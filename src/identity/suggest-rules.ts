@@ -77,7 +77,11 @@ export function narrowRule(
     const path = ofPaths.length === 0 || isWithin ? seenPath : null;
     const kept = predicates
       .filter(
-        (one) => fate(one) === 'open' || (one.attribute === 'request.path' && (one.negated || path === null)),
+        (one) =>
+          fate(one) === 'open' ||
+          // A record may hold the host, and what is suggested names none by itself.
+          one.attribute === 'request.host' ||
+          (one.attribute === 'request.path' && (one.negated || path === null)),
       )
       .map(keep);
     return { method: protocol === 'http' ? method : null, port, path, isAnyPath: ofPaths.length === 0, kept };

@@ -159,6 +159,20 @@ test.each<[string, readonly string[], (world: ReplayWorld) => readonly AuditEven
     [...source, '  to:', '    - operation:', '        methods: ["GET"]', '        ports: ["8080"]'],
   ],
   [
+    'hosts, although records of single calls hold them',
+    [pay('p', `rules: [{ ${fromWeb}, to: [{ operation: { hosts: ['ledger.*'] } }] }]`)],
+    ({ decided }) => [
+      decided({
+        ...{ verdict: 'allow', reason: 'allow_rule', rule: 'pay/p rule[0]' },
+        ...{ host: 'ledger.pay', path: { personal: '/a' } },
+      }),
+    ],
+    [
+      ...[...source, '  to:', '    - operation:', '        methods: ["GET"]', '        paths: ["/a"]'],
+      ...['        ports: ["8080"]', '        hosts: ["ledger.*"]'],
+    ],
+  ],
+  [
     'connections',
     [pay('p', `rules: [{ ${fromWeb} }]`)],
     ({ counted }) => [counted({ protocol: 'tcp', method: '', pathPattern: '*', port: 5_432 })],
