@@ -97,7 +97,7 @@ async function compareFiles(
   to: string,
   trustDomain: string | undefined,
 ): Promise<ComparisonView> {
-  const [{ comparePolicies }, { finish }, { onTop }] = await Promise.all([
+  const [{ comparePolicies }, { finish }, { onTop, relabelled }] = await Promise.all([
     import('../authz/analysis/compare.ts'),
     import('../authz/steps.ts'),
     import('../identity/policy-analysis.ts'),
@@ -112,7 +112,8 @@ async function compareFiles(
   }
   const workloads = [...onTop(before.analysed, after.analysed).workloads.values()];
   const compared = finish(comparePolicies({ ...before.ground, workloads }, was, is, new Date()));
-  return { ...compared, from: null, to: null };
+  const unproven = [...relabelled(before.analysed, after.analysed), ...compared.unproven];
+  return { ...compared, unproven, from: null, to: null };
 }
 
 function formatComparison(comparison: Comparison): readonly string[] {

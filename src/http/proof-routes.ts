@@ -14,6 +14,7 @@ import {
   onTop,
   readAnalysed,
   readStored,
+  relabelled,
   workloadsOf,
 } from '../identity/policy-analysis.ts';
 import type { TrustDomain } from '../spiffe/id.ts';
@@ -80,7 +81,10 @@ export function addProofRoutes(app: FastifyInstance, ports: ProofPorts, trustDom
       return {
         number: null,
         *read() {
-          return onTop(now, yield* readAnalysed(side.files));
+          const files = yield* readAnalysed(side.files);
+          // Whoever lost their input must not be told that nothing changes.
+          if (files.policies.size + files.workloads.size === 0) throw emptySide();
+          return onTop(now, files);
         },
       };
     }
@@ -129,9 +133,17 @@ export function addProofRoutes(app: FastifyInstance, ports: ProofPorts, trustDom
     const [before, after] = [await ofSide(from), await ofSide(to)];
     const comparison = await analyse(function* (snapshot, now) {
       const [was, is] = [yield* before.read(), yield* after.read()];
-      return yield* comparePolicies(groundOf(snapshot, onTop(was, is)), listOf(was), listOf(is), now);
+      const ground = groundOf(snapshot, onTop(was, is));
+      const compared = yield* comparePolicies(ground, listOf(was), listOf(is), now);
+      return { ...compared, unproven: [...relabelled(was, is), ...compared.unproven] };
     });
     return { ...comparison, from: before.number, to: after.number } satisfies ComparisonView;
+  });
+}
+
+function emptySide(): MeshError {
+  return new MeshError('body_invalid', 'no policy and no entry is in the files of a side', {
+    fix: 'give files with policies',
   });
 }
 

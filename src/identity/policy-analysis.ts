@@ -1,3 +1,4 @@
+import type { Unproven } from '../authz/analysis/compare.ts';
 import { type Invariant, invariantKind, readInvariant } from '../authz/analysis/invariant.ts';
 import type { Workload } from '../authz/attachment.ts';
 import { parsePolicy, policyKind } from '../authz/parse.ts';
@@ -97,6 +98,29 @@ export function onTop(base: Analysed, files: Analysed): Analysed {
     workloads: new Map([...base.workloads, ...files.workloads]),
     invariants: [...base.invariants, ...files.invariants],
   };
+}
+
+/**
+ * The identities whose entries carry other labels on the two sides: both sets of policies are compared as they apply
+ * afterwards, so what the labels alone change is not settled.
+ */
+export function relabelled(before: Analysed, after: Analysed): readonly Unproven[] {
+  const [old, young] = [labelsById(before), labelsById(after)];
+  return [...young]
+    .filter(([id, labels]) => (old.get(id) ?? labels) !== labels)
+    .map(([about]) => ({
+      about,
+      why: 'its entries have other labels on the two sides: those of the second count',
+    }));
+}
+
+function labelsById({ workloads }: Analysed): ReadonlyMap<string, string> {
+  const byId = Map.groupBy(workloads.values(), ({ id }) => id.text);
+  const textOf = (all: readonly Workload[]): string =>
+    JSON.stringify(
+      [...new Set(all.map(({ labels }) => JSON.stringify(Object.entries(labels).sort())))].sort(),
+    );
+  return new Map([...byId].map(([id, all]) => [id, textOf(all)]));
 }
 
 /** The entries of a mesh as workloads. */
