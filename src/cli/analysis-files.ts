@@ -51,6 +51,13 @@ export async function analyseFiles(
       fix: 'name it with --trust-domain, or in the configuration',
     });
   }
+  const foreign = workloads.find(({ id }) => !id.memberOf(ofMesh));
+  // Nothing is ever allowed to such a one: what is said of it would always hold.
+  if (foreign !== undefined) {
+    throw new MeshError('usage', `${foreign.id.text} is of another trust domain than ${ofMesh.name}`, {
+      fix: 'name that of the entries with --trust-domain',
+    });
+  }
   const { rootNamespace, policyMode: mode } = config;
   return { analysed, ground: { trustDomain: ofMesh, rootNamespace, workloads, mode } };
 }

@@ -3,6 +3,7 @@ import type { HygieneFinding } from '../authz/analysis/hygiene.ts';
 import type { InvariantResult, Proof } from '../authz/analysis/prove.ts';
 import { MeshError } from '../errors.ts';
 import type { ProofView } from '../http/proof-routes.ts';
+import type { SourceFile } from '../identity/plan.ts';
 import { analyseFiles, readTree } from './analysis-files.ts';
 import { asText, decisionLine, indented, ruleLines, unprovenLines, witnessLines } from './analysis-text.ts';
 import { exitCodes } from './failure.ts';
@@ -97,14 +98,29 @@ async function ask(
   command: Command,
   { invariants = [], candidate = [], revision, invariantsOnly = false }: ProveOptions,
 ): Promise<ProofView> {
-  const files = readTree(session, [...invariants, ...candidate]);
+  const policies = readTree(session, candidate);
+  if (policies.length > 0) await demandPolicies(policies);
+  const files = [...readTree(session, invariants), ...policies];
   const proof = await clientOf(session, command).post<ProofView>('/v1/policy-proofs', {
     ...(files.length === 0 ? {} : { files }),
     ...(revision === undefined ? {} : { revision }),
     ...(invariantsOnly ? { examine: false } : {}),
   });
-  demandInvariants(invariants, proof);
+  demandInvariants(invariants.length > 0 || invariantsOnly, proof);
   return proof;
+}
+
+/** A pipeline that lost its candidate must not be told of the policies in force alone. */
+async function demandPolicies(files: readonly SourceFile[]): Promise<void> {
+  const [{ readAnalysed }, { finish }] = await Promise.all([
+    import('../identity/policy-analysis.ts'),
+    import('../authz/steps.ts'),
+  ]);
+  const { policies, workloads } = finish(readAnalysed(files));
+  if (policies.size + workloads.size > 0) return;
+  throw new MeshError('usage', 'no policy and no entry is in the files that --candidate names', {
+    fix: 'give files with policies',
+  });
 }
 
 async function work(
@@ -130,13 +146,13 @@ async function work(
     examines: !invariantsOnly,
   };
   const proof = finish(provePolicies(ground, question, new Date()));
-  demandInvariants(invariants, proof);
+  demandInvariants(invariants.length > 0 || invariantsOnly, proof);
   return proof;
 }
 
-function demandInvariants(named: readonly string[], proof: Proof): void {
-  if (named.length === 0 || proof.invariants.length > 0) return;
-  throw new MeshError('usage', 'no invariant is in the files that --invariants names', {
+function demandInvariants(isWanted: boolean, proof: Proof): void {
+  if (!isWanted || proof.invariants.length > 0) return;
+  throw new MeshError('usage', 'no invariant is in the files', {
     fix: 'write documents of the kind PolicyInvariant',
   });
 }

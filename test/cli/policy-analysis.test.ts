@@ -19,7 +19,16 @@ kind: PolicyInvariant
 metadata: { name: never-${from} }
 spec: { never: { from: { namespaces: [${from}] }, to: { namespaces: [pay] } } }
 `;
+const entry = (labels: string, domain = 'example.org') => `apiVersion: countersign.dev/v1
+kind: RegistrationEntry
+metadata: { name: db, labels: { ${labels} } }
+spec: { spiffeId: spiffe://${domain}/ns/pay/sa/db, selectors: ['unix:uid:1'] }
+`;
 const files = {
+  'nothing.yaml': '# lost\n',
+  'db.yaml': `${policy('shop')}---\n${entry('app: db')}`,
+  'moved.yaml': `${policy('shop')}---\n${entry('app: other')}`,
+  'foreign.yaml': `${policy("'*'")}---\n${entry('', 'elsewhere.org')}`,
   'old.yaml': policy('shop, dev'),
   'new.yaml': policy('shop'),
   'twice.yaml': `${policy('shop')}---\n${policy('shop', 'second')}`,
@@ -74,6 +83,8 @@ test.each<[string, number, string]>([
   ['prove -i dev.yaml --candidate old.yaml', 1, 'violated'],
   [`diff old.yaml new.yaml --exit-code ${alone}`, 1, 'after   deny: no ALLOW rule matched'],
   [`diff new.yaml twice.yaml --exit-code ${alone}`, 0, 'no call is decided differently'],
+  [`diff new.yaml db.yaml --exit-code ${alone}`, 0, 'no call is decided differently'],
+  [`diff db.yaml moved.yaml --exit-code ${alone}`, 2, 'its entries have other labels on the two sides'],
   ['diff 2 1 --exit-code', 1, 'newly allowed'],
   ['diff active old.yaml -o json', 0, '"newlyAllowed"'],
   ['diff 1 active --text', 0, '+++ pay/ledger (revision 2)'],
@@ -89,6 +100,10 @@ test.each<[string, number, string]>([
   [`prove -f new.yaml --revision 1 ${alone}`, 64, '--file stands alone'],
   [`prove -f new.yaml -i old.yaml ${alone}`, 2, 'document_field_value'],
   [`prove -f twice.yaml -i new.yaml ${alone}`, 2, 'there are two documents of the policy pay/ledger'],
+  [`prove -f new.yaml --invariants-only ${alone}`, 64, 'no invariant is in the files'],
+  ['prove -i dev.yaml --candidate nothing.yaml', 64, 'no policy and no entry'],
+  ['diff active nothing.yaml --exit-code', 2, 'no policy and no entry'],
+  [`prove -f foreign.yaml dev.yaml ${alone}`, 64, 'is of another trust domain than example.org'],
   ['prove --invariants-only', 64, 'there are no invariants to prove'],
   ['prove --candidate new.yaml --revision 1', 64, 'leave out --revision'],
   [`prove ${alone}`, 64, '--trust-domain is for files alone'],
