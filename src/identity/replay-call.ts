@@ -41,6 +41,8 @@ export function callToRejudge(
   const source = call.source === '' ? null : readId(call.source);
   if (destination === undefined || source === undefined || isCut(method)) return undefined;
   const unknown = new Set<Attribute>([...neverHeld, 'source.ip', 'remote.ip']);
+  // The door that decided knew the port, or said that it did not; a proxy's log may have none of its own accord.
+  if (call.kind === 'seen' && port === 0) unknown.add('destination.port');
   const ends = { source, destination, port, context: untold };
   const known = { unknown, isHostPortUnknown: false };
   if (protocol === 'tcp') return { call: { protocol, ...ends }, ...known, paths: null };

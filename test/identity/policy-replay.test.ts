@@ -326,6 +326,16 @@ test('what proxies alone told is judged as far as it goes', async () => {
   expect(edges.find((edge) => edge.class === 'unknown')).toMatchObject({ source: job, path: null });
 });
 
+test('a port that a proxy did not tell is not known', async () => {
+  // With it in force all calls to a port that is not known would be denied before and after.
+  await world.apply(anyPath, deny('to: [{ operation: { ports: ["9000"] } }]'));
+  const time = world.clock.now();
+  const told = { time, from: time, to: time, source: web, destination: ledger, rule: '', method: 'GET' };
+  await world.record([outcomes({ ...told, outcome: 'ok', port: 0, count: 2 })]);
+  const { totals } = await world.replay({ texts: [pay('no', 'action: DENY\n  rules: [{}]')] });
+  expect(totals).toMatchObject({ newlyDenied: 2, unchanged: 0, unknown: 0 });
+});
+
 test('a banned caller is denied before and after', async () => {
   const by = { kind: 'uid', uid: 0, role: 'admin' } as const;
   await world.apply(anyPath);
