@@ -85,28 +85,54 @@ function notAllowed(filter: string, key: string): object {
   return { filter, path: [{ key }], value: { string_match: { prefix: 'allow:' } }, invert: true };
 }
 
+/**
+ * A listener with the trees alone, to which the caller says in a line of the PROXY protocol at which port it called: so any
+ * port can be called.
+ */
+export function anyPortBootstrap({
+  admin,
+  port,
+  routes,
+  ...pki
+}: Pick<Setting, 'admin' | 'routes' | 'ca' | 'pairs'> & { readonly port: number }): object {
+  const name = 'envoy.filters.listener.proxy_protocol';
+  const proxyProtocol = { '@type': type('extensions.filters.listener.proxy_protocol.v3.ProxyProtocol') };
+  const address = { socket_address: { address: '127.0.0.1', port_value: port } };
+  const filter_chains = [{ transport_socket: tlsOf(pki), filters: [treeManager(routes)] }];
+  const listener_filters = [{ name, typed_config: proxyProtocol }];
+  return {
+    node: { id: 'policy-tree', cluster: 'policy-tree' },
+    admin: { address: { pipe: { path: admin } } },
+    static_resources: {
+      listeners: [{ name: 'trees', address, listener_filters, filter_chains }],
+      clusters: [authzCluster()],
+    },
+  };
+}
+
+function treeManager(routes: string): object {
+  const rds = { route_config_name: 'trees', config_source: { path_config_source: { path: routes } } };
+  return connectionManager('trees', { rds }, [rbac('envoy.filters.http.rbac', denyAll), extAuthz]);
+}
+
 /** A listener with the trees and one with Istio’s encoding, each with a route for each set of policies. */
 export function bootstrap({ admin, ofTrees, ofIstio, routes, worlds, ...pki }: Setting): object {
   const transport_socket = tlsOf(pki);
-  const listener = (name: string, port: number, routing: object, filters: readonly object[]) => ({
+  const listener = (name: string, port: number, manager: object) => ({
     name,
     address: { socket_address: { address: '127.0.0.1', port_value: port } },
-    filter_chains: [{ transport_socket, filters: [connectionManager(name, routing, filters)] }],
+    filter_chains: [{ transport_socket, filters: [manager] }],
   });
-  const rds = { route_config_name: 'trees', config_source: { path_config_source: { path: routes } } };
   const istio = ['rbac.DENY', 'rbac.ALLOW'].map((name) => rbac(name, {}));
   return {
     node: { id: 'policy-tree', cluster: 'policy-tree' },
     admin: { address: { pipe: { path: admin } } },
     static_resources: {
       listeners: [
-        listener('trees', ofTrees, { rds }, [rbac('envoy.filters.http.rbac', denyAll), extAuthz]),
-        listener('istio', ofIstio, { route_config: istioRoutes(worlds) }, istio),
+        listener('trees', ofTrees, treeManager(routes)),
+        listener('istio', ofIstio, connectionManager('istio', { route_config: istioRoutes(worlds) }, istio)),
       ],
-      // Nobody is there: whoever asks gets an answer of its own.
-      clusters: [
-        { name: 'authz', type: 'STATIC', connect_timeout: '1s', typed_extension_protocol_options: http2 },
-      ],
+      clusters: [authzCluster()],
     },
   };
 }

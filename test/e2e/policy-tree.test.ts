@@ -4,20 +4,13 @@ import { join } from 'node:path';
 import fc from 'fast-check';
 import { connect } from 'node:tls';
 import { afterAll, expect, test } from 'vitest';
-import { untold } from '../../src/authz/context.ts';
-import type { Decision } from '../../src/authz/decision.ts';
-import { judgeCall } from '../../src/authz/judge.ts';
-import { parsePolicy } from '../../src/authz/parse.ts';
-import { compileProxyPolicy, parseLeafName } from '../../src/authz/proxy-policy.ts';
-import { compileSnapshot, type Snapshot } from '../../src/authz/snapshot.ts';
-import { finish } from '../../src/authz/steps.ts';
-import { SpiffeId, TrustDomain } from '../../src/spiffe/id.ts';
-import { documentOfJson } from '../../src/yaml-json.ts';
+import { SpiffeId } from '../../src/spiffe/id.ts';
 import type { RawPolicy } from '../authz/istio-rbac.ts';
 import { makeEnvoyBinary, startEnvoy } from '../harness/envoy.ts';
 import { type KeyPair, makeOpensslPki } from '../harness/openssl-pki.ts';
 import { createScope } from '../harness/scope.ts';
 import { freePorts, makeTempDir } from '../harness/temp.ts';
+import { judgeSeen, readAnswer, type Seen, snapshotOf, treesOf, verdictOf } from './policy-tree-answer.ts';
 import { bootstrap, tcpBootstrap } from './policy-tree-envoy.ts';
 import { encodeNetworkFilter, encodeRoutes } from './policy-tree-routes.ts';
 import { byDesign, callers, type TreeCall, treeCalls, treePolicies } from './policy-tree-world.ts';
@@ -26,8 +19,6 @@ import { byDesign, callers, type TreeCall, treeCalls, treePolicies } from './pol
 const scope = createScope();
 afterAll(() => scope.close());
 
-const trustDomain = TrustDomain.parse('td1');
-const destination = SpiffeId.parse('spiffe://td1/ns/shop/sa/orders');
 const sets = 80;
 const calls = 2_600;
 
@@ -41,9 +32,7 @@ test('our tree in an Envoy, Istio’s encoding in an Envoy and the engine answer
   const asked = fc.sample(treeCalls(sets), { numRuns: calls, seed });
   const designed = byDesign.map(({ call }, index): TreeCall => ({ ...call, set: sets + index }));
   const snapshots = worlds.map(snapshotOf);
-  const trees = snapshots.map(
-    (snapshot) => finish(compileProxyPolicy({ snapshot, destination, bannedIds: [], asksAll: null })).http,
-  );
+  const trees = snapshots.map((snapshot) => treesOf(snapshot).http);
   const pki = makeOpensslPki(directory, [['DNS:a.example'], ...callers]);
   const routes = join(directory, 'routes.pb');
   writeFileSync(routes, encodeRoutes(trees));
@@ -82,8 +71,8 @@ test('our tree in an Envoy, Istio’s encoding in an Envoy and the engine answer
     if (verdict === 'refused') continue;
     if (isPlainCall(call)) count.plain += 1;
     if (isPlainCall(call) && verdict === 'ask') count.plainAsks += 1;
-    const engine = judge(snapshot, call, tree, ofTrees);
-    const engineOfIstio = istio && judge(snapshot, call, istio, ofIstio);
+    const engine = judgeSeen(snapshot, sourceOf(call), tree, ofTrees);
+    const engineOfIstio = istio && judgeSeen(snapshot, sourceOf(call), istio, ofIstio);
     const isSame =
       (verdict === 'ask' || verdict === engine.verdict) &&
       (istio === undefined || engineOfIstio?.verdict === verdictOf(istio));
@@ -111,28 +100,9 @@ test('our tree in an Envoy, Istio’s encoding in an Envoy and the engine answer
   expect(count.plainAsks).toBeLessThan(count.plain / 20);
 }, 300_000);
 
-function snapshotOf(world: readonly RawPolicy[]): Snapshot {
-  const policies = world.map((one) => parsePolicy(documentOfJson(one, { file: 'p', line: 1 })));
-  return compileSnapshot({
-    revision: 1,
-    trustDomain,
-    rootNamespace: 'istio-system',
-    policies,
-    workloads: [],
-  });
-}
-
-/** What the engine says of the call as Envoy's filters had it. */
-function judge(
-  snapshot: Snapshot,
-  call: TreeCall,
-  { method, path, authority }: Seen,
-  port: number,
-): Decision {
+function sourceOf(call: TreeCall): SpiffeId | null {
   const names = nameOf(call).filter((name) => name.startsWith('URI:'));
-  const source = names.length === 1 ? readId(names[0]?.slice('URI:'.length) ?? '') : null;
-  const raw = { source, destination, method, path, authority, port, context: untold };
-  return judgeCall(snapshot, { protocol: 'http', ...raw }, new Date(0)).decision;
+  return names.length === 1 ? readId(names[0]?.slice('URI:'.length) ?? '') : null;
 }
 
 function readId(text: string): SpiffeId | null {
@@ -163,26 +133,6 @@ function isAlike({ caller }: TreeCall, world: readonly RawPolicy[] = []): boolea
   return caller !== null && (caller <= 2 || !/amespaces"|erviceAccounts"/.test(JSON.stringify(world)));
 }
 
-function verdictOf({ status, detail }: Seen): 'allow' | 'deny' | 'ask' | 'refused' {
-  if (status === 200) return 'allow';
-  if (status === 503 && detail === 'ext_authz_error') return 'ask';
-  if (status === 400) return 'refused';
-  const name = /^rbac_access_denied_matched_policy\[(.*)\]$/.exec(detail)?.[1];
-  if (status !== 403 || name === undefined) throw new Error(`Envoy answered ${status} ${detail}`);
-  // Istio's rules have names of their own.
-  if (name.startsWith('deny:') && parseLeafName(name) === undefined)
-    throw new Error(`no leaf is named ${name}`);
-  return 'deny';
-}
-
-type Seen = {
-  readonly status: number;
-  readonly detail: string;
-  readonly method: string;
-  readonly path: string;
-  readonly authority: string;
-};
-
 const nothing: Seen = { status: 0, detail: 'nobody has sent it', method: '', path: '', authority: '' };
 
 function createAgent(pair: KeyPair | undefined): Agent {
@@ -201,8 +151,7 @@ function send(agent: Agent, { set, method, path, hosts }: TreeCall, port: number
       response.on('data', (chunk: string) => (body += chunk));
       response.on('error', reject);
       response.on('end', () => {
-        const [detail = '', seenMethod = '', authority = '', seenPath = ''] = body.split('\n');
-        resolve({ status: response.statusCode ?? 0, detail, method: seenMethod, authority, path: seenPath });
+        resolve(readAnswer(response.statusCode ?? 0, body));
       });
     });
     sent.on('timeout', () => sent.destroy(new Error('no answer within 60 s')));
@@ -230,7 +179,7 @@ test('a TCP connection is allowed, denied and asked about by the tree in an Envo
     ]),
     spec(1, 'DENY', [{ from: from('td1/ns/evil/sa/b'), to: [{ operation: { paths: ['/x'] } }] }]),
   ]);
-  const filter = finish(compileProxyPolicy({ snapshot, destination, bannedIds: [], asksAll: null })).tcp;
+  const filter = treesOf(snapshot).tcp;
   const pki = makeOpensslPki(directory, [['DNS:a.example'], ...callers]);
   const policy = join(directory, 'tcp.pb');
   writeFileSync(policy, encodeNetworkFilter('tcp-policy', filter));
