@@ -18,6 +18,13 @@ export function cutAddresses(blocks: readonly Cidr[]): readonly (readonly number
       cut(masked(bytes, length, 0));
       cut(next(masked(bytes, length, 0xff)));
     }
+    const zero = Array.from({ length: size }, () => 0);
+    const usual = size === 4 ? documentation4 : documentation6;
+    // Nobody calls from the address of all zeros, where another is in the same blocks.
+    if (cuts.every((block) => isInCidr(zero, block) === isInCidr(usual, block))) {
+      starts.delete(zero.join());
+      cut(usual);
+    }
     for (const bytes of starts.values()) {
       if (size === 4 || !isInCidr(bytes, mapped)) found.push(bytes);
     }
@@ -56,6 +63,11 @@ function next(bytes: readonly number[]): readonly number[] | undefined {
   }
   return undefined;
 }
+
+/** 192.0.2.1. @see RFC 5737 */
+const documentation4 = [192, 0, 2, 1];
+/** 2001:db8::1. @see RFC 3849 */
+const documentation6 = [0x20, 0x01, 0x0d, 0xb8, ...Array.from({ length: 11 }, () => 0), 1];
 
 /** @see RFC 4291 section 2.5.5.2 */
 const mapped: Cidr = {
