@@ -1,6 +1,3 @@
-import { parseCountField } from './audit/where.ts';
-import { parseAuditQuery } from './audit/question.ts';
-import { collectCounts, collectPage } from './audit/search.ts';
 import type { Clock } from './clock.ts';
 import type { AuditorPorts } from './http/question-routes.ts';
 import type { NodePorts } from './http/node-routes.ts';
@@ -11,6 +8,7 @@ import { replayPolicies } from './identity/policy-replay.ts';
 import type { TrustDomain } from './spiffe/id.ts';
 import type { Store } from './store/store.ts';
 import { decisionPorts } from './up-decisions.ts';
+import { logReaders } from './up-log-readers.ts';
 
 /** The questions of auditors, answered out of the store and the mesh of now. */
 export function auditorPorts(parts: {
@@ -27,26 +25,9 @@ export function auditorPorts(parts: {
   return {
     questionPorts: (isTimeUp) => ({
       ...decisionPorts(parts),
-      isTimeUp,
-      now: () => clock.now(),
-      read: (question) => collectPage(store.queryAudit, parseAuditQuery(question, clock.now()), isTimeUp),
-      count: (by, question, cursor) => {
-        const {
-          limit: _limit,
-          order: _order,
-          cursor: _cursor,
-          ...filters
-        } = parseAuditQuery(question, clock.now());
-        return collectCounts(store.countAudit, { filters, by: by.map(parseCountField), cursor }, isTimeUp);
-      },
+      ...logReaders(store, clock, isTimeUp),
       current: holder.current,
       settings: { trustDomain, rootNamespace },
-      archive: {
-        revisionAt: store.revisionAt,
-        revision: store.policyRevision,
-        policiesOf: store.policiesOf,
-        policiesIn: store.policiesIn,
-      },
       breathe,
       certificates: (names) => store.namedCertificates(names, clock.now()),
       nodes: () =>

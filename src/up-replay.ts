@@ -1,6 +1,3 @@
-import { parseCountField } from './audit/where.ts';
-import { parseAuditQuery } from './audit/question.ts';
-import { collectCounts, collectPage } from './audit/search.ts';
 import type { Clock } from './clock.ts';
 import { MeshError } from './errors.ts';
 import type { ReplayRoutePorts } from './http/replay-routes.ts';
@@ -8,6 +5,7 @@ import type { Breathe } from './identity/breath.ts';
 import type { MeshHolder } from './identity/current-mesh.ts';
 import type { TrustDomain } from './spiffe/id.ts';
 import type { Store } from './store/store.ts';
+import { logReaders } from './up-log-readers.ts';
 
 /** Recorded calls, to be judged anew: one who asks at a time, for all of the log may have to be read. */
 export function replayPorts(parts: {
@@ -35,30 +33,12 @@ export function replayPorts(parts: {
       const policyMode = holder.current().snapshot.mode;
       return {
         ports: {
-          now: () => clock.now(),
+          ...logReaders(store, clock, isTimeUp),
           current: holder.current,
           settings: { trustDomain, rootNamespace, ttlSeconds, policyMode },
           history: { revision: store.policyRevision, past: store.policyPast },
-          archive: {
-            revisionAt: store.revisionAt,
-            revision: store.policyRevision,
-            policiesOf: store.policiesOf,
-            policiesIn: store.policiesIn,
-          },
           readCalls: store.readCalls,
-          read: (question) => collectPage(store.queryAudit, parseAuditQuery(question, clock.now()), isTimeUp),
-          count: (by, question, cursor) => {
-            const {
-              limit: _limit,
-              order: _order,
-              cursor: _cursor,
-              ...filters
-            } = parseAuditQuery(question, clock.now());
-            const query = { filters, by: by.map(parseCountField), cursor };
-            return collectCounts(store.countAudit, query, isTimeUp);
-          },
           breathe,
-          isTimeUp,
           isLeft,
         },
         close: () => {

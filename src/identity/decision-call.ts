@@ -4,8 +4,7 @@ import { untold } from '../authz/context.ts';
 import type { Attribute } from '../authz/document.ts';
 import type { PolicyMode } from '../authz/policy-mode.ts';
 import type { PartlyKnownCall } from '../authz/replay.ts';
-import { MeshError } from '../errors.ts';
-import { SpiffeId } from '../spiffe/id.ts';
+import { readLoggedId } from './logged-id.ts';
 
 /** A call as far as its record in the log goes, and what the record does not hold, in words. */
 export type CallOfRecord = PartlyKnownCall & { readonly notHeld: readonly string[] };
@@ -16,8 +15,8 @@ export type CallOfRecord = PartlyKnownCall & { readonly notHeld: readonly string
  * @param mode how policies were read then; null when that is not known
  */
 export function callOfRecord(record: LoggedDecision, mode: PolicyMode | null): CallOfRecord | undefined {
-  const destination = parseId(record.destination);
-  const source = record.source === '' ? null : parseId(record.source);
+  const destination = readLoggedId(record.destination);
+  const source = record.source === '' ? null : readLoggedId(record.source);
   if (destination === undefined || source === undefined) return undefined;
   if ([record.method, record.host].some(isCut)) return undefined;
   const { protocol, port, path, host, method } = record;
@@ -79,15 +78,6 @@ const missingOfTcp: readonly string[] = [
   'what filters of the proxy noted',
 ];
 const missingOfHttp: readonly string[] = ['the query', 'headers', 'the token', ...missingOfTcp];
-
-function parseId(text: string): SpiffeId | undefined {
-  try {
-    return SpiffeId.parseWorkload(text);
-  } catch (error) {
-    if (error instanceof MeshError) return undefined;
-    throw error;
-  }
-}
 
 /** Undefined when it is not known; without an `ip` when the proxy had none to tell. */
 function readAddress(text: string | null): { readonly ip: string | undefined } | undefined {

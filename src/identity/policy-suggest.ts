@@ -5,7 +5,7 @@ import type { Policy, Rule } from '../authz/policy.ts';
 import { createPathPatterns } from '../authz/path-pattern.ts';
 import { createRejudge, type Rejudge } from '../authz/rejudge.ts';
 import { MeshError } from '../errors.ts';
-import { kubernetesNames, SpiffeId } from '../spiffe/id.ts';
+import { kubernetesNames } from '../spiffe/id.ts';
 import { inBreaths } from './breath.ts';
 import type { CurrentMesh } from './current-mesh.ts';
 import type { ReplayPorts } from './policy-replay.ts';
@@ -15,6 +15,7 @@ import { callToRejudge, createReadId } from './replay-call.ts';
 import { createThens, showsOf } from './replay-evidence.ts';
 import { narrowRule, type NarrowedCall } from './suggest-rules.ts';
 import { writeSuggestion } from './suggest-yaml.ts';
+import { readLoggedId } from './logged-id.ts';
 
 /** What is suggested for one service. */
 export type ServiceSuggestion = {
@@ -218,7 +219,7 @@ function* describe(
   const none = (why: string): ServiceSuggestion => ({
     ...{ destination, yaml: '', replaces: [], calls: book.calls, left, why },
   });
-  const id = parseId(destination);
+  const id = readLoggedId(destination);
   const namespace = id === undefined ? undefined : kubernetesNames(id)?.namespace;
   if (id === undefined || namespace === undefined) return none('its ID names no namespace');
   if (book.calls === 0) return none('no call of it can be suggested');
@@ -242,17 +243,8 @@ function* describe(
   return typeof yaml === 'string' ? { ...none(''), yaml, replaces } : none(yaml.why);
 }
 
-function parseId(text: string): SpiffeId | undefined {
-  try {
-    return SpiffeId.parseWorkload(text);
-  } catch (error) {
-    if (error instanceof MeshError) return undefined;
-    throw error;
-  }
-}
-
 function namespaceOf(text: string): string | undefined {
-  const id = parseId(text);
+  const id = readLoggedId(text);
   return id === undefined ? undefined : kubernetesNames(id)?.namespace;
 }
 

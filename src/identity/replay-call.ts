@@ -5,9 +5,9 @@ import type { Attribute } from '../authz/document.ts';
 import { parsePathPattern } from '../authz/path-cover.ts';
 import type { PolicyMode } from '../authz/policy-mode.ts';
 import type { CallToRejudge } from '../authz/rejudge.ts';
-import { MeshError } from '../errors.ts';
-import { SpiffeId } from '../spiffe/id.ts';
+import type { SpiffeId } from '../spiffe/id.ts';
 import { asSent, callOfRecord, neverHeld } from './decision-call.ts';
+import { readLoggedId } from './logged-id.ts';
 
 /** Reads identities out of records; thousands of records name the same few. */
 export type ReadId = (text: string) => SpiffeId | undefined;
@@ -18,7 +18,7 @@ export function createReadId(): ReadId {
   return (text) => {
     if (known.has(text)) return known.get(text);
     if (known.size >= maxRemembered) known.clear();
-    const id = parseId(text);
+    const id = readLoggedId(text);
     known.set(text, id);
     return id;
   };
@@ -68,15 +68,6 @@ function decided(call: RecordedCall, then: PolicyMode | null, now: PolicyMode): 
   const known = callOfRecord(record, then);
   if (known === undefined) return undefined;
   return { ...(now === 'istio' ? asSent(known, record, then) : known), paths: null };
-}
-
-function parseId(text: string): SpiffeId | undefined {
-  try {
-    return SpiffeId.parseWorkload(text);
-  } catch (error) {
-    if (error instanceof MeshError) return undefined;
-    throw error;
-  }
 }
 
 const nothing = {

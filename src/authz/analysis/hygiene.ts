@@ -164,29 +164,34 @@ function alikeOf({ compiled }: BoxedRule, ruling: Ruling): readonly BoxedRule[] 
 }
 
 /** Whether a destination has calls that would be decided otherwise without a rule. */
-function* isNeeded(
-  { rule, at }: Applying,
+function isNeeded(
+  applying: Applying,
   removed: ReadonlySet<BoxedRule>,
   inquiry: Inquiry,
   unproven: Unproven[],
 ): Steps<boolean> {
-  for (const { ruling, destination } of at) {
+  const { rule } = applying;
+  const except = new Set([...removed, rule]);
+  const outside = (ruling: Ruling): Outside => {
     const { lists } = outsideOf(barringOf(rule, ruling), alikeOf(rule, ruling));
-    const outside = { lists, except: new Set([...removed, rule]) };
-    const answer = yield* inquire(inquiry, searchFor(rule, outside, destination, inquiry));
-    if (answer.found === 'call') return true;
-    if (answer.found === 'unknown') {
-      unproven.push({ about: rule.compiled.rule.name, why: answer.why });
-      return true;
-    }
-  }
-  return false;
+    return { lists, except };
+  };
+  return hasCall(applying, outside, inquiry, unproven);
 }
 
-function* isEverAllowing({ rule, at }: Applying, inquiry: Inquiry, unproven: Unproven[]): Steps<boolean> {
+function isEverAllowing(applying: Applying, inquiry: Inquiry, unproven: Unproven[]): Steps<boolean> {
+  return hasCall(applying, (ruling) => outsideOf(barringOf(applying.rule, ruling)), inquiry, unproven);
+}
+
+/** Whether a rule matches calls that no other of some does; true when that is not known. */
+function* hasCall(
+  { rule, at }: Applying,
+  outside: (ruling: Ruling) => Outside,
+  inquiry: Inquiry,
+  unproven: Unproven[],
+): Steps<boolean> {
   for (const { ruling, destination } of at) {
-    const outside = outsideOf(barringOf(rule, ruling));
-    const answer = yield* inquire(inquiry, searchFor(rule, outside, destination, inquiry));
+    const answer = yield* inquire(inquiry, searchFor(rule, outside(ruling), destination, inquiry));
     if (answer.found === 'call') return true;
     if (answer.found === 'unknown') {
       unproven.push({ about: rule.compiled.rule.name, why: answer.why });
