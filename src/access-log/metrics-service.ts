@@ -1,14 +1,7 @@
-import type {
-  handleClientStreamingCall,
-  sendUnaryData,
-  ServerReadableStream,
-  ServiceDefinition,
-} from '@grpc/grpc-js';
+import type { handleClientStreamingCall, ServiceDefinition } from '@grpc/grpc-js';
 import type { Clock } from '../clock.ts';
 import { MeshError } from '../errors.ts';
-import { peerOf } from '../grpc/connections.ts';
-import { createPartialMessages } from '../grpc/partial-messages.ts';
-import { grpcFailure } from '../grpc/status.ts';
+import { type ClientMessages, type ClientStreamLimits, createClientStreams } from '../grpc/client-streams.ts';
 import type { Breathe } from '../identity/breath.ts';
 import type { Attestation, UnixPeer } from '../identity/evidence.ts';
 import type { SpiffeId } from '../spiffe/id.ts';
@@ -30,16 +23,7 @@ export type MetricsServiceOptions = {
   readonly breathe: Breathe;
   /** Told of failures of ours. */
   readonly report: (error: unknown) => void;
-  readonly limits?: Partial<MetricsLimits>;
-};
-
-export type MetricsLimits = {
-  /** Envoy opens one for each sink. */
-  readonly streamsPerConnection: number;
-  readonly streams: number;
-  /** Of messages that have not come to their end: of those of one uid, and of all. */
-  readonly partialBytesPerUid: number;
-  readonly partialBytes: number;
+  readonly limits?: Partial<ClientStreamLimits>;
 };
 
 /** The service, as a gRPC listener takes it. */
@@ -60,64 +44,16 @@ export type MetricsDoor = {
  */
 export function createMetricsService(options: MetricsServiceOptions): MetricsDoor {
   const { tally, clock, breathe } = options;
-  const { streamsPerConnection = 4, streams: maxStreams = 4_096 } = options.limits ?? {};
-  const { partialBytesPerUid = 67_108_864, partialBytes = 268_435_456 } = options.limits ?? {};
-  const partial = createPartialMessages({ bytesPerUid: partialBytesPerUid, bytes: partialBytes });
-  const perConnection = new Map<string, number>();
-  const open = new Set<Messages>();
-  let isClosed = false;
+  const limits = { ...ordinaryLimits, ...options.limits };
+  const streams = createClientStreams({ limits, report: options.report });
 
   return {
     definition,
-    implementation: { streamMetrics: (call, callback) => void serve(call, callback) },
-    close: () => {
-      isClosed = true;
-      for (const messages of open) messages.stop();
-    },
+    implementation: { streamMetrics: (call, callback) => void streams.serve(call, callback, take) },
+    close: streams.close,
   };
 
-  async function serve(
-    call: ServerReadableStream<Buffer, Buffer>,
-    callback: sendUnaryData<Buffer>,
-  ): Promise<void> {
-    let leave: (() => void) | undefined;
-    let cut: (() => void) | undefined;
-    const messages = openMessages(call);
-    try {
-      const peer = peerOf(call);
-      leave = admit(messages, peer);
-      const watched = partial.watch(call, peer.uid, () => {
-        ({ cut } = watched);
-        messages.refuse(new MeshError('stream_limit', 'too many messages are on their way and not whole'));
-      });
-      await take(messages, peer);
-      callback(null, Buffer.alloc(0));
-    } catch (error) {
-      if (!(error instanceof MeshError) || error.kind === 'internal') options.report(error);
-      callback(grpcFailure(error));
-    } finally {
-      leave?.();
-      cut?.();
-    }
-  }
-
-  function admit(messages: Messages, { connectionId }: UnixPeer): () => void {
-    if (isClosed) throw new MeshError('shutting_down', 'the service is shutting down');
-    const ofConnection = perConnection.get(connectionId) ?? 0;
-    if (open.size >= maxStreams || ofConnection >= streamsPerConnection) {
-      throw new MeshError('stream_limit', `the connection has ${ofConnection} streams of counters open`);
-    }
-    open.add(messages);
-    perConnection.set(connectionId, ofConnection + 1);
-    return () => {
-      open.delete(messages);
-      const left = (perConnection.get(connectionId) ?? 1) - 1;
-      if (left > 0) perConnection.set(connectionId, left);
-      else perConnection.delete(connectionId);
-    };
-  }
-
-  async function take(messages: Messages, peer: UnixPeer): Promise<void> {
+  async function take(messages: ClientMessages, peer: UnixPeer): Promise<void> {
     const { pid, uid, gid } = peer;
     const caller = { pid, uid, gid };
     // INVARIANT: before anything is read: who may not tell takes up no room.
@@ -127,7 +63,7 @@ export function createMetricsService(options: MetricsServiceOptions): MetricsDoo
     try {
       for (;;) {
         const message = await messages.next();
-        if (message === undefined) return;
+        if (typeof message === 'string') return;
         const at = clock.now().getTime();
         // The clock may have been put back.
         if (at >= readMs && at - readMs < betweenMs) continue;
@@ -173,54 +109,13 @@ function read(message: Buffer): ReturnType<typeof readPolicyCounters> {
   }
 }
 
-type Messages = {
-  /** Undefined at the end, however it came. */
-  readonly next: () => Promise<Buffer | undefined>;
-  /** Ends them for whoever waits. */
-  readonly stop: () => void;
-  /** Ends them with an error, which whoever waits is given. */
-  readonly refuse: (error: Error) => void;
-};
-
-/** The messages of a stream, of which the next is taken off the connection when it is asked for. */
-function openMessages(call: ServerReadableStream<Buffer, Buffer>): Messages {
-  // Sixteen messages wait in a stream otherwise.
-  const state: unknown = Reflect.get(call, '_readableState');
-  if (typeof state === 'object' && state !== null) Reflect.set(state, 'highWaterMark', 1);
-  let isOver = false;
-  let refused: Error | undefined;
-  let wake = (): void => undefined;
-  for (const event of ['readable', 'end', 'cancelled', 'error', 'close']) {
-    call.on(event, () => {
-      if (event !== 'readable') isOver = true;
-      wake();
-    });
-  }
-  return {
-    stop: () => {
-      isOver = true;
-      wake();
-    },
-    refuse: (error) => {
-      refused = error;
-      wake();
-    },
-    next: async () => {
-      for (;;) {
-        if (refused !== undefined) throw refused;
-        const message: unknown = call.read();
-        if (Buffer.isBuffer(message)) return message;
-        if (isOver) return undefined;
-        await new Promise<void>((resolve) => {
-          wake = resolve;
-        });
-      }
-    },
-  };
-}
-
 const lastWordMs = 30_000;
 const betweenMs = 500;
+/** Envoy opens a stream for each sink. */
+const ordinaryLimits: ClientStreamLimits = {
+  ...{ streamsPerConnection: 4, streams: 4_096 },
+  ...{ partialBytesPerUid: 67_108_864, partialBytes: 268_435_456 },
+};
 const passBytes = (bytes: Buffer): Buffer => bytes;
 const definition: MetricsDoor['definition'] = {
   streamMetrics: {

@@ -1,14 +1,7 @@
-import type {
-  handleClientStreamingCall,
-  sendUnaryData,
-  ServerReadableStream,
-  ServiceDefinition,
-} from '@grpc/grpc-js';
+import type { handleClientStreamingCall, ServiceDefinition } from '@grpc/grpc-js';
 import type { Clock } from '../clock.ts';
 import { MeshError, publicError } from '../errors.ts';
-import { peerOf } from '../grpc/connections.ts';
-import { createPartialMessages } from '../grpc/partial-messages.ts';
-import { grpcFailure } from '../grpc/status.ts';
+import { type ClientMessages, type ClientStreamLimits, createClientStreams } from '../grpc/client-streams.ts';
 import type { Breathe } from '../identity/breath.ts';
 import type { Attestation, UnixPeer } from '../identity/evidence.ts';
 import { createRefusals, type RecordRefusal } from '../identity/refusals.ts';
@@ -39,17 +32,7 @@ export type AccessLogServiceOptions = {
   readonly breathe: Breathe;
   /** Told of failures of ours. */
   readonly report: (error: unknown) => void;
-  readonly limits?: Partial<AccessLogLimits>;
-};
-
-export type AccessLogLimits = {
-  /** Envoy opens one for each logger and each of its threads. */
-  readonly streamsPerConnection: number;
-  readonly streams: number;
-  /** Of messages that have not come to their end, on the streams of one uid. */
-  readonly partialBytesPerUid: number;
-  /** The same of all streams. */
-  readonly partialBytes: number;
+  readonly limits?: Partial<ClientStreamLimits>;
 };
 
 /** The service, as a gRPC listener takes it. */
@@ -70,87 +53,37 @@ export type AccessLogDoor = {
  */
 export function createAccessLogService(options: AccessLogServiceOptions): AccessLogDoor {
   const { accessLog, clock, breathe, trustDomain } = options;
-  const { streamsPerConnection = 256, streams: maxStreams = 8_192 } = options.limits ?? {};
-  const { partialBytesPerUid = 67_108_864, partialBytes = 268_435_456 } = options.limits ?? {};
-  const partial = createPartialMessages({ bytesPerUid: partialBytesPerUid, bytes: partialBytes });
   const refusals = createRefusals(options.recordRefusal, clock, undefined, 'access_log');
-  const perConnection = new Map<string, number>();
-  const pulls = new Set<Pull>();
-  let isClosed = false;
-  let open = 0;
+  const streams = createClientStreams({
+    limits: { ...ordinaryLimits, ...options.limits },
+    report: options.report,
+    crowded: (peer, error) => {
+      refuse(peer, [], error);
+      // What has come of a message is lost with its stream.
+      accessLog.lose(1, 'stream_broken');
+    },
+  });
 
   return {
     definition,
-    implementation: { streamAccessLogs: (call, callback) => void serve(call, callback) },
+    implementation: { streamAccessLogs: (call, callback) => void streams.serve(call, callback, take) },
     close: () => {
-      isClosed = true;
-      for (const pull of pulls) pull.stop();
+      streams.close();
       refusals.close();
     },
   };
 
-  async function serve(
-    call: ServerReadableStream<Buffer, Buffer>,
-    callback: sendUnaryData<Buffer>,
-  ): Promise<void> {
-    let leave: (() => void) | undefined;
-    let cut: (() => void) | undefined;
-    const pull = openPull(call);
-    pulls.add(pull);
-    try {
-      const peer = peerOf(call);
-      leave = admit(peer);
-      const watched = partial.watch(call, peer.uid, () => {
-        ({ cut } = watched);
-        pull.refuse(tooMuch(peer));
-      });
-      await take(pull, peer);
-      callback(null, Buffer.alloc(0));
-    } catch (error) {
-      if (!(error instanceof MeshError) || error.kind === 'internal') options.report(error);
-      callback(grpcFailure(error));
-    } finally {
-      pulls.delete(pull);
-      leave?.();
-      cut?.();
-    }
-  }
-
-  /** What has come of a message is lost with its stream. */
-  function tooMuch(peer: UnixPeer): MeshError {
-    const error = new MeshError('stream_limit', 'too many messages are on their way and not whole');
-    refuse(peer, [], error);
-    accessLog.lose(1, 'stream_broken');
-    return error;
-  }
-
-  function admit({ connectionId }: UnixPeer): () => void {
-    if (isClosed) throw new MeshError('shutting_down', 'the service is shutting down');
-    const ofConnection = perConnection.get(connectionId) ?? 0;
-    if (open >= maxStreams || ofConnection >= streamsPerConnection) {
-      throw new MeshError('stream_limit', `the connection has ${ofConnection} streams open`);
-    }
-    open += 1;
-    perConnection.set(connectionId, ofConnection + 1);
-    return () => {
-      open -= 1;
-      const left = (perConnection.get(connectionId) ?? 1) - 1;
-      if (left > 0) perConnection.set(connectionId, left);
-      else perConnection.delete(connectionId);
-    };
-  }
-
   /** Reads a stream to its end: one message after the other, the next one only when there is room for what was read. */
-  async function take(pull: Pull, peer: UnixPeer): Promise<void> {
+  async function take(messages: ClientMessages, peer: UnixPeer): Promise<void> {
     // INVARIANT: before anything is read: who may not tell takes up no room.
     let known: Known = { ids: await identify(peer), at: clock.now().getTime() };
     let hasTold = false;
     for (;;) {
-      const message = await pull.next();
+      const message = await messages.next();
       if (message === 'end') {
         // A stream that is cut ends first; that it was cut comes right after.
         await clock.sleep(cutMs);
-        if (!pull.isCut()) return;
+        if (!messages.isCut()) return;
       }
       if (typeof message === 'string') {
         if (hasTold) accessLog.lose(1, 'stream_broken');
@@ -267,68 +200,13 @@ function countFrames(message: Buffer): number {
   return count;
 }
 
-type Pull = {
-  /** The next message, or how the stream ended. */
-  readonly next: () => Promise<Buffer | 'end' | 'broken'>;
-  /** Whether it was cut off, which is said a little after its end. */
-  readonly isCut: () => boolean;
-  /** Ends it for whoever waits. */
-  readonly stop: () => void;
-  /** Ends it with an error, which whoever waits is given. */
-  readonly refuse: (error: Error) => void;
-};
-
-/** The messages of a stream, of which the next is taken off the connection when it is asked for. */
-function openPull(call: ServerReadableStream<Buffer, Buffer>): Pull {
-  // Sixteen messages of a quarter of a megabyte each wait in a stream otherwise.
-  const state: unknown = Reflect.get(call, '_readableState');
-  if (typeof state === 'object' && state !== null) Reflect.set(state, 'highWaterMark', 1);
-  let end: 'end' | 'broken' | undefined;
-  let isStopped = false;
-  let refused: Error | undefined;
-  let wake = (): void => undefined;
-  const on = (event: string, note: () => void): void => {
-    call.on(event, () => {
-      note();
-      wake();
-    });
-  };
-  on('readable', () => undefined);
-  on('end', () => {
-    end ??= 'end';
-  });
-  for (const event of ['cancelled', 'error', 'close']) {
-    on(event, () => {
-      end ??= 'broken';
-    });
-  }
-  return {
-    isCut: () => call.cancelled && !isStopped,
-    stop: () => {
-      isStopped = true;
-      end ??= 'end';
-      wake();
-    },
-    refuse: (error) => {
-      refused = error;
-      wake();
-    },
-    next: async () => {
-      for (;;) {
-        if (refused !== undefined) throw refused;
-        const message: unknown = call.read();
-        if (Buffer.isBuffer(message)) return message;
-        if (end !== undefined) return end;
-        await new Promise<void>((resolve) => {
-          wake = resolve;
-        });
-      }
-    },
-  };
-}
-
 const cutMs = 50;
 const lastWordMs = 30_000;
+/** Envoy opens a stream for each logger and each of its threads. */
+const ordinaryLimits: ClientStreamLimits = {
+  ...{ streamsPerConnection: 256, streams: 8_192 },
+  ...{ partialBytesPerUid: 67_108_864, partialBytes: 268_435_456 },
+};
 const passBytes = (bytes: Buffer): Buffer => bytes;
 const definition: AccessLogDoor['definition'] = {
   streamAccessLogs: {
