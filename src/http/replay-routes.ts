@@ -74,11 +74,18 @@ export async function inTurn<T>(
   }
 }
 
-/** @throws MeshError `body_invalid`, `spiffe_id_*` */
+/** @throws MeshError `body_invalid`, `spiffe_id_*`, `audit_query_invalid` */
 export function readMeant(asked: z.output<typeof meantBody>, request: FastifyRequest, now: Date): CallsMeant {
   const { grants } = callerOf(request);
+  const since = readMoment('since', asked.since, now);
+  // A mistyped year must not look like a time in which nobody called.
+  if (since !== null && since > now) {
+    throw new MeshError('audit_query_invalid', 'since: is in the future', {
+      fix: 'name a time before now: 7d, or 2026-01-31T12:00:00Z',
+    });
+  }
   return {
-    since: readMoment('since', asked.since, now),
+    since,
     until: readMoment('until', asked.until, now),
     destination: asked.destination === undefined ? null : SpiffeId.parseWorkload(asked.destination).text,
     namespace: asked.namespace ?? null,
