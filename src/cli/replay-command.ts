@@ -7,6 +7,7 @@ import { examples } from './help.ts';
 import { parseRevision } from './policy-revision-commands.ts';
 import { formatReplay, replayBasis, replayColumns, replayRow, type ToldReplay } from './replay-text.ts';
 import { clientOf, print, readSources, sayWarnings, type Session } from './session.ts';
+import { count } from './text.ts';
 
 type ReplayOptions = {
   readonly file?: readonly string[];
@@ -19,12 +20,15 @@ type ReplayOptions = {
   readonly limit?: number;
   readonly allowDenials: number;
   readonly failOn: readonly string[];
+  readonly allowUnjudged: boolean;
 };
 
 /** `countersign policy replay`. */
 export function policyReplayCommand(session: Session): Command {
   const command = new Command('replay')
-    .description('judge recorded calls anew under other policies; exits 1 when one would newly be denied')
+    .description(
+      'judge recorded calls anew under other policies; exits 1 when one would newly be denied, 2 when none could be judged',
+    )
     .argument('[files...]', 'files of documents, as apply takes them; - for standard input')
     .option('-f, --file <file...>', 'the same')
     .option('--without <policy...>', 'namespace/name of policies that would be deleted')
@@ -34,7 +38,8 @@ export function policyReplayCommand(session: Session): Command {
       new Option('--fail-on <what...>', 'exit 1 also for newly allowed calls, or those that cannot be told')
         .choices(['newly-allowed', 'unknown'])
         .default([], 'neither'),
-    );
+    )
+    .option('--allow-unjudged', 'exit 0 also when no call could be judged', false);
   return offerCsv(callsOptions(command, '7d'))
     .option('--limit <edges>', 'the most edges to show, 1 to 1000', parseLimit)
     .addHelpText(
@@ -47,7 +52,7 @@ export function policyReplayCommand(session: Session): Command {
       ),
     )
     .action(async (named: readonly string[], options: ReplayOptions, own: Command) => {
-      const { file = [], without, revision, allowDenials, failOn, ...asked } = options;
+      const { file = [], without, revision, allowDenials, failOn, allowUnjudged, ...asked } = options;
       const all = [...named, ...file];
       if ((all.length + (without?.length ?? 0) === 0) === (revision === undefined)) {
         throw new MeshError('usage', 'name files, --without, or else a --revision', {
@@ -68,19 +73,34 @@ export function policyReplayCommand(session: Session): Command {
         throw new MeshError('usage', 'no document is in these files', { fix: 'give files with policies' });
       }
       const { totals, candidate, complete } = answer;
-      const ok =
+      const passes =
         complete &&
         candidate.refused === null &&
         totals.newlyDenied <= allowDenials &&
         !(failOn.includes('newly-allowed') && totals.newlyAllowed > 0) &&
         !(failOn.includes('unknown') && totals.unknown > 0);
+      const why = passes ? whyUnjudged(answer) : '';
+      const ok = passes && (why === '' || allowUnjudged);
       sayWarnings(session, candidate.warnings);
       if (globalOptions(own).output === 'csv') {
         session.write(formatCsv(replayColumns, answer.edges.map(replayRow)));
         session.say(replayBasis(answer));
-      } else print(session, own, { ok, ...answer }, () => formatReplay(answer));
-      if (!ok) session.exitCode = exitCodes.negative;
+      } else
+        print(session, own, { ok, judged: totals.calls - totals.unknown, ...answer }, () =>
+          formatReplay(answer),
+        );
+      if (why !== '') sayWarnings(session, [`nothing was judged: ${why}`]);
+      if (!ok) session.exitCode = passes ? exitCodes.refused : exitCodes.negative;
     });
+}
+
+/** Why the answer says nothing of a candidate that changes something; empty when it says something. */
+function whyUnjudged({ totals: { calls, unknown, notHeld }, candidate }: ToldReplay): string {
+  if (calls > unknown || candidate.changes.every(({ action }) => action === 'unchanged')) return '';
+  if (calls > 0) return `${count(calls, 'recorded call', 'recorded calls')}, and none of them can be told`;
+  return notHeld > 0
+    ? 'the records of all calls that are meant are gone'
+    : 'no call that is meant is in the log';
 }
 
 /** Options that say which calls are meant. */

@@ -55,7 +55,10 @@ test.each<[string, string, string[], number]>([
   ['as many as may be', 'GET', ['--allow-denials', '3'], 0],
   ['more than may be', 'GET', ['--allow-denials', '2'], 1],
   ['others are allowed, which nobody calls', 'GET, PUT, POST', ['--fail-on', 'newly-allowed', 'unknown'], 0],
-  ['nothing of that service', 'GET', ['--destination', web], 0],
+  ['where nobody called', 'GET', ['--destination', web], 2],
+  ['where nobody called, and that may be', 'GET', ['--destination', web, '--allow-unjudged'], 0],
+  ['of a namespace that nobody called', 'GET', ['--namespace', 'elsewhere'], 2],
+  ['from before the log began', 'GET', ['--since', '1999-01-01', '--until', '2000-01-01'], 2],
 ])('%s', async (_, methods, args, code) => {
   const { code: found, out } = await run(
     '--since',
@@ -98,6 +101,37 @@ test('a table for people, and csv', async () => {
   );
 });
 
+test('what is in force needs no call', async () => {
+  const text = [entry('web'), labelled, open('GET, PUT')].join('---\n');
+  file('mesh.yaml', text);
+  const { code, out } = await run('--destination', web, 'mesh.yaml');
+  expect([code, out.split('\n')[0]]).toEqual([0, 'nothing would change: this is what is in force']);
+});
+
+test('says that nothing was judged, and why', async () => {
+  const path = file('unseen.yaml', open('GET'));
+  const none = await run(path, '--destination', web);
+  expect([none.code, none.err]).toEqual([
+    2,
+    expect.stringContaining('warning: nothing was judged: no call that is meant is in the log\n'),
+  ]);
+  const header = "when: [{ key: 'request.headers[x-team]', values: [pay] }]";
+  const told = file('told.yaml', open('GET, PUT').replace(' }] }] }', ` }], ${header} }] }`));
+  const unknown = await run(told, '-o', 'json');
+  expect([unknown.code, JSON.parse(unknown.out)]).toEqual([
+    2,
+    expect.objectContaining({
+      ok: false,
+      judged: 0,
+      totals: expect.objectContaining({ calls: 120, unknown: 120 }),
+    }),
+  ]);
+  expect(unknown.err).toBe('warning: nothing was judged: 120 recorded calls, and none of them can be told\n');
+  expect((await run(told, '--allow-unjudged')).code).toBe(0);
+  // What was asked for besides is still no.
+  expect((await run(told, '--allow-unjudged', '--fail-on', 'unknown')).code).toBe(1);
+});
+
 test('what is suggested can be replayed as it is', async () => {
   const { code, out, err } = await cli(['policy', 'suggest', '--socket', harness.unix.address]);
   expect([code, out.split('\n')[0]]).toEqual([0, `# ${ledger}`]);
@@ -129,6 +163,7 @@ test.each<[string, string[], number]>([
   ['a file that is not there', ['/nonexistent.yaml'], 2],
   ['an empty file', [file('empty.yaml', '# nothing\n')], 64],
   ['a file of something else', [file('bad.yaml', 'kind: Moon\n')], 2],
+  ['a time to come', ['--since', '2999-01-01T00:00:00Z', '--without', 'pay/p'], 2],
   ['a revision that is not kept', ['--revision', '77'], 2],
   ['a policy that is not there', ['--without', 'pay/q'], 2],
 ])('refused: %s', async (_, args, code) => {
