@@ -49,8 +49,11 @@ export function readSources(session: Session, files: readonly string[]): readonl
     if (session.texts.has(name)) {
       throw new MeshError('usage', `file ${quote(name)} is given twice`, { fix: 'name it once' });
     }
-    const text = readText(file === '-' ? 0 : file, name);
+    const text = readText(file === '-' ? 0 : file, name, maxSourceBytes);
     session.texts.set(name, text);
     return { file: name, text };
   });
 }
+
+// As many as yaml.ts takes, which commands that ask a server do without.
+const maxSourceBytes = 1_048_576;
