@@ -61,3 +61,49 @@ export async function analyseFiles(
   const { rootNamespace, policyMode: mode } = config;
   return { analysed, ground: { trustDomain: ofMesh, rootNamespace, workloads, mode } };
 }
+
+/**
+ * Refuses files of another mesh: without entries only the names in them tell, and of a mesh that nobody names much is true
+ * that says nothing.
+ * @throws MeshError `usage` when principals and trust domains are named, and all of them are of others
+ */
+export function demandOwnNames(all: readonly Analysed[], ofMesh: TrustDomain): void {
+  if (all.some(({ workloads }) => workloads.size > 0)) return;
+  const named = new Set(all.flatMap((one) => [...trustDomainsIn(one)]));
+  if (named.size === 0 || named.has(ofMesh.name)) return;
+  const others = [...named].sort().slice(0, maxNamed).map(quote).join(', ');
+  throw new MeshError(
+    'usage',
+    `nothing in the files is of the trust domain ${ofMesh.name}: they name ${others}`,
+    {
+      fix: 'name that of the mesh with --trust-domain, or give its entries too',
+    },
+  );
+}
+
+/** Those that are written out; one with a `*` in it may be any. */
+function* trustDomainsIn({ policies, invariants }: Analysed): Generator<string> {
+  const rules = [
+    ...[...policies.values()].flatMap((policy) => policy.rules),
+    ...invariants.map(({ calls }) => calls),
+  ];
+  for (const { from, when } of rules) {
+    for (const { attribute, values } of [...from, ...when].flatMap(({ predicates }) => predicates)) {
+      if (attribute !== 'source.principal' && attribute !== 'source.trustDomain') continue;
+      for (const value of values) yield* ofValue(value);
+    }
+  }
+  for (const { to } of invariants) {
+    for (const match of to.principals) {
+      if (match.kind === 'exact' || (match.kind === 'prefix' && match.text.includes('/')))
+        yield* ofValue(match.text);
+    }
+  }
+}
+
+function* ofValue(value: string): Generator<string> {
+  const [domain = ''] = value.split('/', 1);
+  if (!domain.includes('*')) yield domain;
+}
+
+const maxNamed = 4;

@@ -3,7 +3,7 @@ import type { ClassExample, Comparison, DifferenceClass } from '../authz/analysi
 import { MeshError, quote } from '../errors.ts';
 import type { ComparisonView } from '../http/proof-routes.ts';
 import type { SourceFile } from '../identity/plan.ts';
-import { analyseFiles, readTree } from './analysis-files.ts';
+import { analyseFiles, demandOwnNames, readTree } from './analysis-files.ts';
 import { asText, decisionLine, indented, ruleLines, unprovenLines, witnessLines } from './analysis-text.ts';
 import type { AdminClient } from './client.ts';
 import { exitCodes } from './failure.ts';
@@ -110,6 +110,7 @@ async function compareFiles(
   if (was.length + is.length === 0) {
     throw new MeshError('usage', 'no policy is in the files', { fix: 'give files with policies' });
   }
+  demandOwnNames([before.analysed, after.analysed], before.ground.trustDomain);
   const workloads = [...onTop(before.analysed, after.analysed).workloads.values()];
   const compared = finish(comparePolicies({ ...before.ground, workloads }, was, is, new Date()));
   const unproven = [...relabelled(before.analysed, after.analysed), ...compared.unproven];

@@ -4,7 +4,7 @@ import type { InvariantResult, Proof } from '../authz/analysis/prove.ts';
 import { MeshError } from '../errors.ts';
 import type { ProofView } from '../http/proof-routes.ts';
 import type { SourceFile } from '../identity/plan.ts';
-import { analyseFiles, readTree } from './analysis-files.ts';
+import { analyseFiles, demandOwnNames, readTree } from './analysis-files.ts';
 import { asText, decisionLine, indented, ruleLines, unprovenLines, witnessLines } from './analysis-text.ts';
 import { exitCodes } from './failure.ts';
 import { examples } from './help.ts';
@@ -140,6 +140,7 @@ async function work(
       fix: 'give files with some',
     });
   }
+  demandOwnNames([analysed], ground.trustDomain);
   const question = {
     policies: [...analysed.policies.values()],
     invariants: analysed.invariants,
