@@ -22,7 +22,13 @@ export type PackManifest = {
     readonly byType: Readonly<Record<string, number>>;
   };
   /** Calls that are counted and not listed; stated. Null when they are listed, or may not be read. */
-  readonly calls: { readonly allowed: number; readonly denied: number } | null;
+  readonly calls: {
+    /** By decisions. */
+    readonly allowed: number;
+    readonly denied: number;
+    /** Those that proxies decided by themselves, as they tell; packs of earlier versions do not have them. */
+    readonly byProxies?: { readonly allowed: number; readonly denied: number };
+  } | null;
   readonly sample: {
     readonly algorithm: typeof sampleAlgorithm;
     /** 1 to 64 letters, digits, `.`, `_` and `-`. */

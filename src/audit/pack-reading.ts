@@ -38,7 +38,11 @@ export function readPackManifest(text: string): PackManifest | undefined {
         records: isCount,
         byType: (counts) => all(counts, isCount),
       }),
-    calls: (one) => one === null || has(one, { allowed: isCount, denied: isCount }),
+    calls: (one) =>
+      one === null ||
+      (has(one, { allowed: isCount, denied: isCount }) &&
+        (!Object.hasOwn(one as object, 'byProxies') ||
+          has(one, { byProxies: (more) => has(more, { allowed: isCount, denied: isCount }) }))),
     sample: (one) =>
       has(one, {
         algorithm: (text) => text === 'sha256(seed:index), lowest first',

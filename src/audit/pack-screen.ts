@@ -124,8 +124,15 @@ export function showReport(page: Page, { verdict, checks, manifest, sample, cove
   );
   if (manifest === null) return;
   const { origin, key, window, log, population, calls, sample: drawn, since, madeAt } = manifest;
+  const byProxies = calls?.byProxies;
+  const more =
+    byProxies === undefined
+      ? ''
+      : `; by proxies themselves, as they tell: ${byProxies.allowed} allowed, ${byProxies.denied} denied`;
   const counted =
-    calls === null ? 'listed, or not in this pack' : `${calls.allowed} allowed, ${calls.denied} denied`;
+    calls === null
+      ? 'listed, or not in this pack'
+      : `${calls.allowed} allowed, ${calls.denied} denied${more}`;
   addRows(page, 'facts', [
     ['log', origin],
     ['key that the pack names', key],

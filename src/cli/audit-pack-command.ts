@@ -3,6 +3,7 @@ import { Command, InvalidArgumentError } from 'commander';
 import { parseMoment } from '../audit/moment.ts';
 import { parseVerifierKey } from '../audit/note.ts';
 import { checkSeed } from '../audit/pack.ts';
+import { describeCalls } from '../audit/pack-calls.ts';
 import type { PackManifest, PackReport } from '../audit/pack-manifest.ts';
 import { buildPackPage, packScriptHash } from '../audit/pack-page.ts';
 import { auditEventTypes } from '../audit/question.ts';
@@ -157,10 +158,7 @@ function describe({ log, window, population, calls, sample, coverage }: PackMani
     ['window', `from ${window.from}, before ${window.until}`],
     ['log', `${count(log.size, 'entry', 'entries')} under the checkpoint`],
     ['population', `${count(population.records, 'record', 'records')}: ${types.join(', ') || 'none'}`],
-    [
-      'calls',
-      calls === null ? 'not counted' : `${calls.allowed} allowed, ${calls.denied} denied, counted only`,
-    ],
+    ['calls', calls === null ? 'not counted' : `${describeCalls(calls)}, counted only`],
     ['sample', `${sample.indexes.length} drawn and proven, seed ${sample.seed}`],
     [
       'coverage',
@@ -172,7 +170,7 @@ function describe({ log, window, population, calls, sample, coverage }: PackMani
 /** What stands in a pack on the word of who made it. */
 function statedOf({ manifest }: PackReport, isComplete: boolean): string {
   const calls = isComplete ? null : (manifest?.calls ?? null);
-  const counts = calls === null ? '' : `, ${calls.allowed} allowed and ${calls.denied} denied calls`;
+  const counts = calls === null ? '' : `, ${describeCalls(calls)}`;
   return `stated by whoever made it: made at ${manifest?.madeAt ?? ''}${counts}`;
 }
 

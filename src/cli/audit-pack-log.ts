@@ -3,6 +3,7 @@ import { callTypes } from '../audit/columns.ts';
 import { decodeBundle } from '../audit/entry-bundle.ts';
 import { tileWidth } from '../audit/merkle-tree.ts';
 import { parseVerifierKey } from '../audit/note.ts';
+import { addCalls, type CallTotals, describeCalls, noCalls, totalledTypes } from '../audit/pack-calls.ts';
 import { type PackFiles, type PackManifest, packNames, type PackReport } from '../audit/pack-manifest.ts';
 import { readEvent, readRecords } from '../audit/pack-verifier.ts';
 import { auditEventTypes } from '../audit/question.ts';
@@ -57,22 +58,19 @@ export async function proveComplete(
     packNames.coverage,
     all.flatMap((one) => one.coverage),
   );
-  const [allowed, denied] = [sum(all, 'allowed'), sum(all, 'denied')];
   const { calls } = manifest;
-  if (calls !== null && (calls.allowed !== allowed || calls.denied !== denied)) {
-    throw incomplete(
-      `the log has ${allowed} allowed and ${denied} denied calls, and the manifest tells others`,
-    );
+  const totals = all.reduce((sums, { calls: some }) => sumOf(sums, some), noCalls());
+  if (calls !== null && !areSame(calls, totals)) {
+    throw incomplete(`the log has ${describeCalls(totals)}, and the manifest tells others`);
   }
-  const counted = calls === null ? '' : `, and ${allowed} allowed and ${denied} denied calls`;
+  const counted = calls === null ? '' : `, and ${describeCalls(calls)}`;
   return `the log of ${head.size} entries has exactly these ${population} records in the window${counted}`;
 }
 
 type Found = {
   readonly population: (readonly [index: number, leaf: string])[];
   readonly coverage: (readonly [index: number, leaf: string])[];
-  allowed: number;
-  denied: number;
+  readonly calls: CallTotals;
   /** Whether it tells that contents of the window went, which the pack is about. */
   takes: boolean;
 };
@@ -91,7 +89,7 @@ function compare(files: PackFiles, name: string, found: Found['population']): nu
 
 /** What of a bundle belongs into the pack. Nothing of it is proven yet. */
 function findIn(bytes: Uint8Array, first: number, { window, population, calls, log }: PackManifest): Found {
-  const found: Found = { population: [], coverage: [], allowed: 0, denied: 0, takes: false };
+  const found: Found = { population: [], coverage: [], calls: noCalls(), takes: false };
   for (const [at, entry] of decodeBundle(bytes).entries.entries()) {
     const index = first + at;
     const leaf = Buffer.from(entry).toString('utf8');
@@ -100,8 +98,10 @@ function findIn(bytes: Uint8Array, first: number, { window, population, calls, l
     const { type, time } = event;
     const isOfWindow = time >= window.from && time < window.until;
     if (isOfWindow && population.types.includes(type)) found.population.push([index, leaf]);
-    if (isOfWindow && type === 'allowed_calls') found.allowed += event.count;
-    if (isOfWindow && type === 'decision') found[verdictOf(leaf)]++;
+    if (isOfWindow && totalledTypes.some((known) => known === type)) {
+      const { verdict, count } = JSON.parse(leaf) as Readonly<Record<string, unknown>>;
+      addCalls(found.calls, { type, verdict, count });
+    }
     const about = calls === null ? population.types : [...population.types, ...callTypes];
     if (type === 'retention' && takesOf(leaf, about, new Date(window.from))) found.takes = true;
     if (tellsOfCoverage(type, leaf, time, window)) found.coverage.push([index, leaf]);
@@ -118,12 +118,24 @@ function tellsOfCoverage(type: string, leaf: string, time: string, window: PackM
   return time >= window.from && begin < window.until;
 }
 
-function verdictOf(leaf: string): 'allowed' | 'denied' {
-  return (JSON.parse(leaf) as { readonly verdict?: unknown }).verdict === 'allow' ? 'allowed' : 'denied';
+function sumOf(a: CallTotals, b: CallTotals): CallTotals {
+  const [own, proxies] = [a.byProxies, b.byProxies];
+  return {
+    allowed: a.allowed + b.allowed,
+    denied: a.denied + b.denied,
+    byProxies: { allowed: own.allowed + proxies.allowed, denied: own.denied + proxies.denied },
+  };
 }
 
-function sum(all: readonly Found[], name: 'allowed' | 'denied'): number {
-  return all.reduce((total, found) => total + found[name], 0);
+/** What a pack of an earlier version does not tell is not compared. */
+function areSame(told: NonNullable<PackManifest['calls']>, found: CallTotals): boolean {
+  const { byProxies = found.byProxies } = told;
+  return (
+    told.allowed === found.allowed &&
+    told.denied === found.denied &&
+    byProxies.allowed === found.byProxies.allowed &&
+    byProxies.denied === found.byProxies.denied
+  );
 }
 
 function incomplete(

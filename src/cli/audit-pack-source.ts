@@ -4,6 +4,7 @@ import type { NoteKey } from '../audit/note.ts';
 import { buildPack, drawSample, type PackContents, walkProofs } from '../audit/pack.ts';
 import type { PackFiles, PackManifest, PackRecord } from '../audit/pack-manifest.ts';
 import { verifyPack } from '../audit/pack-verifier.ts';
+import { addCalls, noCalls, totalledTypes } from '../audit/pack-calls.ts';
 import { auditEventTypes } from '../audit/question.ts';
 import { fetchHashes } from '../audit/tile-hashes.ts';
 import { takesOf } from '../audit/retention.ts';
@@ -117,22 +118,20 @@ async function countCalls(
   window: { readonly since: string; readonly until: string },
   size: number,
 ): Promise<PackManifest['calls']> {
-  let [allowed, denied] = [0, 0];
+  const totals = noCalls();
   try {
-    for await (const rows of readAuditRows(client, { ...window, type: decidedTypes })) {
+    for await (const rows of readAuditRows(client, { ...window, type: totalledTypes })) {
       for (const { index, event } of rows) {
         if (index >= size) continue;
         const { type, verdict, count } = event;
-        if (type === 'allowed_calls') allowed += typeof count === 'number' ? count : 0;
-        else if (verdict === 'allow') allowed++;
-        else denied++;
+        addCalls(totals, { type, verdict, count });
       }
     }
   } catch (error) {
     if (error instanceof MeshError && error.code === 'forbidden') return null;
     throw error;
   }
-  return { allowed, denied };
+  return totals;
 }
 
 /** Losses, starts and stops of the window, and what was told later of losses and of contents that are kept no longer. */
@@ -168,6 +167,5 @@ function tooLarge(): MeshError {
 }
 
 // What proxies decided by themselves are claims of theirs, and in no count of decisions.
-const decidedTypes = ['decision', 'allowed_calls'] as const;
 const maxRecords = 500_000;
 const maxBytes = 268_435_456;

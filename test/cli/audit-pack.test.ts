@@ -55,7 +55,7 @@ test('a pack has the population, the sample that its seed draws, and the coverag
   expect(population.types).not.toContain('decision');
   expect([population.records, population.byType['ban']]).toEqual([37, 2]);
   expect([calls, coverage]).toEqual([
-    { allowed: 234, denied: 302 },
+    { allowed: 234, denied: 302, byProxies: { allowed: 234, denied: 2 } },
     { losses: 2, lost: 24, starts: 2, stops: 0 },
   ]);
   expect(since?.size).toBeLessThan(manifest().log.size);
@@ -78,7 +78,7 @@ test('a pack is proven under the key that is given, and complete against an expo
   expect([verified.code, verified.err]).toEqual([0, '']);
   expect(verified.out).toMatch(/^proofs +8 sampled records are in the log under this checkpoint$/m);
   expect(verified.out).toMatch(
-    /^complete +the log of \d+ entries has exactly these 37 records in the window, and 234 allowed and 302 denied calls$/m,
+    /^complete +the log of \d+ entries has exactly these 37 records in the window, and 234 allowed and 302 denied calls, and 234 allowed and 2 denied that proxies told of having decided$/m,
   );
   const one = await cli('pack', ...window, '--out', 'one.html', '--type', 'grant_change,ban', '--seed', 's');
   expect([one.code, one.err]).toEqual([0, '']);
@@ -90,6 +90,21 @@ test('a pack is proven under the key that is given, and complete against an expo
   });
   const all = await cli('pack', ...window, '--out', 'all', '--calls', '--sample', '0', '-o', 'json');
   expect(JSON.parse(all.out).manifest.population.byType).toMatchObject({ decision: 302, allowed_calls: 2 });
+});
+
+test.each<[string, object, number, RegExp]>([
+  ['lacks, as of an earlier version', {}, 0, /and 234 allowed and 302 denied calls$/m],
+  ['has too few', { byProxies: { allowed: 233, denied: 2 } }, 1, /234 allowed and 2 denied that proxies/],
+  ['hides the denied', { byProxies: { allowed: 234, denied: 0 } }, 1, /the manifest tells others/],
+  ['has no number of', { byProxies: { allowed: 234 } }, 1, /audit_pack_invalid\]: manifest: /],
+  ['has nothing of', { byProxies: null }, 1, /audit_pack_invalid\]: manifest: /],
+])('calls that proxies decided, which a manifest %s', async (_, byProxies, code, message) => {
+  rmSync(at('told'), { recursive: true, force: true });
+  cpSync(at('pack'), at('told'), { recursive: true });
+  const calls = { allowed: 234, denied: 302, ...byProxies };
+  writeFileSync(at('told/manifest.json'), JSON.stringify({ ...manifest(), calls }));
+  const found = await cli('pack', 'verify', 'told', '--key', 'log.key', '--log', 'export');
+  expect([found.code, code === 0 ? found.out : found.err]).toEqual([code, expect.stringMatching(message)]);
 });
 
 test('who may not read calls gets neither them nor their number, and nobody gets what may identify a person', async () => {
