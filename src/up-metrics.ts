@@ -1,11 +1,13 @@
 import type { Clock } from './clock.ts';
 import type { NodesReport } from './http/status-report.ts';
+import type { RolloutCounts } from './identity/rollout-tally.ts';
 import { trustAnswers as trustAnswerKinds } from './http/trust-app.ts';
 import { type Counter, createMetrics } from './metrics.ts';
 import type { Store } from './store/store.ts';
 import type { WitnessTrouble } from './up-audit-log.ts';
 import type { KeptAuthority } from './up-authority.ts';
 import { addDoorMetrics, type DoorInstruments, type DoorMetricsParts } from './up-door-metrics.ts';
+import { addRolloutMetrics } from './up-rollout-report.ts';
 import type { Alarms } from './up-proxy-logs.ts';
 import { addProcessMetrics } from './up-process.ts';
 
@@ -22,6 +24,7 @@ export function createInstruments(
     readonly store: Store;
     readonly nodes: () => NodesReport;
     readonly alarms: Pick<Alarms, 'raised'>;
+    readonly rollouts: { readonly counts: () => RolloutCounts };
     readonly clock: Clock;
     /** Why the clock is not to be trusted; null when it is. */
     readonly doubt: () => string | null;
@@ -32,6 +35,7 @@ export function createInstruments(
   const metrics = createMetrics();
   const doors = addDoorMetrics(metrics, parts);
   addProcessMetrics(metrics);
+  addRolloutMetrics(metrics, parts);
   const answers = metrics.counter(
     'countersign_trust_answers',
     'Answers of the public door.',

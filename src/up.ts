@@ -39,6 +39,7 @@ import { countEnding, policyStatus } from './identity/policy-terms.ts';
 import { checkPolicyRevision, keepPolicyRevisions, openPolicyKey } from './up-policy-revisions.ts';
 import { sayPolicyMode } from './up-policy-mode.ts';
 import { openProxyLogs } from './up-proxy-logs.ts';
+import { rolloutStatus } from './up-rollout-report.ts';
 import { recordStart, recordStop } from './up-lifecycle.ts';
 import { keepRetention } from './up-retention.ts';
 import { openRotation } from './up-rotation.ts';
@@ -341,6 +342,7 @@ async function open(
       entries: mesh.entries.size,
       ...policyStatus(holder.current(), clock.now()),
       policyRevision: policyInForce(mesh),
+      policyRollout: rolloutStatus(mesh, proxyLogs.rollouts.counts()),
       policyMode,
       auditSize: await store.auditSize(),
       streams: instruments.openStreams(),

@@ -1,13 +1,16 @@
-import { afterEach, expect, test } from 'vitest';
+import { afterEach, describe, expect, test } from 'vitest';
 import type { CandidateCallsEvent } from '../src/audit/rollout-event.ts';
 import { systemClock } from '../src/clock.ts';
 import { MeshError } from '../src/errors.ts';
 import { compileStoredMesh, createMeshHolder } from '../src/identity/current-mesh.ts';
 import type { Rollout } from '../src/identity/rollout.ts';
 import type { EndingCall } from '../src/identity/rollout-step.ts';
+import type { RolloutCounts } from '../src/identity/rollout-tally.ts';
+import { createMetrics } from '../src/metrics.ts';
 import { TrustDomain } from '../src/spiffe/id.ts';
 import type { Store } from '../src/store/store.ts';
 import { openRolloutWatch } from '../src/up-rollout.ts';
+import { addRolloutMetrics, rolloutStatus } from '../src/up-rollout-report.ts';
 import { candidateCalls } from './audit/rollout-events.ts';
 import { eventually } from './harness/eventually.ts';
 import { unsignedRevision } from './harness/policy-signer.ts';
@@ -119,4 +122,48 @@ test('after a restart the log is counted again, and what is beyond the budget en
   await store.recordEvents([denied(2, 'web-1')]);
   const second = await watch(store);
   await eventually('the end', () => second.ended.length === 1);
+});
+
+describe('what is told of it', () => {
+  const told = (holder: ReturnType<typeof createMeshHolder>, counts: Partial<RolloutCounts> = {}) => {
+    const all = {
+      judged: 0,
+      newlyDenied: 0,
+      newlyAllowed: 0,
+      denied: 0,
+      fallenBack: 0,
+      edges: [],
+      ...counts,
+    };
+    const metrics = createMetrics();
+    addRolloutMetrics(metrics, { holder, rollouts: { counts: () => all } });
+    const samples = metrics.text().match(/^countersign_policy_rollout\S* \S+$/gm);
+    return { status: rolloutStatus(holder.current().mesh, all), samples };
+  };
+  const samples = (shadow: number, canary: number, percent: number, calls: readonly number[]) => [
+    `countersign_policy_rollout{stage="shadow"} ${shadow}`,
+    `countersign_policy_rollout{stage="canary"} ${canary}`,
+    `countersign_policy_rollout_percent ${percent}`,
+    ...['same', 'newly_denied', 'newly_allowed'].map(
+      (change, at) => `countersign_policy_rollout_calls{change="${change}"} ${calls[at]}`,
+    ),
+  ];
+  const counts = { judged: 9, newlyDenied: 2, newlyAllowed: 3 };
+
+  test.each<[string, Partial<Rollout>, object | null, readonly string[]]>([
+    [
+      'a shadow',
+      { stage: 'shadow', percent: 0 },
+      { stage: 'shadow', percent: 0 },
+      samples(1, 0, 0, [4, 2, 3]),
+    ],
+    ['a canary', {}, { stage: 'canary', percent: 50 }, samples(0, 1, 50, [4, 2, 3])],
+    ['one that has ended', { stage: 'ended', percent: 0 }, null, samples(0, 0, 0, [4, 2, 3])],
+    ['one beside another revision', { base: 7 }, null, samples(0, 0, 0, [4, 2, 3])],
+  ])('%s', (_, change, status, expected) => {
+    expect(told(createMeshHolder(meshAt(change)), counts)).toEqual({
+      status: status === null ? null : { id, base: 1, since: noon, ...counts, ...status },
+      samples: expected,
+    });
+  });
 });

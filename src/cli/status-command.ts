@@ -75,6 +75,7 @@ export function formatStatus(status: StatusAnswer): string {
       `revision ${status.revision}: ${count(status.entries, 'entry', 'entries')}, ${count(status.policies, 'policy', 'policies')}`,
     ],
     ...policyRevisionPairs(status.policyRevision, status.policyMode),
+    ...rolloutPairs(status.policyRollout),
     ...status.breakGlass.map((grant) => ['break glass', grant] as const),
     ['audit log', `${status.auditSize} records`],
     ...ofMachine(['streams', `${status.streams}`]),
@@ -88,6 +89,17 @@ export function formatStatus(status: StatusAnswer): string {
   function ofMachine(pair: readonly [string, string]): readonly (readonly [string, string])[] {
     return status.serves === 'nodes' ? [] : [pair];
   }
+}
+
+function rolloutPairs(
+  // An older server says nothing of it.
+  rollout: StatusAnswer['policyRollout'] | undefined,
+): readonly (readonly [string, string])[] {
+  if (rollout === null || rollout === undefined) return [];
+  const { id, base, stage, percent, judged, newlyDenied, newlyAllowed } = rollout;
+  const share = stage === 'canary' ? `, ${percent}% of the workloads` : '';
+  const calls = `${count(judged, 'call', 'calls')} judged, ${newlyDenied} newly denied, ${newlyAllowed} newly allowed`;
+  return [['policy rollout', `${id.slice(0, 8)} beside revision ${base}: ${stage}${share}; ${calls}`]];
 }
 
 function nodesPairs({ nodes, now }: StatusAnswer): readonly (readonly [string, string])[] {

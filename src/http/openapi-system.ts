@@ -82,6 +82,18 @@ export const statusSchema: z.ZodType<Travelled<StatusReport>> = readinessSchema.
   entries: count,
   policies: count,
   policyRevision: z.object({ number: count, id: sha256 }).nullable(),
+  policyRollout: z
+    .object({
+      id: z.string(),
+      base: count,
+      stage: z.enum(['shadow', 'canary']),
+      percent: count,
+      since: time,
+      judged: count,
+      newlyDenied: count,
+      newlyAllowed: count,
+    })
+    .nullable(),
   policyMode: z.enum(policyModes),
   breakGlass: z.array(z.string()),
   auditSize: count,

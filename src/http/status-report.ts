@@ -45,6 +45,21 @@ export type StatusReport = {
   readonly policies: number;
   /** Null while there was no revision of policies. */
   readonly policyRevision: PolicyInForce | null;
+  /** The rollout that is under way; null when there is none. */
+  readonly policyRollout: {
+    readonly id: string;
+    /** The number of the revision that it stands beside. */
+    readonly base: number;
+    readonly stage: 'shadow' | 'canary';
+    /** Of the workloads whose calls the candidate decides, 0 to 100. */
+    readonly percent: number;
+    /** Of the last step. */
+    readonly since: Date;
+    /** Calls that were judged by the candidate, and what it would change of them. */
+    readonly judged: number;
+    readonly newlyDenied: number;
+    readonly newlyAllowed: number;
+  } | null;
   /** How policies are read when a proxy asks. */
   readonly policyMode: PolicyMode;
   /** Break-glass grants that have not ended, in a line each; 16 at most. */

@@ -24,6 +24,7 @@ export function statusReport(startedAt: Date, trustDomain: string): StatusReport
     entries: 0,
     policies: 0,
     policyRevision: null,
+    policyRollout: null,
     policyMode: 'strict',
     breakGlass: [],
     auditSize: 0,
