@@ -1,4 +1,5 @@
 import { parseAuditQuery } from './audit/question.ts';
+import { collectSample } from './audit/sample.ts';
 import { collectCounts, collectPage } from './audit/search.ts';
 import { parseCountField } from './audit/where.ts';
 import type { Clock } from './clock.ts';
@@ -10,7 +11,7 @@ export function logReaders(
   store: Store,
   clock: Clock,
   isTimeUp: () => boolean,
-): Pick<QuestionPorts, 'read' | 'count' | 'archive' | 'isTimeUp' | 'now'> {
+): Pick<QuestionPorts, 'read' | 'count' | 'sample' | 'archive' | 'isTimeUp' | 'now'> {
   return {
     isTimeUp,
     now: () => clock.now(),
@@ -24,6 +25,7 @@ export function logReaders(
       } = parseAuditQuery(question, clock.now());
       return collectCounts(store.countAudit, { filters, by: by.map(parseCountField), cursor }, isTimeUp);
     },
+    sample: (question) => collectSample(store.sampleAudit, question, isTimeUp),
     archive: {
       revisionAt: store.revisionAt,
       revision: store.policyRevision,

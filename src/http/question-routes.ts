@@ -1,6 +1,7 @@
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
 import { callTypes } from '../audit/columns.ts';
+import type { AuditRow } from '../audit/query.ts';
 import { auditEventTypes } from '../audit/question.ts';
 import { MeshError, quote } from '../errors.ts';
 import { type Permission, rolesWith, scopeOf } from '../identity/access.ts';
@@ -64,6 +65,7 @@ function within(ports: QuestionPorts, { grants }: AdminCaller): Asking {
   const mayReadPersonal = may('audit:personal');
   // INVARIANT: whatever a question asks of the log, what its caller may not read is in no page and in no count.
   const narrow = (question: LogQuestion): LogQuestion => (mayReadCalls ? question : withoutCalls(question));
+  const shown = (row: AuditRow): AuditRow => (mayReadPersonal ? row : { ...row, personal: {} });
   return {
     ...ports,
     may,
@@ -71,11 +73,16 @@ function within(ports: QuestionPorts, { grants }: AdminCaller): Asking {
       const page = await ports.read(narrow(question));
       return {
         ...page,
-        rows: mayReadPersonal ? page.rows : page.rows.map((row) => ({ ...row, personal: {} })),
+        rows: page.rows.map(shown),
         coverage: mayReadCalls
           ? { ...page.coverage, notSearched: [] }
           : { ...page.coverage, proxies: null, notSearched: [...callTypes] },
       };
+    },
+    sample: async (question) => {
+      for (const { types } of question.populations) narrow({ types });
+      const sample = await ports.sample(question);
+      return { ...sample, drawn: sample.drawn.map(shown), marked: sample.marked.map(shown) };
     },
     count: (by, question, cursor) => ports.count(by, narrow(question), cursor),
   };

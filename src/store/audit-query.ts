@@ -64,8 +64,12 @@ function searchRange(db: Database, query: AuditQuery, size: number): IndexRange 
   return narrowed(db, query, { first, last });
 }
 
-/** Rows by their indexes, fewer when their leaves are {@link maxPageBytes} long together. */
-export function readRows(db: Database, indexes: readonly number[]): readonly AuditRow[] {
+/** Rows by their indexes, fewer when their leaves are longer together than `maxBytes`. */
+export function readRows(
+  db: Database,
+  indexes: readonly number[],
+  maxBytes = maxPageBytes,
+): readonly AuditRow[] {
   const selectLeaf = db.prepare<[number], { leaf: Buffer; hash: Buffer; type: string }>(
     'SELECT leaf, hash, type FROM audit_leaves WHERE idx = ?',
   );
@@ -76,7 +80,7 @@ export function readRows(db: Database, indexes: readonly number[]): readonly Aud
     const found = selectLeaf.get(index);
     if (found === undefined) continue;
     bytes += found.leaf.length;
-    if (rows.length > 0 && bytes > maxPageBytes) break;
+    if (rows.length > 0 && bytes > maxBytes) break;
     rows.push({
       index,
       leafHash: found.hash.toString('hex'),

@@ -2,6 +2,7 @@ import type { ReadCalls } from '../audit/calls-question.ts';
 import type { CountPage, CountQuery } from '../audit/count.ts';
 import type { ConsistencyProof, EntryProof } from '../audit/proof.ts';
 import type { AuditPage, AuditQuery } from '../audit/query.ts';
+import type { ReadSample } from '../audit/sample.ts';
 import type { TileName } from '../audit/tile-path.ts';
 import { type LogRetention, logRetention } from './log-retention.ts';
 import type { QuestionKind, Questions } from './protocol.ts';
@@ -14,6 +15,8 @@ export type LogReads = LogRetention &
     readonly queryAudit: (query: AuditQuery) => Promise<AuditPage>;
     /** One step of counting: see `collectCounts`. @throws MeshError `audit_cursor_invalid` */
     readonly countAudit: (query: CountQuery) => Promise<CountPage>;
+    /** One step of drawing a sample: see `collectSample`. */
+    readonly sampleAudit: ReadSample;
     /** One step through recorded calls, from the newest to the oldest. */
     readonly readCalls: ReadCalls;
     /** As it was signed; null until somebody signs. */
@@ -36,6 +39,7 @@ export function logReads(
     ...logRetention(ask, write, fold),
     queryAudit: (query) => ask('auditPage', query),
     countAudit: (query) => ask('auditCount', query),
+    sampleAudit: (query) => ask('auditSample', query),
     readCalls: (query) => ask('recordedCalls', query),
     auditCheckpoint: () => ask('auditCheckpoint', null),
     auditTile: (tile) => ask('auditTile', tile),

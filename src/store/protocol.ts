@@ -8,6 +8,7 @@ import type { PrunedClass } from '../audit/retention.ts';
 import type { AuditPage, AuditQuery } from '../audit/query.ts';
 import type { Rollup } from '../audit/rollup.ts';
 import type { TileName } from '../audit/tile-path.ts';
+import type { SampleQuery, SampleStep } from '../audit/sample.ts';
 import type { SeenCertificate } from '../audit/unknown-certificates.ts';
 import type { Fork, HeldCheckpoint } from '../audit/witness.ts';
 import type { JwtSlot } from '../ca/jwt-slot.ts';
@@ -216,6 +217,7 @@ export type Questions = {
   };
   auditPage: { ask: AuditQuery; answer: AuditPage };
   auditCount: { ask: CountQuery; answer: CountPage };
+  auditSample: { ask: SampleQuery; answer: SampleStep };
   recordedCalls: { ask: CallsQuery; answer: CallsStep };
   auditSize: { ask: null; answer: number };
   decisions: { ask: { readonly id: string; readonly limit: number }; answer: DecisionRows };

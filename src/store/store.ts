@@ -394,6 +394,6 @@ async function openLocked(
   };
 }
 
-const logQuestions: ReadonlySet<QuestionKind> = new Set(['auditPage', 'auditCount', 'recordedCalls']);
+const logQuestions = new Set<QuestionKind>(['auditPage', 'auditCount', 'auditSample', 'recordedCalls']);
 const maxWaitingQuestions = 1_000;
 const roomMs = 5_000;

@@ -9,6 +9,7 @@ import { proveStoredConsistency, proveStoredEntry, readRemains, readTile } from 
 import { findDueSpan } from './audit-due.ts';
 import { readLastPruned } from './audit-pruned.ts';
 import { readAuditPage } from './audit-query.ts';
+import { readSampleStep } from './audit-sample.ts';
 import type { Migration } from './backup.ts';
 import {
   type Database,
@@ -222,6 +223,8 @@ function read(db: Database, question: Question): unknown {
       return readAuditPage(db, question.ask);
     case 'auditCount':
       return readAuditCounts(db, question.ask);
+    case 'auditSample':
+      return readSampleStep(db, question.ask);
     case 'recordedCalls':
       return readRecordedCalls(db, question.ask);
     case 'auditSize':

@@ -10,6 +10,7 @@ import type { LogCensus } from '../../src/audit/log-gaps.ts';
 import { verifyInclusion } from '../../src/audit/merkle-proof.ts';
 import { callTypes } from '../../src/audit/columns.ts';
 import { auditEventTypes, parseAuditQuery } from '../../src/audit/question.ts';
+import { collectSample, type SampleQuestion } from '../../src/audit/sample.ts';
 import { verifyLog } from '../../src/audit/verify-log.ts';
 import type { Clock } from '../../src/clock.ts';
 import { openStore, type Store } from '../../src/store/store.ts';
@@ -146,6 +147,23 @@ describe('contents past their time', () => {
     },
     60_000,
   );
+});
+
+test('no sample is drawn from what is gone', async () => {
+  const store = await openLog();
+  const question: SampleQuestion = {
+    ...{ since: null, until: null, seed: 's', size: 200, marks: [], maxMarked: 0, maxRecords: Infinity },
+    populations: [{ types: ['admin', 'lifecycle'], action: null }],
+  };
+  const draw = () => collectSample(store.sampleAudit, question, () => false);
+  const before = await draw();
+  const config = { ...forEver, retainRecordsDays: 90, retainPersonalDays: 60 };
+  await retainOnce({ store, config, clock: clockAt(90 + 29), doubt: () => null, log }, never);
+  const after = await draw();
+  expect([before.records, after.records]).toEqual([entries / 2, entries / 2 - span / 2]);
+  expect(after.kinds.map(({ firstIndex }) => firstIndex >= span)).toEqual([true, true]);
+  expect(after.drawn.filter(({ index }) => index < span)).toEqual([]);
+  expect(after.drawn.some(({ shredded }) => shredded.length > 0)).toBe(true);
 });
 
 test('what is left is proven, listed and found; what is gone says so', async () => {

@@ -4,6 +4,7 @@ import { type CountGroup, type CountPage, mergeCounts, sortCounts } from '../../
 import type { LoggedDecision } from '../../audit/logged-decision.ts';
 import { type AuditPage, type AuditRow, maxPageSize } from '../../audit/query.ts';
 import { type AuditQueryFields, auditEventTypes } from '../../audit/question.ts';
+import type { Sample, SampleQuestion } from '../../audit/sample.ts';
 import type { Breathe } from '../breath.ts';
 import type { CurrentMesh, MeshSettings } from '../current-mesh.ts';
 import type { PolicyArchive } from '../decision-past.ts';
@@ -26,6 +27,8 @@ export type QuestionPorts = {
     question: LogQuestion,
     cursor: string | null,
   ) => Promise<Pick<CountPage, 'groups' | 'beyond' | 'coverage' | 'next'>>;
+  /** A sample of populations without records about calls, see `collectSample`. */
+  readonly sample: (question: SampleQuestion) => Promise<Sample>;
   /** Records of decisions with an ID, in the order of the log, and whether there are more. */
   readonly findDecisions: (
     id: string,

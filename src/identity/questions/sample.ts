@@ -1,12 +1,11 @@
 import type { AuditEventType } from '../../audit/event.ts';
-import { createSample, isSeed } from '../../audit/sample.ts';
+import { isSeed, type Population, type SampleMark } from '../../audit/sample.ts';
 import { quote } from '../../errors.ts';
 import { defaultTtlSeconds } from '../entry.ts';
-import { type AnswerRow, answerTable, findings, numbered } from './answer.ts';
+import { answerTable, findings, numbered } from './answer.ts';
 import { actorName, fieldsOf, type LoggedEvent, numberOf, readEvent, textOf } from './event-fields.ts';
 import { duration, optional, refuse, required, window, wholeNumber } from './parameter.ts';
-import { type LogQuestion, windowOf } from './ports.ts';
-import { type Asking, defineQuestion } from './question.ts';
+import { defineQuestion } from './question.ts';
 
 /** All changes of a window of time, counted, a sample of them that anybody can draw again, and what broke the rules. */
 export const sample = defineQuestion({
@@ -27,36 +26,33 @@ export const sample = defineQuestion({
     ),
   },
   find: async (asked, asking) => {
-    const drawing = createSample<LoggedEvent>(asked.seed, asked.size);
-    const kinds = new Map<string, Kind>();
-    const exceptions: AnswerRow[] = [];
-    let total = 0;
-    for (const some of populations) {
-      await eachEvent(asking, { ...some, ...windowOf(asked) }, (logged) => {
-        if (++total > maxPopulation) {
-          refuse('since', `the window holds more than ${maxPopulation} changes`, 'ask for a shorter window');
-        }
-        drawing.take(logged);
-        const name = `${logged.type} ${textOf(logged.event, 'action')}`;
-        const kind = kinds.get(name) ?? { index: 0, changes: 0, firstIndex: logged.index };
-        kinds.set(name, {
-          index: Math.max(kind.index, logged.index),
-          changes: kind.changes + 1,
-          firstIndex: Math.min(kind.firstIndex, logged.index),
-        });
-        const why = exceptionOf(logged, asked.lifetime);
-        if (why !== '' && exceptions.length <= maxExceptions) exceptions.push({ ...changeRow(logged), why });
-      });
-    }
-    const drawn = drawing.drawn().map(changeRow);
-    const population = [...kinds]
-      .sort(([a], [b]) => (a < b ? -1 : 1))
-      .map(([kind, { index, changes, firstIndex }]) => ({ index, kind, changes, firstIndex }));
+    const { seed, size, since, until, lifetime } = asked;
+    const limits = { maxMarked: maxExceptions + 1, maxRecords: maxPopulation };
+    const marks = exceptionsAbove(lifetime);
+    const taken = await asking.sample({ populations, since, until, seed, size, marks, ...limits });
+    const { end, kinds, records } = taken;
+    // INVARIANT: all or none: a sample of a part would be taken for one of the whole.
+    if (end === 'too_many')
+      refuse('since', `the window holds more than ${maxPopulation} changes`, 'ask for a shorter window');
+    if (end === 'time_up') refuse('since', 'the window takes too long to count', 'ask for a shorter window');
+    const exceptions = taken.marked
+      .map(readEvent)
+      .map((logged) => ({ ...changeRow(logged), why: exceptionOf(logged, lifetime) }))
+      .filter(({ why }) => why !== '');
+    const drawn = taken.drawn.map(readEvent).map(changeRow);
+    const population = kinds
+      .map(({ type, action, records: changes, firstIndex, lastIndex }) => ({
+        index: lastIndex,
+        kind: `${type} ${action}`,
+        changes,
+        firstIndex,
+      }))
+      .sort((x, y) => (x.kind < y.kind ? -1 : 1));
     return findings({
       says: [
-        `${numbered(total, 'change')} in all, ${drawn.length} drawn with the seed ${asked.seed}`,
+        `${numbered(records, 'change')} in all, ${drawn.length} drawn with the seed ${seed}`,
         'drawn are those with the lowest SHA-256 of <seed>:<index>',
-        `${exceptions.length > maxExceptions ? `more than ${maxExceptions}` : numbered(exceptions.length, 'exception')}: lifetimes above ${asked.lifetime / 1_000} s, break-glass grants, forced steps of keys`,
+        `${exceptions.length > maxExceptions ? `more than ${maxExceptions}` : numbered(exceptions.length, 'exception')}: lifetimes above ${lifetime / 1_000} s, break-glass grants, forced steps of keys`,
       ],
       missing: ['approvals: one actor makes a change; policies carry owner and ticket in their text'],
       tables: [
@@ -70,23 +66,13 @@ export const sample = defineQuestion({
   },
 });
 
-type Kind = { readonly index: number; readonly changes: number; readonly firstIndex: number };
-
-/** Goes through all records. INVARIANT: all or none: a sample of a part would be taken for one of the whole. */
-async function eachEvent(
-  { read, isTimeUp }: Asking,
-  question: LogQuestion,
-  take: (logged: LoggedEvent) => void,
-): Promise<void> {
-  let cursor: string | undefined;
-  do {
-    const page = await read({ ...question, limit: 1_000, ...(cursor === undefined ? {} : { cursor }) });
-    for (const row of page.rows) take(readEvent(row));
-    cursor = page.next ?? undefined;
-    if (cursor !== undefined && isTimeUp()) {
-      refuse('since', 'the window takes too long to count', 'ask for a shorter window');
-    }
-  } while (cursor !== undefined);
+/** What finds the changes that {@link exceptionOf} tells of. */
+function exceptionsAbove(lifetimeMs: number): readonly SampleMark[] {
+  return [
+    { types: ['entry_change'], field: 'after.ttlSeconds', is: { above: lifetimeMs / 1_000 } },
+    { types: ['policy_change'], field: 'breakGlass', is: 'present' },
+    { types: ['authority', 'jwt_key'], field: 'action', is: { text: 'forced' } },
+  ];
 }
 
 /** Why a change is one that somebody should look at; empty when it is not. */
@@ -125,13 +111,10 @@ const changeTypes: readonly AuditEventType[] = [
   'jwt_key',
 ];
 /** Together, and none twice, all that somebody changed. */
-const populations: readonly LogQuestion[] = [
-  { types: changeTypes },
-  ...['token_created', 'token_revoked'].map((action) => ({
-    types: ['admin', 'node'],
-    where: [`action=${action}`],
-  })),
-  ...['evicted', 'forgotten'].map((action) => ({ types: ['node'], where: [`action=${action}`] })),
+const populations: readonly Population[] = [
+  { types: changeTypes, action: null },
+  ...['token_created', 'token_revoked'].map((action) => ({ types: ['admin', 'node'], action }) as const),
+  ...['evicted', 'forgotten'].map((action) => ({ types: ['node'], action }) as const),
 ];
 const subjects = ['entryId', 'policy', 'grant', 'alias', 'value', 'keyId', 'node', 'detail', 'id'];
 const changeColumns = ['index', 'time', 'kind', 'what', 'by'];
