@@ -26,6 +26,12 @@ export function typesOf(pruned: PrunedClass): readonly AuditEventType[] {
   );
 }
 
+/** Whether events of a type can have personal fields; of a type that is not known, they can. */
+export function mayHavePersonal(type: string): boolean {
+  const known = auditEventTypes.find((one) => one === type);
+  return known === undefined || personalFieldsOf(known).length > 0;
+}
+
 /** The personal fields of an event of a type whose values are gone; none of a type that is not known. */
 export function shreddedFields(type: string, held: readonly PersonalValue['field'][]): readonly string[] {
   const known = auditEventTypes.find((one) => one === type);

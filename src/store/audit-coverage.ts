@@ -10,7 +10,7 @@ import {
 import type { LossEvent } from '../audit/event.ts';
 import type { LogHead } from '../audit/query.ts';
 import { type PrunedClass, spanEntries } from '../audit/retention.ts';
-import { readCheckpoint } from './audit-checkpoint.ts';
+import { damaged, readCheckpoint } from './audit-checkpoint.ts';
 import type { AuditFilters } from './audit-plan.ts';
 import { readProxiesCovered } from './audit-proxies.ts';
 import { blockBits } from './audit-log.ts';
@@ -48,16 +48,18 @@ type Span = { readonly from: number; readonly to: number };
 
 /** Losses are recorded after they happen, some long after: all from the beginning of the window on are looked at. */
 function readLosses(db: Database, first: number, window: Span): Pick<AuditCoverage, 'losses' | 'moreLosses'> {
-  const rows = db
-    .prepare<[number, number], { idx: number; leaf: Uint8Array }>(
-      `SELECT idx, leaf FROM audit_leaves INDEXED BY audit_by_type
+  const indexes = db
+    .prepare<[number, number], number>(
+      `SELECT idx FROM audit_leaves INDEXED BY audit_by_type
        WHERE type = 'loss' AND idx >= ? ORDER BY idx LIMIT ?`,
     )
+    .pluck()
     .all(first, maxLossesRead + 1);
   const groups = new Map<string, LossGroup>();
-  let moreLosses = rows.length > maxLossesRead;
-  for (const { idx, leaf } of rows.slice(0, maxLossesRead)) {
-    const loss = JSON.parse(decoder.decode(leaf)) as StoredLoss;
+  let moreLosses = indexes.length > maxLossesRead;
+  const read = noteReader(db);
+  for (const idx of indexes.slice(0, maxLossesRead)) {
+    const { loss } = read(idx);
     const [from, to] = [new Date(loss.from), new Date(loss.to)];
     if (to.getTime() < window.from || from.getTime() >= window.to) continue;
     const key = JSON.stringify([loss.what, loss.cause]);
@@ -80,7 +82,10 @@ function readLosses(db: Database, first: number, window: Span): Pick<AuditCovera
   return { losses: [...groups.values()], moreLosses };
 }
 
-type StoredLoss = Omit<LossEvent, 'from' | 'to'> & { readonly from: string; readonly to: string };
+type StoredLoss = Pick<LossEvent, 'what' | 'cause' | 'count'> & {
+  readonly from: string;
+  readonly to: string;
+};
 
 function readDowntimes(
   db: Database,
@@ -88,25 +93,31 @@ function readDowntimes(
   window: Span,
 ): Pick<AuditCoverage, 'downtimes' | 'moreDowntimes'> {
   const steps = db
-    .prepare<[number, number], { idx: number; timeMs: number; leaf: Uint8Array }>(
-      `SELECT idx, time_ms AS timeMs, leaf FROM audit_leaves INDEXED BY audit_by_type
+    .prepare<[number, number], number>(
+      `SELECT idx FROM audit_leaves INDEXED BY audit_by_type
        WHERE type = 'lifecycle' AND idx >= ? ORDER BY idx DESC LIMIT ?`,
     )
+    .pluck()
     .all(first, maxLifecyclesRead);
   const timeBefore = db
     .prepare<[number], number>('SELECT time_ms FROM audit_leaves WHERE idx < ? ORDER BY idx DESC LIMIT 1')
     .pluck();
-  const stepBefore = db.prepare<[number], { timeMs: number; leaf: Uint8Array }>(
-    `SELECT time_ms AS timeMs, leaf FROM audit_leaves INDEXED BY audit_by_type
+  const stepBefore = db
+    .prepare<[number], number>(
+      `SELECT idx FROM audit_leaves INDEXED BY audit_by_type
        WHERE type = 'lifecycle' AND idx < ? ORDER BY idx DESC LIMIT 1`,
-  );
+    )
+    .pluck();
+  const read = noteReader(db);
   const downtimes: Downtime[] = [];
-  for (const { idx, timeMs, leaf } of steps) {
-    if (actionOf(leaf) !== 'started') continue;
-    const before = stepBefore.get(idx);
+  for (const [at, idx] of steps.entries()) {
+    const { action, timeMs } = read(idx);
+    if (action !== 'started') continue;
+    const beforeIdx = steps[at + 1] ?? stepBefore.get(idx);
     // The first start of a log ends no downtime.
-    if (before === undefined) continue;
-    const clean = actionOf(before.leaf) === 'stopped';
+    if (beforeIdx === undefined) continue;
+    const before = read(beforeIdx);
+    const clean = before.action === 'stopped';
     const fromMs = clean ? before.timeMs : timeBefore.get(idx);
     if (fromMs === undefined || timeMs <= window.from || fromMs >= window.to) continue;
     downtimes.push({ from: new Date(Math.min(fromMs, timeMs)), to: new Date(timeMs), clean, index: idx });
@@ -141,9 +152,32 @@ function readPruned(db: Database, { from, to }: Span): readonly PrunedGroup[] {
     .map(({ fromMs, toMs, ...row }) => ({ ...row, from: new Date(fromMs), to: new Date(toMs) }));
 }
 
-function actionOf(leaf: Uint8Array): unknown {
-  return (JSON.parse(decoder.decode(leaf)) as { readonly action?: unknown }).action;
+/** What answers tell of a loss or of a step of the server. */
+type Note = { readonly timeMs: number; readonly action: unknown; readonly loss: StoredLoss };
+
+/** Losses and steps of the server. Each step of each question tells of them; what a leaf says does not change. */
+function noteReader(db: Database): (idx: number) => Note {
+  const notes = remembered.get(db) ?? new Map<number, Note>();
+  remembered.set(db, notes);
+  const select = db.prepare<[number], { timeMs: number; leaf: Uint8Array }>(
+    'SELECT time_ms AS timeMs, leaf FROM audit_leaves WHERE idx = ?',
+  );
+  return (idx) => {
+    const known = notes.get(idx);
+    if (known !== undefined) return known;
+    const row = select.get(idx);
+    if (row === undefined) throw damaged(`entry ${idx} is in an index and not in the log`);
+    const { action, what, cause, count, from, to } = JSON.parse(decoder.decode(row.leaf)) as StoredLoss & {
+      readonly action?: unknown;
+    };
+    const note = { timeMs: row.timeMs, action, loss: { what, cause, count, from, to } };
+    if (notes.size >= maxRemembered) notes.clear();
+    notes.set(idx, note);
+    return note;
+  };
 }
+
+const remembered = new WeakMap<Database, Map<number, Note>>();
 
 function firstIndexSince(db: Database, since: Date | null): number {
   if (since === null) return 0;
@@ -166,5 +200,7 @@ function timeAt(db: Database, end: 'min' | 'max'): Date | null {
 
 const decoder = new TextDecoder();
 const maxLifecyclesRead = 256;
+// What two windows tell of.
+const maxRemembered = 2 * (maxLossesRead + maxLifecyclesRead);
 // Beyond any time JavaScript knows.
 const farMs = 8_640_000_000_000_001;

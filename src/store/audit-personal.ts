@@ -1,4 +1,4 @@
-import { shreddedFields, spanEntries } from '../audit/retention.ts';
+import { mayHavePersonal, shreddedFields, spanEntries } from '../audit/retention.ts';
 import { MeshError } from '../errors.ts';
 import type { Database } from './database.ts';
 
@@ -39,6 +39,7 @@ export function personalReader(db: Database): (
     )
     .raw();
   return (index, type) => {
+    if (!mayHavePersonal(type)) return nothingPersonal;
     const held = select.all(index);
     return {
       personal: Object.fromEntries(held),
@@ -181,6 +182,7 @@ function hostOf(value: string): string {
   return bracketed ?? plain ?? value;
 }
 
+const nothingPersonal = { personal: {}, shredded: [] };
 const idsOfStatement = 1_024;
 const rowsOfStep = 4_000;
 const rowsKept = 512;
