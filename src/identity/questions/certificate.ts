@@ -51,19 +51,14 @@ function unknown(text: string): MeshError {
 }
 
 /** The entry as it was, and the policies in force. */
-async function reasonsOf({ read }: LogReader, { index, event }: LoggedEvent) {
-  const before = formatCursor({ order: 'newest', index, since: null, until: null });
+async function reasonsOf(ports: LogReader, issued: LoggedEvent) {
+  const before = formatCursor({ order: 'newest', index: issued.index, since: null, until: null });
   const [entries, policies] = await Promise.all([
-    read({
-      types: ['entry_change'],
-      where: [`entryId=${textOf(event, 'entryId')}`, `revision=${numberOf(event, 'entryRevision')}`],
-      cursor: before,
-      limit: 1,
-    }),
-    read({ types: ['policy_revision'], where: ['action!=dropped'], cursor: before, limit: 1 }),
+    entryOf(ports, issued, before),
+    ports.read({ types: ['policy_revision'], where: ['action!=dropped'], cursor: before, limit: 1 }),
   ]);
   return [
-    ...entries.rows.map(readEvent).map((entry) => ({
+    ...entries.map((entry) => ({
       index: entry.index,
       time: entry.time,
       what: `entry ${textOf(entry.event, 'entryId')} ${textOf(entry.event, 'action')}`,
@@ -78,6 +73,31 @@ async function reasonsOf({ read }: LogReader, { index, event }: LoggedEvent) {
       by: actorName(policy.event),
     })),
   ];
+}
+
+/**
+ * The change that made the entry what it was, if the log has it: nearly always the latest before the certificate. Revisions grow
+ * along the log: one before the first of an entry is not there, and a busy entry is not searched for it.
+ */
+async function entryOf(
+  { read }: LogReader,
+  { event }: LoggedEvent,
+  before: string,
+): Promise<readonly LoggedEvent[]> {
+  const revision = numberOf(event, 'entryRevision');
+  const ofEntry = `entryId=${textOf(event, 'entryId')}`;
+  const changes = { types: ['entry_change'], where: [ofEntry], limit: 1 };
+  const [latest] = (await read({ ...changes, cursor: before })).rows.map(readEvent);
+  if (latest === undefined || revisionOf(latest) < revision) return [];
+  if (revisionOf(latest) === revision) return [latest];
+  const [first] = (await read({ ...changes, order: 'oldest' })).rows.map(readEvent);
+  if (first === undefined || revisionOf(first) > revision) return [];
+  const found = await read({ ...changes, where: [ofEntry, `revision=${revision}`], cursor: before });
+  return found.rows.map(readEvent);
+}
+
+function revisionOf({ event }: LoggedEvent): number {
+  return numberOf(event, 'revision');
 }
 
 /** What was issued under the same entry just before it, and just after. */
