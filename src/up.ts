@@ -112,6 +112,8 @@ async function open(
     dataDir: config.dataDir,
     clock,
     randomBytes: poolRandom(randomBytes),
+    onCheckpointerGone: (cause) =>
+      log.warn({ cause }, 'the thread that keeps the WAL short is gone; commits do its work from now on'),
   });
   opened.push(() => store.close());
   if (store.migration !== null) {

@@ -131,7 +131,7 @@ function openBare(file: string) {
   const db = new SqliteDatabase(file);
   db.pragma('journal_mode = WAL');
   db.pragma('synchronous = FULL');
-  db.pragma('wal_autocheckpoint = 8000');
+  db.pragma('wal_autocheckpoint = 16000');
   db.pragma('cache_size = -65536');
   db.exec(`CREATE TABLE leaves (idx INTEGER PRIMARY KEY, leaf BLOB NOT NULL, type TEXT NOT NULL, time_ms INTEGER NOT NULL,
              source TEXT, destination TEXT, verdict TEXT, serial TEXT) STRICT`);

@@ -5,6 +5,7 @@ import { MeshError, quote } from '../errors.ts';
 import { backUp, type Migration, pruneBackups } from './backup.ts';
 import { checkPrivateFile, ensurePrivateDirectory, openAs, syncDirectory } from './key-files.ts';
 import { migrate, schemaVersion } from './migrations.ts';
+import type { WalState } from './protocol.ts';
 
 export type Database = SqliteDatabase.Database;
 
@@ -55,6 +56,19 @@ export function openForReading(dataDir: string): Database {
     const db = new SqliteDatabase(path, { readonly: true, fileMustExist: true, timeout: busyTimeoutMs });
     setPragmas(db);
     db.pragma('query_only = ON');
+    return db;
+  });
+}
+
+/**
+ * Opens the database that {@link openForWriting} holds open for {@link backfillWal} beside it. Pages go from file to file
+ * past its cache, so that is small.
+ */
+export function openForBackfill(dataDir: string): Database {
+  const path = databasePath(dataDir);
+  return translating(() => {
+    const db = new SqliteDatabase(path, { fileMustExist: true, timeout: busyTimeoutMs });
+    setPragmas(db, [...pragmas, ['cache_size', '-256', -256]]);
     return db;
   });
 }
@@ -115,9 +129,36 @@ export function touch(db: Database): void {
  * @returns false when somebody reads an older state at this moment: to be tried again
  */
 export function foldWal(db: Database): boolean {
-  const [row] = db.pragma('wal_checkpoint(TRUNCATE)') as { busy: number }[];
-  return row?.busy === 0;
+  return checkpointWal(db, 'TRUNCATE').isDone;
 }
+
+/**
+ * Copies what was committed from the WAL into the database, as far as nobody reads an older state, and waits for nobody.
+ * @param above does nothing while the WAL has no more frames than that
+ * @returns null when the disk has no room, or somebody else copies: nothing is lost, and it may be tried again
+ * @throws Error of SQLite; then pages that were copied may be lost, and the WAL alone is whole
+ */
+export function backfillWal(db: Database, above: number): WalState | null {
+  const { state } = checkpointWal(db, 'NOOP');
+  if (state.frames <= above) return state;
+  try {
+    const after = checkpointWal(db, 'PASSIVE');
+    return after.isDone ? after.state : null;
+  } catch (error) {
+    if (isOutOfRoom(error) || isBusy(error)) return null;
+    throw error;
+  }
+}
+
+function checkpointWal(
+  db: Database,
+  mode: 'NOOP' | 'PASSIVE' | 'TRUNCATE',
+): { readonly isDone: boolean; readonly state: WalState } {
+  const [row] = db.pragma(`wal_checkpoint(${mode})`) as WalRow[];
+  return { isDone: row?.busy === 0, state: { frames: row?.log ?? 0, backfilled: row?.checkpointed ?? 0 } };
+}
+
+type WalRow = { readonly busy: 0 | 1; readonly log: number; readonly checkpointed: number };
 
 function isCorruption(code: string): boolean {
   return code.startsWith('SQLITE_CORRUPT') || code.startsWith('SQLITE_NOTADB');
@@ -171,8 +212,8 @@ function refuseStrange(path: string): void {
   }
 }
 
-function setPragmas(db: Database): void {
-  for (const [name, value, expected] of pragmas) {
+function setPragmas(db: Database, wanted: readonly Pragma[] = pragmas): void {
+  for (const [name, value, expected] of wanted) {
     db.pragma(`${name} = ${value}`);
     const actual = db.pragma(name, { simple: true });
     if (actual !== expected) {
@@ -217,6 +258,8 @@ function refuseNetworkFilesystem(dataDir: string): void {
   }
 }
 
+type Pragma = readonly [name: string, value: string, expected: string | number];
+
 const busyTimeoutMs = 5_000;
 
 // The beginning of SQLite's code, and what it means here.
@@ -231,7 +274,7 @@ const reasons: readonly (readonly [string, string])[] = [
 
 // INVARIANT: on every open. This SQLite falls back to synchronous=NORMAL whenever it opens an existing WAL database, and
 // then a power cut takes back what was promised.
-const pragmas: readonly (readonly [name: string, value: string, expected: string | number])[] = [
+const pragmas: readonly Pragma[] = [
   ['journal_mode', 'WAL', 'wal'],
   ['synchronous', 'FULL', 2],
   ['foreign_keys', 'ON', 1],
@@ -240,8 +283,8 @@ const pragmas: readonly (readonly [name: string, value: string, expected: string
   // A REPLACE asks the triggers of deletion too.
   ['recursive_triggers', 'ON', 1],
   ['cell_size_check', 'ON', 1],
-  // Serials are random, so each leaf changes pages of its own: in 32 MiB of WAL most of them are written once, not often.
-  ['wal_autocheckpoint', '8000', 8_000],
+  // SQLite would do it within a commit, and say nothing when it fails. See writer.ts and wal-pacing.ts.
+  ['wal_autocheckpoint', '0', 0],
   ['cache_size', '-65536', -65_536],
   ['journal_size_limit', '67108864', 67_108_864],
   ['mmap_size', '0', 0],

@@ -33,7 +33,7 @@ import type { StoredFork } from './witness-table.ts';
 
 /** What a worker thread is started with. */
 export type WorkerStart = {
-  readonly role: 'writer' | 'reader';
+  readonly role: 'writer' | 'reader' | 'checkpointer';
   readonly dataDir: string;
   readonly nowMs: number;
 };
@@ -90,6 +90,20 @@ export type RetentionChange =
     }
   /** `remove`: also gives the room of older ones back. */
   | { readonly kind: 'shred'; readonly ids: readonly number[]; readonly remove: boolean };
+
+/** What the store remembers by name, besides its tables. */
+export type MetaKey =
+  | 'trust_domain'
+  | 'bundle_sequence'
+  | 'authority_request'
+  | 'jwt_bundle_sequence'
+  | 'crl_number'
+  | 'policy_key'
+  | 'audit_key'
+  | 'audit_verifier_key'
+  | 'witness_key'
+  | 'witness_verifier_key'
+  | 'restored';
 
 /** What a write changes besides the log. */
 export type StoreChange =
@@ -279,7 +293,11 @@ export type WorkerCall =
   | ({ readonly call: number; readonly kind: 'sign' } & LogSigning)
   | { readonly call: number; readonly kind: 'resume' }
   | { readonly call: number; readonly kind: 'fold' }
+  | { readonly call: number; readonly kind: 'backfill'; readonly above: number }
   | { readonly call: number; readonly kind: 'close' };
+
+/** The frames of the WAL, and how many of them are in the database too: when all are, the next write begins it anew. */
+export type WalState = { readonly frames: number; readonly backfilled: number };
 
 /** Whether writes are taken again: not while the disk has no room, never after a failure of another kind. */
 export type Resumption = 'resumed' | 'not_yet' | 'never';

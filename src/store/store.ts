@@ -20,6 +20,7 @@ import { banRowOf, entryRowOf, meshOf } from './mesh-rows.ts';
 import type {
   KeptRevision,
   KeyOwner,
+  MetaKey,
   NamedQuestion,
   Question,
   QuestionKind,
@@ -29,22 +30,9 @@ import type {
   WriteAnswer,
 } from './protocol.ts';
 import { requestOf, requestText } from './request-text.ts';
-import { closing, startThread } from './thread.ts';
+import { startThreads } from './threads.ts';
+import { paceWal } from './wal-pacing.ts';
 import { createWriteQueue } from './write-queue.ts';
-
-/** What the store remembers by name, besides its tables. */
-export type MetaKey =
-  | 'trust_domain'
-  | 'bundle_sequence'
-  | 'authority_request'
-  | 'jwt_bundle_sequence'
-  | 'crl_number'
-  | 'policy_key'
-  | 'audit_key'
-  | 'audit_verifier_key'
-  | 'witness_key'
-  | 'witness_verifier_key'
-  | 'restored';
 
 /** Whether the store can write. It may again when the disk has room, and after no other failure. */
 export type StoreHealth = { readonly ok: true } | { readonly ok: false; readonly cause: string };
@@ -175,6 +163,8 @@ export type StoreOptions = {
   readonly clock: Clock;
   /** A cryptographic source: it salts commitments. */
   readonly randomBytes: (count: number) => Uint8Array;
+  /** Told once, with the cause, when the thread that keeps the WAL short is gone: commits do its work from then on. */
+  readonly onCheckpointerGone?: (cause: string) => void;
 };
 
 /**
@@ -193,7 +183,7 @@ export async function openStore(options: StoreOptions): Promise<Store> {
 }
 
 async function openLocked(
-  { dataDir, clock, randomBytes }: StoreOptions,
+  { dataDir, clock, randomBytes, onCheckpointerGone = () => undefined }: StoreOptions,
   lock: DirectoryLock,
 ): Promise<Store> {
   let lost: string | undefined;
@@ -220,24 +210,26 @@ async function openLocked(
     queue.resume();
   }
 
-  const queue = createWriteQueue((requests) => {
+  const queue = createWriteQueue(async (requests) => {
     const batch = { requests, nowMs: clock.now().getTime() };
-    return writer.call({ kind: 'write', batch }) as Promise<readonly WriteAnswer[]>;
+    const answers = (await writer.call({ kind: 'write', batch })) as readonly WriteAnswer[];
+    wal.committed();
+    return answers;
   });
-  // The writer first: it makes the database the reader opens.
-  const nowMs = clock.now().getTime();
-  const writer = await startThread({ role: 'writer', dataDir, nowMs }, (cause) => {
-    lose(cause);
-    void awaitRoom();
-  });
-  const startReader = () =>
-    startThread({ role: 'reader', dataDir, nowMs }, (cause) => {
+  const start = { dataDir, nowMs: clock.now().getTime() };
+  const threads = await startThreads(start, {
+    onWriteLost: (cause) => {
+      lose(cause);
+      void awaitRoom();
+    },
+    onLost: (cause) => {
       isBeyondHelp = true;
       lose(cause);
-    });
-  // Questions to the log are long, and those of the mesh must not wait for them: each has a thread.
-  const reader = await startReader().catch(closing(writer));
-  const logReader = await startReader().catch(closing(reader, writer));
+    },
+    onCheckpointerGone,
+  });
+  const { writer, reader, logReader, checkpointer } = threads;
+  const wal = paceWal(checkpointer, writer, clock);
 
   async function write(change: StoreChange, events: readonly AuditEvent[]): Promise<number> {
     refuseClosed();
@@ -263,6 +255,11 @@ async function openLocked(
     }
   }
 
+  /** After a failure the WAL alone is known to be whole: the next start copies all of it again. */
+  function mayFold(): boolean {
+    return lost === undefined;
+  }
+
   function refuseClosed(): void {
     if (closed !== undefined) throw new MeshError('store_unavailable', 'the store is closed');
   }
@@ -270,9 +267,8 @@ async function openLocked(
   async function close(): Promise<void> {
     stop.abort();
     await queue.drained();
-    // Whoever closes last folds the WAL into the database. After a failed write nobody shall: the reader cannot.
-    const threads = lost === undefined ? [reader, logReader, writer] : [writer, reader, logReader];
-    for (const thread of threads) await thread.close();
+    await wal.close();
+    await threads.close(mayFold());
     lock.release();
   }
 
@@ -349,7 +345,7 @@ async function openLocked(
     auditSize: () => ask('auditSize', null),
     signLog: async (name, key, newKeyId = null) =>
       (await writer.call({ kind: 'sign', name, key, newKeyId })) as string,
-    ...logReads(ask, write, () => writer.call({ kind: 'fold' })),
+    ...logReads(ask, write, async () => mayFold() && wal.fold()),
     createToken: async (token, events) => {
       await write({ kind: 'token_created', token }, events);
     },

@@ -28,14 +28,22 @@ export type ThreadRequest =
   | ({ readonly kind: 'sign' } & LogSigning)
   | { readonly kind: 'resume' }
   /** Folds the WAL into the database, and empties it. @returns whether nobody was in the way */
-  | { readonly kind: 'fold' };
+  | { readonly kind: 'fold' }
+  /** Copies from a WAL of more than `above` frames into the database. @returns WalState or null: see `backfillWal` */
+  | { readonly kind: 'backfill'; readonly above: number };
 
 /**
  * Starts a thread and waits until its database is open.
- * @param onLost called once with the cause when a write failed or the thread ended by itself: nothing can be written
+ * @param onLost called with the cause when a write failed, or another call with what says so of the database: nothing can
+ *   be written
+ * @param onEnded called once with the cause when the thread ended by itself
  * @throws MeshError what opening the database throws, or `store_unavailable`
  */
-export async function startThread(start: WorkerStart, onLost: (cause: string) => void): Promise<StoreThread> {
+export async function startThread(
+  start: WorkerStart,
+  onLost: (cause: string) => void,
+  onEnded = onLost,
+): Promise<StoreThread> {
   // Compiled, this file and the worker are .js; from the sources Node runs the .ts.
   const file = import.meta.url.endsWith('.ts') ? './worker.ts' : './worker.js';
   const worker = new Worker(new URL(file, import.meta.url), { workerData: start });
@@ -50,7 +58,7 @@ export async function startThread(start: WorkerStart, onLost: (cause: string) =>
     const error = new MeshError('store_unavailable', 'the store has stopped', { cause: new Error(cause) });
     for (const { reject } of waiting.values()) reject(error);
     waiting.clear();
-    if (!closing) onLost(cause);
+    if (!closing) onEnded(cause);
   }
 
   worker.on('error', (error) => lose(`a store thread failed: ${error.message}`));
@@ -101,13 +109,5 @@ export async function startThread(start: WorkerStart, onLost: (cause: string) =>
       await send({ kind: 'close' }).catch(() => undefined);
       await ended;
     },
-  };
-}
-
-/** What to do when the next thread does not start: the others are closed, and the failure is thrown on. */
-export function closing(...threads: readonly StoreThread[]): (error: unknown) => Promise<never> {
-  return async (error) => {
-    for (const thread of threads) await thread.close();
-    throw error;
   };
 }

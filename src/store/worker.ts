@@ -13,9 +13,11 @@ import { readSampleStep } from './audit-sample.ts';
 import type { Migration } from './backup.ts';
 import {
   type Database,
+  backfillWal,
   foldWal,
   isBusy,
   isOutOfRoom,
+  openForBackfill,
   openForReading,
   openForWriting,
   storageError,
@@ -71,6 +73,10 @@ function serve(start: WorkerStart): void {
       db = openForReading(start.dataDir);
       return null;
     }
+    if (start.role === 'checkpointer') {
+      db = openForBackfill(start.dataDir);
+      return null;
+    }
     db = openForWriting(start.dataDir, new Date(start.nowMs), (made) => {
       migration = made;
     });
@@ -80,6 +86,7 @@ function serve(start: WorkerStart): void {
 
   function handle(message: WorkerCall): unknown {
     if (db === undefined) throw new MeshError('store_unavailable', 'the database is not open');
+    const held = db;
     switch (message.kind) {
       case 'write':
         return commit(message.batch);
@@ -97,7 +104,9 @@ function serve(start: WorkerStart): void {
       case 'resume':
         return resume(db);
       case 'fold':
-        return foldWal(db);
+        return writing(() => foldWal(held));
+      case 'backfill':
+        return writing(() => backfillWal(held, message.above));
       case 'close':
         db.close();
         return null;
@@ -107,11 +116,17 @@ function serve(start: WorkerStart): void {
   }
 
   function commit(batch: WriteBatch): readonly WriteAnswer[] {
-    // INVARIANT: after a failure nothing is written through this handle again: the kernel may have dropped pages that it
-    // failed to write, and would call the next fsync a success. A disk without room is another matter: see resume.
-    if (write === undefined) throw new MeshError('store_unavailable', 'an earlier write failed');
+    const current = write;
+    if (current === undefined) throw new MeshError('store_unavailable', 'an earlier write failed');
+    return writing(() => current(batch));
+  }
+
+  // INVARIANT: after a failure nothing is written through this handle again: the kernel may have dropped pages that it
+  // failed to write, and would call the next fsync a success. Pages copied from the WAL are still in there, until a commit
+  // begins it anew. A disk without room is another matter: see resume.
+  function writing<T>(work: () => T): T {
     try {
-      return write(batch);
+      return work();
     } catch (error) {
       if (!isBusy(error)) {
         write = undefined;

@@ -2,7 +2,7 @@ import type { NoteSigner } from '../audit/note.ts';
 import { createAppender } from './audit-log.ts';
 import { removeShredded, shredPersonal } from './audit-personal.ts';
 import { notePruned, prunePart } from './audit-pruned.ts';
-import { type Database, inTransaction, sqliteCode } from './database.ts';
+import { backfillWal, type Database, inTransaction, sqliteCode } from './database.ts';
 import { storeJwtKeys } from './jwt-key-table.ts';
 import { storeMesh } from './mesh-table.ts';
 import {
@@ -108,7 +108,7 @@ export function createBatchWriter(
     return proofs.length === 0 ? given : { ...given, proofs };
   }
 
-  return (batch) => {
+  function commitBatch(batch: WriteBatch): readonly WriteAnswer[] {
     if (batch.requests.some(({ change }) => change.kind === 'prune'))
       return commit(batch, (requests) => requests.map(answer));
     try {
@@ -119,6 +119,12 @@ export function createBatchWriter(
     }
     // INVARIANT: a refusal is one of a request. What fails here outside of all of them is thrown.
     return commit(batch, (requests) => requests.map(answer));
+  }
+
+  return (batch) => {
+    const answers = commitBatch(batch);
+    backfillWal(db, framesAtMost);
+    return answers;
   };
 }
 
@@ -205,5 +211,7 @@ function isRefusal(error: unknown): boolean {
 }
 
 const batchesBetweenSweeps = 64;
+// 64 MiB. A backstop: wal-pacing.ts has it copied from long before, where no commit waits.
+const framesAtMost = 16_000;
 // A clock that jumped ahead must not make us forget certificates that are valid once it is put right.
 const keepExpiredMs = 7 * 86_400_000;

@@ -37,7 +37,7 @@ describe('every open', () => {
     ['busy_timeout', 5_000],
     ['trusted_schema', 0],
     ['cell_size_check', 1],
-    ['wal_autocheckpoint', 8_000],
+    ['wal_autocheckpoint', 0],
     ['cache_size', -65_536],
     ['journal_size_limit', 67_108_864],
     ['mmap_size', 0],
