@@ -209,11 +209,16 @@ describe('a store under steady writes', () => {
   }, 60_000);
 
   test.each([0, 1, 2])('stops for good when another of its threads ends: %i', async (at) => {
-    const { store, workers, gone } = await open(newDirectory());
+    const dataDir = newDirectory();
+    const { store, workers, gone } = await open(dataDir);
+    await store.recordEvents([decision()]);
     await workers[at]?.terminate();
     await eventually('it to stop', () => !store.health().ok);
     await expect(store.recordEvents([decision()])).rejects.toThrow(code('store_unavailable'));
     expect([await store.foldLog(), gone]).toEqual([false, []]);
+    await store.close();
+    // Nobody has folded it.
+    expect(walBytes(dataDir)).toBeGreaterThan(0);
   });
 });
 
