@@ -180,9 +180,12 @@ function formatInvariant({
   result,
   violations,
   why,
+  registered,
 }: InvariantResult): readonly string[] {
+  // A name with a mistake in it is about nobody, and proven of a workload that was made up for it.
+  const said = result === 'proven' && registered === 0 ? 'it is about nobody who is registered' : why;
   return [
-    `${result.padEnd(8)}  ${demand} ${name}  ${place}${why === '' ? '' : `: ${why}`}`,
+    `${result.padEnd(8)}  ${demand} ${name}  ${place}${said === '' ? '' : `: ${said}`}`,
     ...violations.flatMap(({ rule, witness, decision }) => [
       ...indented(rule === null ? ['no rule allows it'] : ruleLines(rule)),
       ...indented(['for example', ...indented(witnessLines(witness), 2), decisionLine(decision)], 6),

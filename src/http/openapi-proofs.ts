@@ -80,6 +80,7 @@ const proofSchema: z.ZodType<ProofView> = z.object({
       ),
       why: z.string(),
       destinations: count,
+      registered: count.nullable(),
     }),
   ),
   findings: z.array(

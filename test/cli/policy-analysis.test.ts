@@ -52,6 +52,7 @@ const files = {
   'suffix.yaml': policy('shop').replace('namespaces: [shop]', "principals: ['*/sa/job', 'mesh*']"),
   'told.yaml': `${policy('shop').replace('namespaces: [shop]', "trustDomains: ['mesh.internal']")}`,
   'to-never.yaml': invariant('dev').replace('[pay]', "['*'], principals: ['mesh.internal/ns/pay/*']"),
+  'nowhere.yaml': invariant('dev').replace('[pay]', '[pya]'),
   'both/a.yaml': policy('shop'),
   'both/b.yml': invariant('dev'),
   'both/README.md': 'not YAML: [',
@@ -95,6 +96,9 @@ test.each<[string, number, string]>([
     1,
     'without it every call is decided the same: pay/ledger rule[0]',
   ],
+  [`prove -f db.yaml nowhere.yaml ${alone}`, 0, 'nowhere.yaml:1:1: it is about nobody who is registered'],
+  [`prove -f db.yaml dev.yaml ${alone}`, 0, 'dev.yaml:1:1\n1 policy at 1 destination\n'],
+  [`prove -f new.yaml nowhere.yaml ${alone}`, 0, 'nowhere.yaml:1:1\n'],
   // A trust domain that somebody names beside others may be the right one, and so may any that nobody names.
   [`prove -f both-named.yaml dev.yaml ${alone}`, 1, 'violated'],
   [`prove -f suffix.yaml dev.yaml ${alone}`, 1, 'violated'],

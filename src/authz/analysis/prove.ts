@@ -38,6 +38,8 @@ export type InvariantResult = {
   readonly why: string;
   /** How many destinations it is about. */
   readonly destinations: number;
+  /** How many of them somebody is registered as; null where no entry is known. */
+  readonly registered: number | null;
 };
 
 /** What was proven of a set of policies. */
@@ -79,7 +81,10 @@ export function* provePolicies(
   const inquiry = openInquiry(ground, now);
   const unproven: Unproven[] = [];
   const results: InvariantResult[] = [];
-  for (const invariant of invariants) results.push(yield* check(invariant, terrain, inquiry));
+  for (const invariant of invariants) {
+    const { registered, ...result } = yield* check(invariant, terrain, inquiry);
+    results.push({ ...result, registered: ground.workloads.length === 0 ? null : registered });
+  }
   const findings = examines ? yield* examineRules(ground, policies, terrain, boxRule, inquiry, unproven) : [];
   const all = terrain.groups.flatMap(({ members }) => members);
   const madeUp = all.filter(({ isRegistered }) => !isRegistered);
@@ -127,14 +132,14 @@ function* check(
   invariant: Invariant,
   { groups, snapshots: [snapshot] }: Terrain,
   inquiry: Inquiry,
-): Steps<InvariantResult> {
+): Steps<InvariantResult & { readonly registered: number }> {
   const { name, place, demand, calls } = invariant;
   const action: PolicyAction = demand === 'never' ? 'DENY' : 'ALLOW';
   const { boxes, isCut } = boxesOf(calls, action, inquiry.trustDomain);
   const holds = readerOf(invariant, action, inquiry);
   const violations = new Map<string, Violation>();
   let why = '';
-  let destinations = 0;
+  let [destinations, registered] = [0, 0];
   for (const {
     members,
     rulings: [ruling],
@@ -142,6 +147,7 @@ function* check(
     const meant = members.filter((one) => isAboutDestination(invariant, one));
     const [first] = meant;
     destinations += meant.length;
+    registered += meant.filter(({ isRegistered }) => isRegistered).length;
     if (first === undefined || ruling === undefined || snapshot === undefined) continue;
     const pieces = demand === 'never' ? allowedBy(ruling) : deniedBy(ruling);
     const forbidden = demand === 'never' ? 'allow' : 'deny';
@@ -179,6 +185,7 @@ function* check(
     violations: [...violations.values()],
     why: result === 'unproven' ? why : '',
     destinations,
+    registered,
   };
 }
 
