@@ -30,12 +30,21 @@ export function checkNode(version: string): void {
 
 function openSession(host: NodeJS.Process): Session {
   // `countersign audit list | head` is no failure: what nobody reads any more is not written.
-  for (const stream of [host.stdout, host.stderr]) {
-    stream.on('error', (error: NodeJS.ErrnoException) => {
-      if (error.code !== 'EPIPE') throw error;
-    });
-  }
-  return {
+  const onLost = (error: NodeJS.ErrnoException, report: (error: MeshError) => number): void => {
+    if (error.code === 'EPIPE') return;
+    const lost = new MeshError(
+      'file_permissions',
+      `the answer cannot be written (${error.code ?? 'unknown'})`,
+      {
+        fix: 'make room where it goes, or send it elsewhere',
+        cause: error,
+      },
+    );
+    host.exit(report(lost));
+  };
+  host.stdout.on('error', (error) => onLost(error, (lost) => fail(session, host, lost)));
+  host.stderr.on('error', (error) => onLost(error, exitCodeOf));
+  const session: Session = {
     environment: host.env,
     write: (text) => void host.stdout.write(text),
     say: (text) => void host.stderr.write(text),
@@ -45,6 +54,7 @@ function openSession(host: NodeJS.Process): Session {
     texts: new Map(),
     exitCode: exitCodes.ok,
   };
+  return session;
 }
 
 function catchSignals(host: NodeJS.Process): AbortSignal {

@@ -1,7 +1,10 @@
 import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { closeSync, openSync } from 'node:fs';
 import { createServer as createHttpServer, type Server } from 'node:http';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { text as readText } from 'node:stream/consumers';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { makeNoteSigner } from '../audit/log-files.ts';
 import { startChild } from '../harness/child.ts';
@@ -202,6 +205,19 @@ test.each([
 ])('the server named by %j and %j: exit %i', async (args, env, code) => {
   answer = { status: 200, body: page(entry) };
   expect((await runCli(['entry', 'list', ...args], { env })).code).toBe(code);
+});
+
+test.each([
+  ['words', [], /^error\[file_permissions\]: the answer cannot be written \(ENOSPC\)\nfix: /],
+  ['JSON', ['-o', 'json'], /^\{"error":\{"code":"file_permissions"/],
+])('an answer that finds no room is a failure, in %s', async (_, more, said) => {
+  const full = openSync('/dev/full', 'w');
+  const child = spawn(process.execPath, [main, 'inspect', 'id', 'spiffe://a.test/x', ...more], {
+    stdio: ['ignore', full, 'pipe'],
+  });
+  closeSync(full);
+  const [err, [code]] = await Promise.all([readText(child.stderr!), once(child, 'close')]);
+  expect([code, err]).toEqual([77, expect.stringMatching(said)]);
 });
 
 test('a token file is read, and never shown', async () => {
