@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { actionOf } from './change-action.ts';
 import type { Actor, AuditEvent, CanonicalJson } from '../audit/event.ts';
+import { invariantKind } from '../authz/analysis/invariant.ts';
 import { parsePolicy } from '../authz/parse.ts';
 import type { Policy } from '../authz/policy.ts';
 import { finish, type Steps } from '../authz/steps.ts';
@@ -256,7 +257,13 @@ function refuseKind({ root, kind }: YamlDocument, known: string): never {
   throw root
     .mapping(root.entries().map(({ key }) => key))
     .required('kind')
-    .error('document_kind_unknown', `${quote(kind)} is not known here`, `use ${known}`);
+    .error('document_kind_unknown', `${quote(kind)} is not known here`, fixOf(kind, known));
+}
+
+function fixOf(kind: string, known: string): string {
+  if (kind === invariantKind) return 'give invariants to countersign policy prove';
+  const isApplied = kind === entryKind || kind === aliasKind || kind === grantKind;
+  return isApplied ? 'only policies belong here: give the rest to countersign apply' : `use ${known}`;
 }
 
 /** The same text at the same place: where it stands matters, because reasons point there. */

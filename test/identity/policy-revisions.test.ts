@@ -284,11 +284,20 @@ describe('going back', () => {
 });
 
 describe('a document that is no policy', () => {
-  test('is refused where policies alone are applied', async () => {
-    const files = [{ file: 'p.yaml', text: `${policy('shop/a', 'GET')}---\n${entry}` }];
+  test.each([
+    ['an entry', entry, 'only policies belong here: give the rest to countersign apply'],
+    [
+      'an invariant',
+      'apiVersion: countersign.dev/v1\nkind: PolicyInvariant\n',
+      'give invariants to countersign policy prove',
+    ],
+    ['something else', 'apiVersion: v1\nkind: Pod\n', 'use AuthorizationPolicy'],
+  ])('is refused where policies alone are applied: %s', async (_, document, fix) => {
+    const files = [{ file: 'p.yaml', text: `${policy('shop/a', 'GET')}---\n${document}` }];
     await expect(mesh.apply(files, admin, { dryRun: false, policiesOnly: true })).rejects.toMatchObject({
       code: 'document_kind_unknown',
       place: { line: 9 },
+      fix,
     });
     expect(active()).toBeUndefined();
   });
