@@ -1,5 +1,5 @@
-import { mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs';
-import { join, relative } from 'node:path';
+import { existsSync, mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs';
+import { dirname, join, relative } from 'node:path';
 import { type PackFiles, packNames } from '../audit/pack-manifest.ts';
 import { buildPackPage } from '../audit/pack-page.ts';
 import { readEmbedded } from '../audit/pack-screen.ts';
@@ -102,7 +102,7 @@ function readWhole(path: string): string {
 function makeEmptyDirectory(path: string): void {
   let isEmpty;
   try {
-    mkdirSync(path, { recursive: true, mode: 0o700 });
+    makeDirectory(path);
     isEmpty = readdirSync(path).length === 0;
   } catch (cause) {
     throw new MeshError('file_permissions', `${quote(path)} cannot be made`, {
@@ -114,6 +114,14 @@ function makeEmptyDirectory(path: string): void {
   throw new MeshError('file_exists', `the directory ${quote(path)} is not empty`, {
     fix: 'name a new one: a pack is never mixed with another',
   });
+}
+
+/** Node's own recursive way never ends where a parent takes no directories and says that it is not there, as /proc does. */
+function makeDirectory(path: string): void {
+  if (existsSync(path)) return;
+  const parent = dirname(path);
+  if (parent !== path) makeDirectory(parent);
+  mkdirSync(path, { mode: 0o700 });
 }
 
 function sizeOf(files: PackFiles): number {

@@ -155,6 +155,7 @@ describe('what is not as it should be is refused', () => {
     ['a seed with a space', ['--from', '1d', '--seed', 'a b', '--out', 'x'], 64, /"a b" cannot be a seed/],
     ['a sample of -1', ['--from', '1d', '--sample', '-1', '--out', 'x'], 64, /from 0 to 10000/],
     ['a place that is taken', [...window, '--out', 'export'], 2, /file_exists\].*not empty/],
+    ['a place that takes nothing', [...window, '--out', '/proc/none/x'], 77, /file_permissions\]/],
     ['a page that is there', [...window, '--out', 'log.html'], 2, /file_exists\]/],
     [
       'another key',
