@@ -169,23 +169,6 @@ describe('against a running server', () => {
     expect((await cli('policy', 'show', 'shop/orders')).out).toContain('methods: ["GET"]');
   });
 
-  test('a rollout is in the status and the metrics while it lasts', async () => {
-    const [, policy = ''] = mesh.split('---\n');
-    await writeFile(join(dir, 'candidate.yaml'), policy.replace('GET', 'HEAD'));
-    const status = async () => (await cli('status')).out.match(/^policy rollout.*$/m)?.[0];
-    expect(await status()).toBeUndefined();
-    expect((await cli('policy', 'shadow', '-f', 'candidate.yaml')).code).toBe(0);
-    expect(await status()).toMatch(
-      /^policy rollout +[0-9a-f]{8} beside revision \d+: shadow; 0 calls judged, 0 newly denied, 0 newly allowed$/,
-    );
-    expect((await cli('policy', 'canary', '25')).code).toBe(0);
-    expect(await status()).toMatch(/: canary, 25% of the workloads; 0 calls judged/);
-    const { policyRollout } = await json('status');
-    expect(policyRollout).toMatchObject({ stage: 'canary', percent: 25, judged: 0 });
-    expect((await cli('policy', 'abort')).code).toBe(0);
-    expect([await status(), (await json('status')).policyRollout]).toEqual([undefined, null]);
-  });
-
   test('an error in a file shows its line', async () => {
     await writeFile(join(dir, 'bad.yaml'), mesh.replace('methods:', 'metods:'));
     const { code, err } = await cli('apply', '-f', 'bad.yaml');

@@ -35,7 +35,7 @@ const files = {
   'dev.yaml': invariant('dev'),
   'shop.yaml': invariant('shop'),
   'void.yaml': invariant('dev').replace('[pay]', "['gone*']"),
-  'job.yaml': `${policy('shop').replace('namespaces: [shop]', 'serviceAccounts: [dev/job]')}`,
+  'job.yaml': policy('shop').replace('namespaces: [shop]', 'serviceAccounts: [dev/job]'),
   'job-never.yaml': invariant('dev').replace(
     'namespaces: [dev]',
     'principals: [mesh.internal/ns/dev/sa/job]',
@@ -50,7 +50,7 @@ const files = {
     'principals: [mesh.internal/ns/dev/sa/job]',
   ),
   'suffix.yaml': policy('shop').replace('namespaces: [shop]', "principals: ['*/sa/job', 'mesh*']"),
-  'told.yaml': `${policy('shop').replace('namespaces: [shop]', "trustDomains: ['mesh.internal']")}`,
+  'told.yaml': policy('shop').replace('namespaces: [shop]', "trustDomains: ['mesh.internal']"),
   'to-never.yaml': invariant('dev').replace('[pay]', "['*'], principals: ['mesh.internal/ns/pay/*']"),
   'nowhere.yaml': invariant('dev').replace('[pay]', '[pya]'),
   'both/a.yaml': policy('shop'),
