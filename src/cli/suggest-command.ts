@@ -35,7 +35,7 @@ export function policySuggestCommand(session: Session): Command {
       const replaced = new Set(answer.services.flatMap(({ replaces }) => replaces));
       if (replaced.size === 0) return;
       const without = [...replaced].map((key) => ` --without ${key}`).join('');
-      session.say(`try them     ${session.program} policy replay${printable(without)} FILE\n`);
+      session.say(`try them    ${session.program} policy replay${printable(without)} FILE\n`);
     });
 }
 

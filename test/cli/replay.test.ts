@@ -135,7 +135,8 @@ test('says that nothing was judged, and why', async () => {
 test('what is suggested can be replayed as it is', async () => {
   const { code, out, err } = await cli(['policy', 'suggest', '--socket', harness.unix.address]);
   expect([code, out.split('\n')[0]]).toEqual([0, `# ${ledger}`]);
-  expect(err).toContain('policy replay --without pay/p FILE\n');
+  // In one column with the lines before.
+  expect(err).toMatch(/^covers {6}\S[^]*\ntry them {4}\S+ policy replay --without pay\/p FILE\n$/m);
   const path = file('suggested.yaml', out);
   expect(
     (await run('--since', '30d', '--without', 'pay/p', '--fail-on', 'newly-allowed', 'unknown', '--', path))
