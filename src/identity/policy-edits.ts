@@ -135,7 +135,9 @@ export function createPolicyEdits(parts: {
       at = await kept(at.restores);
     }
     if (at.parent !== null) return at.parent.number;
-    throw new MeshError('policy_revision_not_found', `no policy revision is before ${at.number}`, {
+    const { number } = active();
+    const same = number === at.number ? '' : `, which ${number} has put back in force`;
+    throw new MeshError('policy_revision_not_found', `no policy revision is before ${at.number}${same}`, {
       fix: 'name the revision to activate; countersign policy log shows those that are kept',
     });
   };

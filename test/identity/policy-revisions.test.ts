@@ -192,7 +192,10 @@ describe('going back', () => {
     expect(contents().get('shop/a')).toBe(policy('shop/a', 'POST'));
     await go('previous');
     expect([active()?.number, contents()]).toEqual([5, new Map([['shop/a', policy('shop/a', 'GET')]])]);
-    await expect(go('previous')).rejects.toEqual(code('policy_revision_not_found'));
+    await expect(go('previous')).rejects.toMatchObject({
+      code: 'policy_revision_not_found',
+      message: `no policy revision is before 1, which ${active()?.number} has put back in force`,
+    });
     await go(3, 'forth again');
     expect(contents().size).toBe(2);
   });
