@@ -237,24 +237,41 @@ export function addKept(
   const started = performance.now();
   const { level } = part;
   if (level === 2) return addTotals(db, keys, at ?? 0, budget, tally);
-  const ends = db
-    .prepare<[number, number, number], [number | null, number | null]>(
-      'SELECT min(start), max(start) FROM audit_rollup WHERE level = ? AND start >= ? AND start < ?',
-    )
-    .raw()
-    .get(level, Math.max(part.from, at ?? part.from), part.to);
-  const [first, last] = ends ?? [null, null];
+  const [first, last] = readKeptEnds(db, level, Math.max(part.from, at ?? part.from), part.to);
   if (first === null || last === null) return null;
   const isByTime = [...keys.values()].some(
     ({ values }) => values?.some((value) => typeof value === 'number') === true,
   );
   const statement = db.prepare<unknown[], KeptRow>(keptSql(isByTime)).raw();
-  const width = spansOfChunk * (level === 1 ? 24 : 1);
-  for (let from = first; from <= last; from += width) {
-    if (from > first && performance.now() - started > budget.ms) return from;
-    addRows(statement.iterate(level, from, Math.min(last + 1, from + width)), keys, tally);
+  // How many rows a span has depends on the mesh: a day of one is a month of another.
+  let spans = isByTime ? 4 : 8;
+  for (let from = first; from <= last;) {
+    const begun = performance.now();
+    if (from > first && begun - started > budget.ms) return from;
+    const end = from + spans * (level === 1 ? 24 : 1);
+    addRows(statement.iterate(level, from, Math.min(last + 1, end)), keys, tally);
+    if (performance.now() - begun < quickMs) spans *= 2;
+    from = end;
   }
   return null;
+}
+
+/** The first and the last span that has counts, from `from` up to, not with, `to`. */
+export function readKeptEnds(
+  db: Database,
+  level: number,
+  from: number,
+  to: number,
+): readonly [number, number] | readonly [null, null] {
+  const which = 'FROM audit_rollup WHERE level = :level AND start >= :from AND start < :to';
+  // Two seeks: asked for together, SQLite looks at all between the two.
+  const ends = db
+    .prepare<[object], readonly [number, number] | readonly [null, null]>(
+      `SELECT (SELECT min(start) ${which}), (SELECT max(start) ${which})`,
+    )
+    .raw()
+    .get({ level, from, to });
+  return ends ?? [null, null];
 }
 
 /** The counts of all of the log, some keys at a time. @returns the key to go on with, or null at the end */
@@ -333,6 +350,7 @@ const maxRemembered = 4;
 // Whoever asked does not come again.
 const idleMs = 60_000;
 const keysOfLook = 1_024;
-// A multiple of a day, beyond any time that an event may have.
-const farHours = 240_000_000;
-const spansOfChunk = 32;
+/** A multiple of a day, beyond any time that an event may have. */
+export const farHours = 240_000_000;
+// Then as much again is read at once, and as much more.
+const quickMs = 16;

@@ -1,7 +1,7 @@
 import type { ProxiesCovered } from '../audit/coverage.ts';
 import { hourMs } from '../audit/filter.ts';
 import { verdictTypes } from '../audit/columns.ts';
-import { keptParts, type KeptPart } from './audit-kept-counts.ts';
+import { farHours, keptParts, type KeptPart, readKeptEnds } from './audit-kept-counts.ts';
 import { type AuditFilters, typesAsked } from './audit-plan.ts';
 import type { Database } from './database.ts';
 
@@ -43,13 +43,7 @@ function sumKept(db: Database, keys: readonly number[], parts: readonly KeptPart
 
 /** All hours that a window touches, as far as there are any. */
 function wholeHoursOf(db: Database, { since, until }: AuditFilters): readonly KeptPart[] {
-  const ends = db
-    .prepare<[], [number | null, number | null]>(
-      'SELECT min(start), max(start) FROM audit_rollup WHERE level = 0',
-    )
-    .raw()
-    .get();
-  const [first, last] = ends ?? [null, null];
+  const [first, last] = readKeptEnds(db, 0, -farHours, farHours);
   if (first === null || last === null) return [];
   const isAll = since === null && until === null;
   const from = Math.max(first, since === null ? first : Math.floor(since.getTime() / hourMs));
