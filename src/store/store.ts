@@ -9,7 +9,6 @@ import type { CoverageChange, CoverageRow, IssuedCertificate } from '../identity
 import type { CommitMesh, LoadMesh, NewPolicyRevision, PolicyDocument } from '../identity/mesh.ts';
 import type { PolicyPast } from '../identity/policy-edits.ts';
 import type { PolicyRevisionRecord } from '../identity/policy-revision.ts';
-import type { AttestedNode, JoinToken } from '../identity/node.ts';
 import type { NamedCertificates } from '../identity/revoked.ts';
 import type { Migration } from './backup.ts';
 import type { DecisionRows } from './decision-table.ts';
@@ -17,6 +16,7 @@ import { formatLeafProof, leafRecord, leafRecords } from './leaf-record.ts';
 import { type DirectoryLock, lockDataDirectory } from './lock.ts';
 import { type LogReads, logReads } from './log-reads.ts';
 import { banRowOf, entryRowOf, meshOf } from './mesh-rows.ts';
+import { type NodeCalls, nodeCalls } from './node-calls.ts';
 import type {
   KeptRevision,
   KeyOwner,
@@ -42,7 +42,7 @@ export type StoreHealth = { readonly ok: true } | { readonly ok: false; readonly
  * durable, in one transaction; when it rejects with `store_unavailable` neither is known to be. Any call may throw
  * MeshError `store_unavailable`.
  */
-export type Store = LogReads & {
+export type Store = Calls & {
   readonly recordEvents: RecordEvents;
   readonly recordProven: RecordProven;
   /** The same as `recordEvents` for many that nobody waits for, with rests: what comes meanwhile may come before them. */
@@ -123,39 +123,14 @@ export type Store = LogReads & {
   /** The token of a secret, whether or not it has expired; null when there is none. */
   readonly findToken: (secretSha256: string) => Promise<AdminToken | null>;
   readonly listTokens: () => Promise<readonly AdminToken[]>;
-  readonly loadNodes: () => Promise<readonly AttestedNode[]>;
-  readonly putNode: (node: AttestedNode, events: readonly AuditEvent[]) => Promise<void>;
-  /** Forgets a node, and what it has shipped. */
-  readonly removeNode: (name: string, events: readonly AuditEvent[]) => Promise<void>;
-  /**
-   * Puts a node in exchange for a token that nobody has used: of many who try at once, one does, and that one may again
-   * with the same key until its node has renewed.
-   * @throws MeshError `node_evidence_invalid`; then nothing is stored
-   */
-  readonly redeemJoinToken: (
-    redemption: { readonly secretSha256: string; readonly keySha256: string; readonly now: Date },
-    node: AttestedNode,
-    events: readonly AuditEvent[],
-  ) => Promise<void>;
-  readonly findJoinToken: (secretSha256: string) => Promise<JoinToken | null>;
-  readonly listJoinTokens: () => Promise<readonly JoinToken[]>;
-  readonly createJoinToken: (token: JoinToken, events: readonly AuditEvent[]) => Promise<void>;
-  /** @throws MeshError `join_token_not_found` */
-  readonly revokeJoinToken: (id: string, events: readonly AuditEvent[]) => Promise<void>;
-  /**
-   * Records what a node has shipped. @returns false when this batch or a later one of the epoch was recorded before:
-   * then nothing is
-   */
-  readonly recordShipment: (
-    shipment: { readonly node: string; readonly epoch: string; readonly sequence: number },
-    events: readonly AuditEvent[],
-  ) => Promise<boolean>;
   /** What this start did to the data of an earlier release; null when there was nothing to do. */
   readonly migration: Migration | null;
   readonly health: () => StoreHealth;
   /** Commits what waits, closes the database and frees the data directory. Safe to call twice. */
   readonly close: () => Promise<void>;
 };
+
+type Calls = LogReads & NodeCalls;
 
 export type StoreOptions = {
   /** Made with mode 0700 when it is missing. */
@@ -354,33 +329,7 @@ async function openLocked(
     },
     findToken: (secretSha256) => ask('token', secretSha256),
     listTokens: () => ask('tokens', null),
-    loadNodes: () => ask('nodes', null),
-    putNode: async (node, events) => {
-      await write({ kind: 'node', node }, events);
-    },
-    removeNode: async (name, events) => {
-      await write({ kind: 'node_forgotten', name }, events);
-    },
-    redeemJoinToken: async ({ now, ...redemption }, node, events) => {
-      await write({ kind: 'join_token_redeemed', ...redemption, nowMs: now.getTime(), node }, events);
-    },
-    findJoinToken: (secretSha256) => ask('joinToken', secretSha256),
-    listJoinTokens: () => ask('joinTokens', null),
-    createJoinToken: async (token, events) => {
-      await write({ kind: 'join_token_created', token }, events);
-    },
-    revokeJoinToken: async (id, events) => {
-      await write({ kind: 'join_token_revoked', id }, events);
-    },
-    recordShipment: async ({ node, epoch, sequence }, events) => {
-      try {
-        await write({ kind: 'shipment', node, epoch, sequence }, events);
-        return true;
-      } catch (error) {
-        if (error instanceof MeshError && error.code === 'revision_conflict') return false;
-        throw error;
-      }
-    },
+    ...nodeCalls(ask, write),
     migration: writer.opened as Migration | null,
     health: () => {
       if (lost !== undefined) return { ok: false, cause: lost };
