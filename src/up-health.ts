@@ -10,6 +10,8 @@ import { type ProcessState, processState } from './up-process.ts';
 /** What a judgement of a server's health goes by. */
 export type HealthFacts = {
   readonly store: StoreHealth;
+  /** What is wrong with an entry of the log; null when nothing is known of. */
+  readonly damage: string | null;
   readonly outlook: Outlook;
   /** The CA that signs; null while there is none. */
   readonly issuer: { readonly notBefore: Date; readonly notAfter: Date } | null;
@@ -59,7 +61,7 @@ export function watchHealth(parts: {
 
 /** What is wrong, the causes first. */
 export function judgeHealth(facts: HealthFacts): readonly Condition[] {
-  const { store, outlook, doubt, freeBytes, decisions, alarms, policies, process } = facts;
+  const { store, damage, outlook, doubt, freeBytes, decisions, alarms, policies, process } = facts;
   return [
     ...(store.ok
       ? []
@@ -68,6 +70,15 @@ export function judgeHealth(facts: HealthFacts): readonly Condition[] {
             'store_failed',
             `store: ${store.cause}`,
             'see the log of the server; a full disk mends itself when there is room',
+          ),
+        ]),
+    ...(damage === null
+      ? []
+      : [
+          warning(
+            'log_damaged',
+            damage,
+            'see countersign audit verify; then restore the data directory from a backup, and keep the damaged one for the auditor',
           ),
         ]),
     ...(outlook.ended === null

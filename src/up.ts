@@ -47,6 +47,7 @@ import { custodyOf, readSealingSecret } from './up-secret.ts';
 import { type Nodes, openNodes } from './up-nodes.ts';
 import { traceIssuance, traceSteps } from './tracing.ts';
 import { openAuditLog } from './up-audit-log.ts';
+import { reportOpening } from './up-opening.ts';
 import { openWorkloadDoor, proxyReports } from './up-workload.ts';
 import { openTrustDoor, type TrustDoor } from './up-trust.ts';
 import { version } from './version.ts';
@@ -116,9 +117,7 @@ async function open(
       log.warn({ cause }, 'the thread that keeps the WAL short is gone; commits do its work from now on'),
   });
   opened.push(() => store.close());
-  if (store.migration !== null) {
-    log.warn(store.migration, 'an earlier version wrote the database; it was copied first');
-  }
+  reportOpening(store, log);
   const trustDomain = await settleTrustDomain(config, store);
   const keyDir = join(config.dataDir, 'keys');
   ensurePrivateDirectory(keyDir);
@@ -309,6 +308,7 @@ async function open(
     dataDir: config.dataDir,
     facts: () => ({
       store: store.health(),
+      damage: store.check.damage(),
       outlook: rotation.outlook(),
       issuer: signerOf(authority.state()) ?? null,
       doubt: rotation.doubt(),

@@ -9,6 +9,7 @@ const days = (count: number) => new Date(now.getTime() + count * 86_400_000);
 const mebibyte = 1_048_576;
 const well: HealthFacts = {
   store: { ok: true },
+  damage: null,
   outlook: { warnings: [], ended: null },
   issuer: { notBefore: days(-1), notAfter: days(29) },
   doubt: null,
@@ -36,6 +37,7 @@ const waiting = { warnings: ['its successor waits'], ended: null };
 const troubles: readonly [string, Partial<HealthFacts>, readonly (readonly [ConditionCode, string])[]][] = [
   ['nothing', {}, []],
   ['a broken store', { store: { ok: false, cause: 'SQLITE_FULL' } }, [['store_failed', 'cause']]],
+  ['a damaged entry', { damage: 'the audit log is damaged: entry 7' }, [['log_damaged', 'warning']]],
   ['an issuer that ended', { outlook: { warnings: [], ended: 'ca: it ended' } }, [['issuer_ended', 'cause']]],
   ['a successor that waits', { outlook: waiting }, [['successor_waiting', 'warning']]],
   [

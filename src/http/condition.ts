@@ -9,6 +9,7 @@ export const conditionCodes = [
   'successor_waiting', // the next CA waits for a certificate that people have to bring
   'clock_put', // the clock of the machine was set
   'disk_low',
+  'log_damaged', // an entry is not what its hash was made of
   'log_behind', // decisions wait longer than they should
   'decisions_lost',
   'unknown_serial', // somebody uses a certificate that nobody here gave out

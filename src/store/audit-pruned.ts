@@ -119,26 +119,35 @@ export function isPrunedTile(db: Database, tile: number): boolean {
 
 /** Proves a full tile, and keeps its hashes apart from its leaves. */
 function keepHashes(db: Database, first: number): void {
-  const tile = first / tileWidth;
+  db.prepare('INSERT OR IGNORE INTO audit_pruned_tiles (tile, hashes) VALUES (?, ?)').run(
+    first / tileWidth,
+    Buffer.concat(proveTile(db, first)),
+  );
+}
+
+/**
+ * Proves 256 leaves, of which some may be gone, by what the tree has over them.
+ * @param first a multiple of 256
+ * @returns their hashes
+ * @throws MeshError `audit_log_damaged`
+ */
+export function proveTile(db: Database, first: number): readonly Uint8Array[] {
   const rows = db
     .prepare<[number, number], { idx: number; leaf: Uint8Array; hash: Uint8Array }>(
-      'SELECT idx, leaf, hash FROM audit_leaves WHERE idx >= ? AND idx < ?',
+      'SELECT idx, leaf, hash FROM audit_leaves WHERE idx >= ? AND idx < ? ORDER BY idx',
     )
     .all(first, first + tileWidth);
   for (const { idx, leaf, hash } of rows) demandLeaf(idx, leaf, hash);
-  const hashes = readPrunedHashes(db, first, tileWidth);
+  const isWhole = rows.length === tileWidth;
+  const hashes = isWhole ? rows.map(({ hash }) => hash) : readPrunedHashes(db, first, tileWidth);
   const node = db
     .prepare<[number], Uint8Array>('SELECT hash FROM audit_nodes WHERE level = 1 AND idx = ?')
     .pluck()
-    .get(tile);
-  const isWhole = hashes !== undefined && node !== undefined;
-  if (!isWhole || Buffer.compare(perfectRoot(hashes), node) !== 0) {
+    .get(first / tileWidth);
+  if (hashes === undefined || node === undefined || Buffer.compare(perfectRoot(hashes), node) !== 0) {
     throw damaged(`the entries ${first} to ${first + tileWidth - 1} are not what their hash was made of`);
   }
-  db.prepare('INSERT OR IGNORE INTO audit_pruned_tiles (tile, hashes) VALUES (?, ?)').run(
-    tile,
-    Buffer.concat(hashes),
-  );
+  return hashes;
 }
 
 /**

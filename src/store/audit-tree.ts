@@ -112,12 +112,16 @@ function checkNodes(db: Database, read: ReadHashes, size: number): void {
     if (nodesOf(db, level) !== count)
       throw damaged(`level ${level} of the tree is not that of ${size} entries`);
     if (count === 0) continue;
-    const made = perfectRoot(read(level - 1, (count - 1) * tileWidth, tileWidth));
-    const [stored = emptyHash] = read(level, count - 1, 1);
-    if (Buffer.compare(made, stored) !== 0) {
-      throw damaged(`the ${entriesUnder(level, count - 1, count - 1)} are not what their hash was made of`);
-    }
+    proveNode(read, level, count - 1);
   }
+}
+
+/** That a stored hash, of level 1 or higher, is that of those below it. @throws MeshError `audit_log_damaged` */
+export function proveNode(read: ReadHashes, level: number, index: number): void {
+  const made = perfectRoot(read(level - 1, index * tileWidth, tileWidth));
+  const [stored = emptyHash] = read(level, index, 1);
+  if (Buffer.compare(made, stored) !== 0)
+    throw damaged(`the ${entriesUnder(level, index, index)} are not what their hash was made of`);
 }
 
 function keeper(db: Database): (level: number, index: number, hash: Uint8Array) => void {

@@ -6,6 +6,14 @@ import { backUp, type Migration, pruneBackups } from './backup.ts';
 import { checkPrivateFile, ensurePrivateDirectory, openAs, syncDirectory } from './key-files.ts';
 import { migrate, schemaVersion } from './migrations.ts';
 import type { WalState } from './protocol.ts';
+import {
+  checkSmallTables,
+  checkWhole,
+  corrupt,
+  defaultWholeCheckBytes,
+  readDatabaseBytes,
+} from './start-check.ts';
+import { isSuspect } from './suspicion.ts';
 
 export type Database = SqliteDatabase.Database;
 
@@ -15,6 +23,8 @@ export type Database = SqliteDatabase.Database;
  * program is not touched.
  * @param now for the name of the copy
  * @param onMigrated told when an earlier release had written it
+ * @param large a database of more than so many bytes: of it only the small tables are checked, and `onLeft` is told, unless it
+ *   is to be migrated or somebody has found it damaged
  * @throws MeshError `file_permissions`, `store_corrupt`, `store_newer`, `store_backup_failed`, `platform_unsupported`,
  *   `store_unavailable`
  */
@@ -22,6 +32,7 @@ export function openForWriting(
   dataDir: string,
   now: Date,
   onMigrated: (migration: Migration) => void = () => undefined,
+  large: LargeDatabase = { wholeCheckBytes: defaultWholeCheckBytes, onLeft: () => undefined },
 ): Database {
   ensurePrivateDirectory(dataDir);
   refuseNetworkFilesystem(dataDir);
@@ -33,14 +44,17 @@ export function openForWriting(
     const db = new SqliteDatabase(path, { fileMustExist: true, timeout: busyTimeoutMs });
     try {
       setPragmas(db);
-      quickCheck(db);
       const from = Number(db.pragma('user_version', { simple: true }));
+      const isSmall = readDatabaseBytes(db) <= large.wholeCheckBytes;
+      if (isSmall || from !== schemaVersion || isSuspect(dataDir)) checkWhole(db);
+      else checkSmallTables(db);
       const backup = from > 0 && from < schemaVersion ? backUp(db, dataDir, from, now) : null;
       inTransaction(db, () => migrate(db));
       // The database and its WAL have their names now.
       syncDirectory(dataDir);
       if (backup !== null)
         onMigrated({ from, to: schemaVersion, backup, removed: pruneBackups(dataDir, backup) });
+      if (!isSmall) large.onLeft();
       return db;
     } catch (error) {
       db.close();
@@ -48,6 +62,9 @@ export function openForWriting(
     }
   });
 }
+
+/** What is large, and who is told that the large tables of such a database were not looked at. */
+export type LargeDatabase = { readonly wholeCheckBytes: number; readonly onLeft: () => void };
 
 /** Opens the database that {@link openForWriting} holds open for reading beside it. */
 export function openForReading(dataDir: string): Database {
@@ -225,24 +242,12 @@ function setPragmas(db: Database, wanted: readonly Pragma[] = pragmas): void {
   }
 }
 
-function quickCheck(db: Database): void {
-  const answer = db.pragma('quick_check(1)', { simple: true });
-  if (answer !== 'ok') throw corrupt(new Error(String(answer)));
-}
-
 function translating<T>(work: () => T): T {
   try {
     return work();
   } catch (error) {
     throw storageError(error) ?? error;
   }
-}
-
-function corrupt(cause: unknown): MeshError {
-  return new MeshError('store_corrupt', 'the database is damaged', {
-    fix: 'restore the data directory from a backup; keep the damaged one for the auditor',
-    cause,
-  });
 }
 
 function refuseNetworkFilesystem(dataDir: string): void {

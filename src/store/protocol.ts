@@ -22,6 +22,7 @@ import type { CoverageChange, CoverageRow, IssuedCertificate } from '../identity
 import type { NamedCertificates } from '../identity/revoked.ts';
 import type { NewPolicyRevision, NewRollout, PolicyDocument } from '../identity/mesh.ts';
 import type { PolicyPast } from '../identity/policy-edits.ts';
+import type { Migration } from './backup.ts';
 import type { PersonalBatch, PersonalFilter, PersonalMatches } from './audit-personal.ts';
 import type { DueSpan, PruneQuestion } from './audit-due.ts';
 import type { DecisionRows } from './decision-table.ts';
@@ -36,7 +37,15 @@ export type WorkerStart = {
   readonly role: 'writer' | 'reader' | 'checkpointer';
   readonly dataDir: string;
   readonly nowMs: number;
+  /** Of a larger database a start checks the small tables alone. */
+  readonly wholeCheckBytes: number;
 };
+
+/** What opening the database for writing has answered. `isLeft`: the large tables are to be checked, by a {@link CheckStep}. */
+export type WriterOpened = { readonly migration: Migration | null; readonly isLeft: boolean };
+
+/** What a step of the check has found: what is wrong with the first damaged entry, or null. */
+export type CheckStep = { readonly isDone: boolean; readonly damage: string | null };
 
 /** An event, encoded, on its way into the log. */
 export type LeafRecord = {
@@ -294,6 +303,7 @@ export type WorkerCall =
   | { readonly call: number; readonly kind: 'resume' }
   | { readonly call: number; readonly kind: 'fold' }
   | { readonly call: number; readonly kind: 'backfill'; readonly above: number }
+  | { readonly call: number; readonly kind: 'check' }
   | { readonly call: number; readonly kind: 'close' };
 
 /** The frames of the WAL, and how many of them are in the database too: when all are, the next write begins it anew. */

@@ -11,6 +11,7 @@ import type { PolicyPast } from '../identity/policy-edits.ts';
 import type { PolicyRevisionRecord } from '../identity/policy-revision.ts';
 import type { NamedCertificates } from '../identity/revoked.ts';
 import type { Migration } from './backup.ts';
+import { checkedBefore, checkLater, type LaterCheck } from './check-thread.ts';
 import type { DecisionRows } from './decision-table.ts';
 import { formatLeafProof, leafRecord, leafRecords } from './leaf-record.ts';
 import { type DirectoryLock, lockDataDirectory } from './lock.ts';
@@ -28,8 +29,11 @@ import type {
   Resumption,
   StoreChange,
   WriteAnswer,
+  WriterOpened,
 } from './protocol.ts';
 import { requestOf, requestText } from './request-text.ts';
+import { defaultWholeCheckBytes } from './start-check.ts';
+import { startThread } from './thread.ts';
 import { startThreads } from './threads.ts';
 import { paceWal } from './wal-pacing.ts';
 import { createWriteQueue } from './write-queue.ts';
@@ -125,6 +129,8 @@ export type Store = Calls & {
   readonly listTokens: () => Promise<readonly AdminToken[]>;
   /** What this start did to the data of an earlier release; null when there was nothing to do. */
   readonly migration: Migration | null;
+  /** What this start has left to be checked while it serves: the large tables of a large database. */
+  readonly check: Pick<LaterCheck, 'damage' | 'ended'>;
   readonly health: () => StoreHealth;
   /** Commits what waits, closes the database and frees the data directory. Safe to call twice. */
   readonly close: () => Promise<void>;
@@ -140,6 +146,8 @@ export type StoreOptions = {
   readonly randomBytes: (count: number) => Uint8Array;
   /** Told once, with the cause, when the thread that keeps the WAL short is gone: commits do its work from then on. */
   readonly onCheckpointerGone?: (cause: string) => void;
+  /** A larger database is checked whole only once it serves. */
+  readonly wholeCheckBytes?: number;
 };
 
 /**
@@ -158,7 +166,13 @@ export async function openStore(options: StoreOptions): Promise<Store> {
 }
 
 async function openLocked(
-  { dataDir, clock, randomBytes, onCheckpointerGone = () => undefined }: StoreOptions,
+  {
+    dataDir,
+    clock,
+    randomBytes,
+    onCheckpointerGone = () => undefined,
+    wholeCheckBytes = defaultWholeCheckBytes,
+  }: StoreOptions,
   lock: DirectoryLock,
 ): Promise<Store> {
   let lost: string | undefined;
@@ -191,20 +205,25 @@ async function openLocked(
     wal.committed();
     return answers;
   });
-  const start = { dataDir, nowMs: clock.now().getTime() };
+  const start = { dataDir, nowMs: clock.now().getTime(), wholeCheckBytes };
+  const onLost = (cause: string): void => {
+    isBeyondHelp = true;
+    lose(cause);
+  };
   const threads = await startThreads(start, {
     onWriteLost: (cause) => {
       lose(cause);
       void awaitRoom();
     },
-    onLost: (cause) => {
-      isBeyondHelp = true;
-      lose(cause);
-    },
+    onLost,
     onCheckpointerGone,
   });
   const { writer, reader, logReader, checkpointer } = threads;
   const wal = paceWal(checkpointer, writer, clock);
+  const { migration, isLeft } = writer.opened as WriterOpened;
+  // It promises nothing: whoever loses it has checked less.
+  const startChecker = () => startThread({ ...start, role: 'reader' }, onLost, () => undefined);
+  const check = isLeft ? checkLater(startChecker, clock) : checkedBefore;
 
   async function write(change: StoreChange, events: readonly AuditEvent[]): Promise<number> {
     refuseClosed();
@@ -241,6 +260,7 @@ async function openLocked(
 
   async function close(): Promise<void> {
     stop.abort();
+    await check.close();
     await queue.drained();
     await wal.close();
     await threads.close(mayFold());
@@ -330,7 +350,8 @@ async function openLocked(
     findToken: (secretSha256) => ask('token', secretSha256),
     listTokens: () => ask('tokens', null),
     ...nodeCalls(ask, write),
-    migration: writer.opened as Migration | null,
+    migration,
+    check,
     health: () => {
       if (lost !== undefined) return { ok: false, cause: lost };
       return closed === undefined ? { ok: true } : { ok: false, cause: 'the store is closed' };

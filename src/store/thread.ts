@@ -30,7 +30,9 @@ export type ThreadRequest =
   /** Folds the WAL into the database, and empties it. @returns whether nobody was in the way */
   | { readonly kind: 'fold' }
   /** Copies from a WAL of more than `above` frames into the database. @returns WalState or null: see `backfillWal` */
-  | { readonly kind: 'backfill'; readonly above: number };
+  | { readonly kind: 'backfill'; readonly above: number }
+  /** A step of the check of what a start has left. @returns CheckStep */
+  | { readonly kind: 'check' };
 
 /**
  * Starts a thread and waits until its database is open.

@@ -25,6 +25,7 @@ import {
 } from './database.ts';
 import { proveRoom } from './disk-error.ts';
 import { readDecisions } from './decision-table.ts';
+import { checkLargeTables, createLaterCheck } from './later-check.ts';
 import { readJwtExpiries, readJwtKeys } from './jwt-key-table.ts';
 import { readMesh } from './mesh-table.ts';
 import { readKeyOwners, readNamed } from './named-certificates.ts';
@@ -33,12 +34,14 @@ import {
   describeFailure,
   type Question,
   restoreFailure,
+  type CheckStep,
   type Resumption,
   type WorkerCall,
   type WorkerReply,
   type WorkerStart,
   type WriteAnswer,
   type WriteBatch,
+  type WriterOpened,
   type WriteRequest,
 } from './protocol.ts';
 import { readRecordedCalls } from './recorded-calls.ts';
@@ -54,6 +57,7 @@ import {
 } from './revision-table.ts';
 import { readAuthorities, readCoverage, readUnexpired } from './rotation-tables.ts';
 import { readLatestExpiries, readLatestExpiry, readMeta, readToken, readTokens } from './state-tables.ts';
+import { clearSuspicion, isSuspect, noteSuspicion } from './suspicion.ts';
 import { proveGrowth, readAllHeld, readForks, readHeld, readWitnessed } from './witness-table.ts';
 import { type BatchWriter, createBatchWriter } from './writer.ts';
 
@@ -66,9 +70,11 @@ function serve(start: WorkerStart): void {
   let write: BatchWriter | undefined;
   let signer: NoteSigner | undefined;
   let wasRefusedRoom = false;
+  let check: (() => CheckStep) | undefined;
 
-  function open(): Migration | null {
+  function open(): WriterOpened | null {
     let migration: Migration | null = null;
+    let isLeft = false;
     if (start.role === 'reader') {
       db = openForReading(start.dataDir);
       return null;
@@ -77,11 +83,19 @@ function serve(start: WorkerStart): void {
       db = openForBackfill(start.dataDir);
       return null;
     }
-    db = openForWriting(start.dataDir, new Date(start.nowMs), (made) => {
-      migration = made;
+    const { dataDir, wholeCheckBytes } = start;
+    const onLeft = () => (isLeft = true);
+    db = openForWriting(dataDir, new Date(start.nowMs), (made) => (migration = made), {
+      wholeCheckBytes,
+      onLeft,
     });
     write = createBatchWriter(db, () => signer);
-    return migration;
+    if (isSuspect(dataDir)) {
+      // Entries that do not prove are told of later, as ever.
+      for (const piece of checkLargeTables(db)) void piece;
+      clearSuspicion(dataDir);
+    }
+    return { migration, isLeft };
   }
 
   function handle(message: WorkerCall): unknown {
@@ -107,6 +121,9 @@ function serve(start: WorkerStart): void {
         return writing(() => foldWal(held));
       case 'backfill':
         return writing(() => backfillWal(held, message.above));
+      case 'check':
+        check ??= createLaterCheck(held);
+        return check();
       case 'close':
         db.close();
         return null;
@@ -152,24 +169,41 @@ function serve(start: WorkerStart): void {
     return 'resumed';
   }
 
+  function suspect(error: MeshError): void {
+    noteSuspicion(start.dataDir, describeFailure(error).detail);
+  }
+
   answer(0, open);
   parentPort?.on('message', (message: WorkerCall) => {
-    answer(message.call, () => handle(message), message.kind === 'write' || message.kind === 'sign');
+    answer(message.call, () => handle(message), message.kind, suspect);
     if (message.kind === 'close') parentPort?.close();
   });
 }
 
-function answer(call: number, work: () => unknown, isWrite = false): void {
+/** @param suspect told of what makes the database suspect: a damaged page, or a disk that fails */
+function answer(
+  call: number,
+  work: () => unknown,
+  kind?: WorkerCall['kind'],
+  suspect: (error: MeshError) => void = () => undefined,
+): void {
   let reply: WorkerReply;
   try {
     reply = { call, kind: 'done', value: work() };
   } catch (error) {
     const storage = storageError(error);
     // A reader that meets a damaged page has learned something about the database, not about the question.
-    const fatal = call !== 0 && !isBusy(error) && (isWrite || storage !== undefined);
+    const damage = storage ?? (kind === 'check' && isCorrupt(error) ? error : undefined);
+    const isWrite = kind === 'write' || kind === 'sign';
+    const fatal = call !== 0 && !isBusy(error) && (isWrite || damage !== undefined);
+    if (fatal && damage !== undefined && !isOutOfRoom(error)) suspect(damage);
     reply = { call, kind: 'failed', failure: describeFailure(storage ?? error), fatal };
   }
   parentPort?.postMessage(reply, []);
+}
+
+function isCorrupt(error: unknown): error is MeshError {
+  return error instanceof MeshError && error.code === 'store_corrupt';
 }
 
 /** What names the key of the log, for {@link checkSigned}: in the transaction of the first checkpoint. */

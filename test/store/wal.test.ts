@@ -10,6 +10,7 @@ import { backfillWal, openForBackfill, openForReading, openForWriting } from '..
 import { leafRecord } from '../../src/store/leaf-record.ts';
 import type { WriteBatch } from '../../src/store/protocol.ts';
 import { openStore, type Store } from '../../src/store/store.ts';
+import { defaultWholeCheckBytes } from '../../src/store/start-check.ts';
 import { startThreads, type StoreThreads } from '../../src/store/threads.ts';
 import { createBatchWriter } from '../../src/store/writer.ts';
 import { decision, issuance, noon } from '../audit/events.ts';
@@ -231,7 +232,13 @@ describe('a thread that copies from the WAL', () => {
       onLost: tell('all'),
       onCheckpointerGone: tell('checkpointer'),
     };
-    return { told, threads: await startThreads({ dataDir, nowMs: noon.getTime() }, handlers) };
+    return {
+      told,
+      threads: await startThreads(
+        { dataDir, nowMs: noon.getTime(), wholeCheckBytes: defaultWholeCheckBytes },
+        handlers,
+      ),
+    };
   };
   const backfill = { kind: 'backfill', above: 0 } as const;
   const write = (threads: StoreThreads) => threads.writer.call({ kind: 'write', batch: batchOf(1) });
