@@ -38,7 +38,7 @@ export type ThreadRequest =
  * Starts a thread and waits until its database is open.
  * @param onLost called with the cause when a write failed, or another call with what says so of the database: nothing can
  *   be written
- * @param onEnded called once with the cause when the thread ended by itself
+ * @param onEnded called once with the cause when the open thread ended by itself
  * @throws MeshError what opening the database throws, or `store_unavailable`
  */
 export async function startThread(
@@ -51,6 +51,7 @@ export async function startThread(
   const worker = new Worker(new URL(file, import.meta.url), { workerData: start });
   const waiting = new Map<number, PromiseWithResolvers<unknown>>();
   let calls = 0;
+  let isOpen = false;
   let closing = false;
   let gone: string | undefined;
 
@@ -60,7 +61,7 @@ export async function startThread(
     const error = new MeshError('store_unavailable', 'the store has stopped', { cause: new Error(cause) });
     for (const { reject } of waiting.values()) reject(error);
     waiting.clear();
-    if (!closing) onEnded(cause);
+    if (isOpen && !closing) onEnded(cause);
   }
 
   worker.on('error', (error) => lose(`a store thread failed: ${error.message}`));
@@ -93,6 +94,7 @@ export async function startThread(
   let opened: unknown;
   try {
     opened = await opening.promise;
+    isOpen = true;
   } catch (error) {
     closing = true;
     await worker.terminate();
@@ -110,6 +112,25 @@ export async function startThread(
       // What was promised is in the WAL already: a close that fails takes nothing back.
       await send({ kind: 'close' }).catch(() => undefined);
       await ended;
+    },
+  };
+}
+
+/** A thread that starts at the first call. When it does not start, that call fails, and the next one starts another. */
+export function startOnDemand(start: () => Promise<StoreThread>): Pick<StoreThread, 'call' | 'close'> {
+  let starting: Promise<StoreThread> | undefined;
+  return {
+    call: async (request) => {
+      const mine = (starting ??= start());
+      const thread = await mine.catch((error: unknown) => {
+        if (starting === mine) starting = undefined;
+        throw error;
+      });
+      return thread.call(request);
+    },
+    close: async () => {
+      const thread = await starting?.catch(() => undefined);
+      await thread?.close();
     },
   };
 }

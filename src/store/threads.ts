@@ -1,12 +1,12 @@
 import type { WorkerStart } from './protocol.ts';
-import { startThread, type StoreThread } from './thread.ts';
+import { startOnDemand, startThread, type StoreThread } from './thread.ts';
 
 /** The threads of a store, each with a connection of its own. */
 export type StoreThreads = {
   readonly writer: StoreThread;
   readonly reader: StoreThread;
-  /** Questions to the log are long, and those of the mesh must not wait for them. */
-  readonly logReader: StoreThread;
+  /** Questions to the log are long, and those of the mesh must not wait for them. Starts at the first. */
+  readonly logReader: Pick<StoreThread, 'call' | 'close'>;
   /** Copies from the WAL into the database. */
   readonly checkpointer: StoreThread;
   /** @param mayFold whether the last to close folds the WAL into the database */
@@ -23,7 +23,7 @@ export type ThreadLosses = {
   readonly onCheckpointerGone: (cause: string) => void;
 };
 
-/** Starts them all, or none. @throws MeshError what opening the database throws, or `store_unavailable` */
+/** Starts all but the last reader, or none. @throws MeshError what opening the database throws, or `store_unavailable` */
 export async function startThreads(
   start: Omit<WorkerStart, 'role'>,
   { onWriteLost, onLost, onCheckpointerGone }: ThreadLosses,
@@ -36,8 +36,9 @@ export async function startThreads(
     others.push(thread);
     return thread;
   };
+  const logReader = startOnDemand(() => startThread({ ...start, role: 'reader' }, onLost));
   const close = async (mayFold: boolean): Promise<void> => {
-    const [reader, logReader, checkpointer] = others;
+    const [reader, checkpointer] = others;
     // Whoever closes last folds, and a reader cannot.
     const order = mayFold
       ? [checkpointer, reader, logReader, writer]
@@ -48,7 +49,7 @@ export async function startThreads(
     return {
       writer,
       reader: await next('reader'),
-      logReader: await next('reader'),
+      logReader,
       checkpointer: await next('checkpointer', onCheckpointerGone),
       close,
     };
