@@ -21,13 +21,32 @@ const closingLine: Reporter = {
   },
 };
 
-/** Rooms that do no I/O and hold no state: their files share a worker, which saves its start and their imports. */
+/** Rooms that do no I/O and hold no state: their files share workers, which saves their starts and their imports. */
 const pure = ['spiffe', 'authz', 'audit', 'ca', 'yaml', 'identity'].map(
   (room) => `test/${room}/**/*.test.ts`,
 );
 
+/**
+ * Rooms with sockets, databases and threads, which every file of theirs opens and closes itself: they share workers too.
+ * Half of the processor time of such a file was its own start.
+ */
+const doors = [
+  'access-log',
+  'attest',
+  'ext-authz',
+  'grpc',
+  'http',
+  'node',
+  'signing',
+  'store',
+  'workload-api',
+  'xds',
+].map((room) => `test/${room}/**/*.test.ts`);
+
 /** Whole meshes and the programs of others; `tool/check` leaves them out. */
 const whole = ['test/e2e/**/*.test.ts', 'test/interop/**/*.test.ts'];
+
+const shared = { isolate: false, setupFiles: ['test/harness/same-world.ts'] };
 
 /**
  * Files that wait for proxies beside files that start processes, and the short ones last: no core is without work, at the
@@ -52,11 +71,12 @@ function isIsolated({ project }: TestSpecification): boolean {
 export default defineConfig({
   test: {
     projects: [
+      { extends: true, test: { name: 'pure', include: pure, ...shared } },
+      { extends: true, test: { name: 'doors', include: doors, ...shared } },
       {
         extends: true,
-        test: { name: 'pure', include: pure, isolate: false, setupFiles: ['test/harness/same-world.ts'] },
+        test: { name: 'real', include: ['test/**/*.test.ts'], exclude: [...pure, ...doors, ...whole] },
       },
-      { extends: true, test: { name: 'real', include: ['test/**/*.test.ts'], exclude: [...pure, ...whole] } },
       { extends: true, test: { name: 'whole', include: whole } },
     ],
     sequence: { sequencer: Interleaved },

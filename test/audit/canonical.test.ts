@@ -7,7 +7,8 @@ import { commitment, encodeEvent, maxLeafBytes } from '../../src/audit/canonical
 import type { AuditEvent, IssuanceEvent } from '../../src/audit/event.ts';
 import { cutText, fitEvent } from '../../src/audit/fit.ts';
 import { leafHash } from '../../src/audit/leaf.ts';
-import { decision, hostileEvents, noon, oneOfEach } from './events.ts';
+import { decision, noon, oneOfEach } from './events.ts';
+import { hostileEvents } from './hostile-events.ts';
 
 const zeroes = (count: number) => new Uint8Array(count);
 const text = (bytes: Uint8Array) => Buffer.from(bytes).toString('utf8');

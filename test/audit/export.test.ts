@@ -9,7 +9,8 @@ import { toOcsf } from '../../src/audit/export-ocsf.ts';
 import { toOtlpLogs } from '../../src/audit/export-otlp.ts';
 import type { ExportRecord } from '../../src/audit/export-record.ts';
 import { leafHash } from '../../src/audit/leaf.ts';
-import { allowedCalls, decision, hostileEvents, issuance, noon, oneOfEach } from './events.ts';
+import { allowedCalls, decision, issuance, noon, oneOfEach } from './events.ts';
+import { hostileEvents } from './hostile-events.ts';
 import { hex } from './log-files.ts';
 
 const source = { origin: 'example.org/audit', version: '0.1.0' };

@@ -12,7 +12,8 @@ import { mayMeet, meets, textsAt } from '../../src/audit/filter.ts';
 import { eventOfLeaf, rolledTexts, rollupOf } from '../../src/audit/rollup.ts';
 import { parseCountField, parseText, parseWhere } from '../../src/audit/where.ts';
 import { holdsWords, leafWords, wordsOf } from '../../src/audit/words.ts';
-import { hostileEvents, noon, oneOfEach } from './events.ts';
+import { noon, oneOfEach } from './events.ts';
+import { hostileEvents } from './hostile-events.ts';
 
 const refused = (message: RegExp) =>
   expect.objectContaining({ code: 'audit_query_invalid', message: expect.stringMatching(message) });

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, expect } from 'vitest';
 
-// Files of the core rooms share a worker, one after the other. None of them may leave anything for the next to find.
+// Files of most rooms share workers, one after the other. None of them may leave anything for the next to find.
 let before: object;
 beforeAll(() => {
   before = world();
@@ -22,5 +22,7 @@ function world(): object {
       ([of, name]): unknown => Reflect.get(of, name),
     ),
     timers: [setTimeout, setInterval, setImmediate],
+    listeners: process.eventNames().map((name) => [name, process.listenerCount(name)]),
+    fileMask: process.umask(),
   };
 }
