@@ -24,7 +24,7 @@ import { connectionsPerAddress, limitConnections } from './connection-limit.ts';
 import { addDecisionRoutes, type DecisionPorts } from './decision-routes.ts';
 import { addEntryRoutes, type EntryPorts } from './entry-routes.ts';
 import { addGrantRoutes } from './grant-routes.ts';
-import { answerUnread, everyAnswer, serverLimits } from './hardening.ts';
+import { answerUnread, everyAnswer, noSchemas, serverLimits } from './hardening.ts';
 import { maxBodyBytes, parseJsonBody } from './json-body.ts';
 import { addJwtRoutes } from './jwt-routes.ts';
 import { addLogRoutes, type LogPorts } from './log-routes.ts';
@@ -85,6 +85,7 @@ export async function createAdminApp(ports: AdminPorts, door: Door): Promise<Fas
     serverFactory: (handler) => createServer(door, handler),
     bodyLimit: maxBodyBytes,
     exposeHeadRoutes: false,
+    schemaController: noSchemas,
     // No header is longer, so none is too long for the router, which would answer by itself.
     routerOptions: { maxParamLength: serverLimits.maxHeaderSize },
     // The router would answer what it cannot decode before anybody is known; so it is sent where nothing is.

@@ -1,5 +1,6 @@
 import { type IncomingMessage, STATUS_CODES } from 'node:http';
 import type { Socket } from 'node:net';
+import { MeshError } from '../errors.ts';
 import { problemMediaType } from './problem.ts';
 
 /** Headers of every answer, of every door. */
@@ -42,3 +43,12 @@ const unread: ReadonlyMap<string, readonly [status: number, detail: string]> = n
   ['HPE_HEADER_OVERFLOW', [431, 'the header is larger than 16 KiB']],
   ['ERR_HTTP_REQUEST_TIMEOUT', [408, 'the request did not arrive in time']],
 ]);
+
+/** Bodies are read by our own parsers: what Fastify would compile schemas with is not loaded, and a schema is refused. */
+export const noSchemas = {
+  compilersFactory: { buildValidator: refuseSchema, buildSerializer: refuseSchema },
+};
+
+function refuseSchema(): never {
+  throw new MeshError('internal', 'a route has a schema of Fastify');
+}
