@@ -6,7 +6,6 @@ import { formatExplanation } from '../authz/format-explanation.ts';
 import { systemClock } from '../clock.ts';
 import { loadConfig } from '../config.ts';
 import { MeshError, quote } from '../errors.ts';
-import { readCallContext } from '../http/call-context.ts';
 import type { SourceFile } from '../identity/plan.ts';
 import { SpiffeId } from '../spiffe/id.ts';
 import { parsePort } from './arguments.ts';
@@ -150,8 +149,9 @@ async function checkFiles(
 ): Promise<Explanation> {
   const { from, to, method, path, host, port } = options;
   // Loaded here, so that commands which ask a server do not wait for the engine to load.
-  const [{ explainCall }, { compileMesh }, { planApply }] = await Promise.all([
+  const [{ explainCall }, { readCallContext }, { compileMesh }, { planApply }] = await Promise.all([
     import('../authz/judge.ts'),
+    import('../http/call-context.ts'),
     import('../identity/current-mesh.ts'),
     import('../identity/plan.ts'),
   ]);

@@ -1,7 +1,6 @@
 import { Command } from 'commander';
 import { systemClock } from '../clock.ts';
 import { formatReport, reportOf } from './check-report.ts';
-import { runChecks } from './check-run.ts';
 import { exitCodes } from './failure.ts';
 import { globalOptions } from './global-options.ts';
 import { examples } from './help.ts';
@@ -19,6 +18,8 @@ export function checkCommand(session: Session): Command {
     .addHelpText('after', examples('check', 'check --wait 1m', 'check --data-dir ./data -o json'))
     .action(async ({ wait = 0, strict = false }: CheckOptions, command: Command) => {
       const stop = session.catchSignals();
+      // Loaded here, so that no other command waits for gRPC and the schemas of answers to load.
+      const { runChecks } = await import('./check-run.ts');
       const until = performance.now() + wait * 1_000;
       const look = async () => reportOf(await runChecks(session, globalOptions(command), systemClock.now));
       let report = await look();
