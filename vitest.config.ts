@@ -55,17 +55,18 @@ const shared = { isolate: false, setupFiles: ['test/harness/same-world.ts'] };
 class Interleaved extends BaseSequencer {
   override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
     const sorted = await super.sort(files);
-    const waits = sorted.filter(({ moduleId }) => moduleId.includes('/test/e2e/'));
-    const long = sorted.filter(({ moduleId }) => /\/test\/(?:cli\/|up)/.test(moduleId));
+    const waits = sorted.filter(({ moduleId }) =>
+      /\/test\/(?:e2e\/|node\/(?:faults|outage)\.)/.test(moduleId),
+    );
+    const long = sorted.filter(({ moduleId }) => /\/test\/(?:cli\/|up|store\/crash\.)/.test(moduleId));
     const paired = Array.from({ length: Math.max(waits.length, long.length) }, (_, i) =>
       [waits[i], long[i]].filter((one) => one !== undefined),
     );
-    return [...new Set([...paired.flat(), ...sorted.filter(isIsolated), ...sorted])];
+    // One project after the other: a worker is shared within its own.
+    const isolated = sorted.filter(({ project }) => project.config.isolate);
+    const open = sorted.filter(({ project }) => project.name === 'doors');
+    return [...new Set([...paired.flat(), ...isolated, ...open, ...sorted])];
   }
-}
-
-function isIsolated({ project }: TestSpecification): boolean {
-  return project.config.isolate;
 }
 
 export default defineConfig({
