@@ -117,7 +117,10 @@ export async function startThread(
 }
 
 /** A thread that starts at the first call. When it does not start, that call fails, and the next one starts another. */
-export function startOnDemand(start: () => Promise<StoreThread>): Pick<StoreThread, 'call' | 'close'> {
+export type ThreadOnDemand = Pick<StoreThread, 'call' | 'close'>;
+
+/** @param start gives an open thread */
+export function startOnDemand(start: () => Promise<StoreThread>): ThreadOnDemand {
   let starting: Promise<StoreThread> | undefined;
   return {
     call: async (request) => {

@@ -1,14 +1,14 @@
-import type { WorkerStart } from './protocol.ts';
-import { startOnDemand, startThread, type StoreThread } from './thread.ts';
+import { describeFailure, type WalState, type WorkerStart } from './protocol.ts';
+import { startOnDemand, startThread, type StoreThread, type ThreadOnDemand } from './thread.ts';
 
 /** The threads of a store, each with a connection of its own. */
 export type StoreThreads = {
   readonly writer: StoreThread;
   readonly reader: StoreThread;
   /** Questions to the log are long, and those of the mesh must not wait for them. Starts at the first. */
-  readonly logReader: Pick<StoreThread, 'call' | 'close'>;
-  /** Copies from the WAL into the database. */
-  readonly checkpointer: StoreThread;
+  readonly logReader: ThreadOnDemand;
+  /** Copies from the WAL into the database. Starts when that is long enough; until then the writer says how long it is. */
+  readonly checkpointer: ThreadOnDemand;
   /** @param mayFold whether the last to close folds the WAL into the database */
   readonly close: (mayFold: boolean) => Promise<void>;
 };
@@ -23,38 +23,54 @@ export type ThreadLosses = {
   readonly onCheckpointerGone: (cause: string) => void;
 };
 
-/** Starts all but the last reader, or none. @throws MeshError what opening the database throws, or `store_unavailable` */
+/** Starts the writer and the reader, or none. @throws MeshError what opening the database throws, or `store_unavailable` */
 export async function startThreads(
   start: Omit<WorkerStart, 'role'>,
   { onWriteLost, onLost, onCheckpointerGone }: ThreadLosses,
 ): Promise<StoreThreads> {
   // The writer first: it makes the database that the others open.
   const writer = await startThread({ ...start, role: 'writer' }, onWriteLost);
-  const others: StoreThread[] = [];
-  const next = async (role: 'reader' | 'checkpointer', onEnded = onLost): Promise<StoreThread> => {
-    const thread = await startThread({ ...start, role }, onLost, onEnded);
-    others.push(thread);
-    return thread;
-  };
-  const logReader = startOnDemand(() => startThread({ ...start, role: 'reader' }, onLost));
-  const close = async (mayFold: boolean): Promise<void> => {
-    const [reader, checkpointer] = others;
-    // Whoever closes last folds, and a reader cannot.
-    const order = mayFold
-      ? [checkpointer, reader, logReader, writer]
-      : [writer, checkpointer, reader, logReader];
-    for (const thread of order) await thread?.close();
-  };
-  try {
-    return {
-      writer,
-      reader: await next('reader'),
-      logReader,
-      checkpointer: await next('checkpointer', onCheckpointerGone),
-      close,
-    };
-  } catch (error) {
-    await close(true);
+  const begin = (role: 'reader' | 'checkpointer', onEnded = onLost): Promise<StoreThread> =>
+    startThread({ ...start, role }, onLost, onEnded);
+  const reader = await begin('reader').catch(async (error: unknown) => {
+    await writer.close();
     throw error;
-  }
+  });
+  const logReader = startOnDemand(() => begin('reader'));
+  const checkpointer = startWhenLong(writer, () =>
+    begin('checkpointer', onCheckpointerGone).catch((error: unknown) => {
+      onCheckpointerGone(`it did not start: ${describeFailure(error).detail}`);
+      throw error;
+    }),
+  );
+  return {
+    ...{ writer, reader, logReader, checkpointer },
+    close: async (mayFold) => {
+      // Whoever closes last folds, and a reader cannot.
+      const order = mayFold
+        ? [checkpointer, reader, logReader, writer]
+        : [writer, checkpointer, reader, logReader];
+      for (const thread of order) await thread.close();
+    },
+  };
+}
+
+/** One start is tried: without it commits do the work. */
+function startWhenLong(writer: StoreThread, start: () => Promise<StoreThread>): ThreadOnDemand {
+  let starting: Promise<StoreThread> | undefined;
+  return {
+    call: async (request) => {
+      if (starting === undefined && request.kind === 'backfill') {
+        const state = (await writer.call({ kind: 'backfill', above: Number.POSITIVE_INFINITY })) as WalState;
+        if (state.frames <= request.above) return state;
+      }
+      starting ??= start();
+      const thread = await starting;
+      return thread.call(request);
+    },
+    close: async () => {
+      const thread = await starting?.catch(() => undefined);
+      await thread?.close();
+    },
+  };
 }
