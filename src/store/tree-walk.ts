@@ -112,7 +112,9 @@ function prepareSteps(db: Database, { table, index, key, where }: Tree): Steps {
     )
     .pluck();
   const lastBack = db
-    .prepare<unknown[], number>(`SELECT ${idx} ${rows} AND ${group} = ? ORDER BY ${idx} DESC LIMIT 1`)
+    .prepare<unknown[], number>(
+      `SELECT (SELECT ${idx} ${rows} AND ${group} = ? AND ${idx} >= ? ORDER BY ${idx} DESC LIMIT 1)`,
+    )
     .pluck();
   const betweenOne = count(`AND ${group} = ? AND ${idx} BETWEEN ? AND ?`);
   const betweenMany = count(`AND ${group} > ? AND ${group} < ?`);
@@ -122,8 +124,8 @@ function prepareSteps(db: Database, { table, index, key, where }: Tree): Steps {
     next: (from) => {
       const end = next.get(...from);
       if (end !== undefined) return end;
-      // What comes behind the last of a group is looked up anew: it must be the last.
-      if (lastAhead.get(...from) !== lastBack.get(from[0])) throw disorder(index);
+      // What comes behind the last of a group is looked up anew: it must be the last. Both are null when all of them went.
+      if (lastAhead.get(...from) !== lastBack.get(...from)) throw disorder(index);
       return later.get(from[0]);
     },
     between: ([of, from], [ofEnd, to]) =>
