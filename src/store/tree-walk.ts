@@ -71,7 +71,8 @@ function disorder(name: string): Error {
   return corrupt(new Error(`${name} is not in order`));
 }
 
-type Key = readonly (number | string | Uint8Array)[];
+/** Whole numbers as bigint: FTS5 gives pages numbers beyond 2^53, and one that is rounded is another page. */
+type Key = readonly (bigint | number | string | Uint8Array)[];
 
 type Steps = {
   readonly first: () => Key | undefined;
@@ -87,7 +88,8 @@ function prepareSteps(db: Database, { table, index, key, where }: Tree): Steps {
   const keys = key.join(', ');
   const rows = `FROM ${table} ${index === null ? 'NOT INDEXED' : `INDEXED BY ${index}`} WHERE ${where ?? 'true'}`;
   const one = `ORDER BY ${keys} LIMIT 1`;
-  const step = (sql: string) => db.prepare<unknown[], Key>(`SELECT ${keys} ${rows} ${sql}`).raw();
+  const step = (sql: string) =>
+    db.prepare<unknown[], Key>(`SELECT ${keys} ${rows} ${sql}`).raw().safeIntegers();
   const count = (sql: string) => db.prepare<unknown[], number>(`SELECT count(*) ${rows} ${sql}`).pluck();
   const first = step(one);
   const [group = '', idx] = key;

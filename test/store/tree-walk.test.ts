@@ -49,3 +49,23 @@ test.each([
   db.exec(`DELETE FROM audit_leaves WHERE ${which}`);
   expect([...pieces].length).toBeGreaterThan(0);
 });
+
+test('pages of a word index are in order when their numbers are no safe integers', () => {
+  const { db, walk } = setUp();
+  const last = db.prepare('SELECT max(id) FROM audit_words_data').pluck().safeIntegers();
+  db.exec(`
+    INSERT INTO audit_words (rowid, words) VALUES (1, 'a word'), (2, 'another');
+    DELETE FROM audit_words WHERE rowid = 1;`);
+  const gone = last.get();
+  expect(gone).toBeGreaterThan(Number.MAX_SAFE_INTEGER);
+  // Retention leaves some of these. Here are so many that pieces end at them.
+  db.unsafeMode();
+  db.prepare(
+    `WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1100)
+     INSERT INTO audit_words_data (id, block) SELECT ? + i, x'00' FROM n`,
+  ).run(gone);
+  expect([...walk('audit_words_data')]).toHaveLength(3);
+  // Now pieces end at the next pages: of two one is odd.
+  db.prepare('DELETE FROM audit_words_data WHERE id = ?').run(gone);
+  expect([...walk('audit_words_data')]).toHaveLength(3);
+});
