@@ -21,7 +21,7 @@ import { oddRowOf, oddValues, walkTree } from './tree-walk.ts';
 export function createLaterCheck(db: Database, budgetMs = stepMs): () => CheckStep {
   // What was read is not read again.
   db.pragma('cache_size = -2048');
-  const pieces = checkLargeTables(db);
+  let pieces = checkLargeTables(db);
   let isDone = false;
   return () => {
     const end = performance.now() + budgetMs;
@@ -34,8 +34,9 @@ export function createLaterCheck(db: Database, budgetMs = stepMs): () => CheckSt
         if (performance.now() >= end) break;
       }
     } catch (error) {
-      // Somebody recovers the WAL.
       if (!isBusy(error)) throw error;
+      // Somebody recovers the WAL. INVARIANT: from the beginning. A generator that has thrown is done, and looks like the end.
+      pieces = checkLargeTables(db);
     }
     return { isDone, damage };
   };

@@ -19,7 +19,7 @@ import type { AuditEvent } from '../../src/audit/event.ts';
 import type { Clock } from '../../src/clock.ts';
 import { openForReading, storageError } from '../../src/store/database.ts';
 import { largeTrees } from '../../src/store/large-tables.ts';
-import { checkLargeTables } from '../../src/store/later-check.ts';
+import { checkLargeTables, createLaterCheck } from '../../src/store/later-check.ts';
 import { openStore, type Store } from '../../src/store/store.ts';
 import { retainOnce } from '../../src/up-retention.ts';
 import { decision, issuance, noon, oneOfEach } from '../audit/events.ts';
@@ -327,6 +327,25 @@ describe('a large database', () => {
     const store = await openLarge(dataDir, clock);
     expect(await store.check.ended).toMatchObject({ outcome: 'sound', damage: null });
   }, 60_000);
+
+  test('is looked at from the beginning when somebody held it, and not found to be sound for that', () => {
+    const dataDir = copy();
+    flipEntry(dataDir, 700);
+    // Without a WAL whoever writes keeps all others out.
+    const holder = new SqliteDatabase(file(dataDir));
+    holder.pragma('journal_mode = DELETE');
+    const db = new SqliteDatabase(file(dataDir), { readonly: true, timeout: 0 });
+    const step = createLaterCheck(db, 0);
+    const steps = [step()];
+    holder.exec('BEGIN EXCLUSIVE');
+    steps.push(step());
+    holder.exec('ROLLBACK');
+    expect(steps.map(({ isDone }) => isDone)).toEqual([false, false]);
+    while (steps.at(-1)?.isDone === false) steps.push(step());
+    expect(steps.flatMap(({ damage }) => damage ?? [])).toEqual([expect.stringContaining('entry 700')]);
+    db.close();
+    holder.close();
+  });
 
   test.each([
     ['before it began', 0],
