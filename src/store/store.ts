@@ -219,7 +219,7 @@ async function openLocked(
     onCheckpointerGone,
   });
   const { writer, reader, logReader, checkpointer } = threads;
-  const wal = paceWal(checkpointer, writer, clock);
+  const wal = paceWal(checkpointer, writer, clock, mayFold);
   const { migration, isLeft } = writer.opened as WriterOpened;
   // It promises nothing: whoever loses it has checked less.
   const startChecker = () => startThread({ ...start, role: 'reader' }, onLost, () => undefined);
@@ -340,7 +340,7 @@ async function openLocked(
     auditSize: () => ask('auditSize', null),
     signLog: async (name, key, newKeyId = null) =>
       (await writer.call({ kind: 'sign', name, key, newKeyId })) as string,
-    ...logReads(ask, write, async () => mayFold() && wal.fold()),
+    ...logReads(ask, write, wal.fold),
     createToken: async (token, events) => {
       await write({ kind: 'token_created', token }, events);
     },

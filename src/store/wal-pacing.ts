@@ -6,7 +6,7 @@ import type { StoreThread } from './thread.ts';
 export type WalPacing = {
   /** Says that something was committed. Never waits. */
   readonly committed: () => void;
-  /** Empties the WAL when nobody copies from it. @returns whether no reader was in the way */
+  /** Empties the WAL when nobody copies from it. @returns whether it may, and no reader was in the way */
   readonly fold: () => Promise<boolean>;
   /** Ends it; waits for what is under way. */
   readonly close: () => Promise<void>;
@@ -18,8 +18,14 @@ type WalThread = Pick<StoreThread, 'call'>;
  * Has the checkpointer copy a WAL of more than 8,000 frames into the database, so that no commit waits for that, and the
  * writer the little that came meanwhile: once all is copied the next commit begins the WAL anew. Asks every 100 ms at most,
  * and never while nothing is written.
+ * @param mayFold whether all that was copied before is known to be in the database
  */
-export function paceWal(checkpointer: WalThread, writer: WalThread, clock: Clock): WalPacing {
+export function paceWal(
+  checkpointer: WalThread,
+  writer: WalThread,
+  clock: Clock,
+  mayFold: () => boolean,
+): WalPacing {
   const stop = new AbortController();
   let isDue = false;
   let running: Promise<void> | undefined;
@@ -61,7 +67,8 @@ export function paceWal(checkpointer: WalThread, writer: WalThread, clock: Clock
       isDue = true;
       running ??= run();
     },
-    fold: () => alone(async () => (await writer.call({ kind: 'fold' })) === true),
+    // Asked when it is its turn: what it waits for may fail.
+    fold: () => alone(async () => mayFold() && (await writer.call({ kind: 'fold' })) === true),
     close: async () => {
       stop.abort();
       await running;

@@ -118,6 +118,7 @@ function serve(start: WorkerStart): void {
       case 'resume':
         return resume(db);
       case 'fold':
+        if (write === undefined) throw new MeshError('store_unavailable', 'an earlier write failed');
         return writing(() => foldWal(held));
       case 'backfill':
         return writing(() => backfillWal(held, message.above));

@@ -144,6 +144,17 @@ describe('a fold', () => {
     expect(await pacing.fold()).toBe(true);
   });
 
+  test('does not come behind a copy that fails', async () => {
+    const world = start([new Error('the disk')], () => world.checkpointer.calls.length === 0);
+    const release = world.checkpointer.hold();
+    world.pacing.committed();
+    await world.clock.advance(100);
+    const folded = world.pacing.fold();
+    release();
+    expect([await folded, world.writer.calls]).toEqual([false, []]);
+    await world.pacing.close();
+  });
+
   test('waits for what is copied, which waits for a fold', async () => {
     const { pacing, checkpointer, writer, clock } = start();
     const releaseCopy = checkpointer.hold();
@@ -168,10 +179,10 @@ describe('a fold', () => {
 });
 
 /** With threads that answer as they are told, and else that the WAL is empty. */
-function start(answers: readonly unknown[] = []) {
+function start(answers: readonly unknown[] = [], mayFold = () => true) {
   const clock = manualClock();
   const [checkpointer, writer] = [thread(answers), thread([])];
-  return { clock, checkpointer, writer, pacing: paceWal(checkpointer, writer, clock) };
+  return { clock, checkpointer, writer, pacing: paceWal(checkpointer, writer, clock, mayFold) };
 }
 
 function thread(given: readonly unknown[]) {

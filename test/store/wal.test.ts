@@ -268,6 +268,7 @@ describe('a thread that copies from the WAL', () => {
     expect(told).toEqual([expect.stringMatching(`^${who}: .*SQLITE_CORRUPT`)]);
     if (name === 'writer') {
       await expect(write(threads)).rejects.toThrow(code('store_unavailable'));
+      await expect(threads.writer.call({ kind: 'fold' })).rejects.toThrow(code('store_unavailable'));
       expect(await threads.writer.call({ kind: 'resume' })).toBe('never');
     }
     await threads.close(false);
