@@ -1,4 +1,5 @@
 import { hashesOfLevel, readRoot, tileWidth } from '../audit/merkle-tree.ts';
+import { spanEntries } from '../audit/retention.ts';
 import { MeshError } from '../errors.ts';
 import { damaged, readCheckpoint } from './audit-checkpoint.ts';
 import { readAuditSize } from './audit-log.ts';
@@ -65,15 +66,29 @@ function* proveEntries(db: Database): Generator<string | undefined, void> {
       `SELECT count(*) FROM audit_leaves WHERE idx >= ? AND idx < ? AND ${oddRowOf(db, 'audit_leaves')}`,
     )
     .pluck();
+  const announced = db
+    .prepare<[number], number>('SELECT coalesce(sum(entries), 0) FROM audit_pruned WHERE first = ?')
+    .pluck();
+  let missing = 0;
   for (let first = 0; first < size; first += tileWidth) {
     const end = Math.min(size, first + tileWidth);
     yield damageOf(db, () => {
       if (odd.get(first, end) !== 0) throw oddValues('audit_leaves');
-      if (count.get(first, end) !== end - first && !isPrunedTile(db, first / tileWidth))
+      const gone = end - first - (count.get(first, end) ?? 0);
+      missing += gone;
+      if (gone > 0 && !isPrunedTile(db, first / tileWidth))
         throw corrupt(new Error(`of the entries ${first} to ${end - 1} some are missing`));
       // The others were proven as the tree was opened.
       if (end - first === tileWidth) proveTile(db, first);
     });
+    if (end % spanEntries !== 0) continue;
+    yield damageOf(db, () => {
+      // Announced before it goes: at any time no more is missing than that.
+      const span = end - spanEntries;
+      if (missing > (announced.get(span) ?? 0))
+        throw damaged(`of the entries ${span} to ${end - 1} more are missing than was announced`);
+    });
+    missing = 0;
   }
   const read = hashReader(db);
   for (let level = 2; hashesOfLevel(size, level) > 0; level++) {
