@@ -35,15 +35,16 @@ function readBytes(from: string | number, name: string, maxBytes: number): Buffe
 function readAtMost(from: string | number, maxBytes: number): Buffer | undefined {
   const descriptor = typeof from === 'number' ? from : openSync(from, 'r');
   try {
-    const chunks: Buffer[] = [];
+    const chunk = Buffer.allocUnsafe(chunkBytes);
+    const pieces: Buffer[] = [];
     let size = 0;
     for (;;) {
-      const chunk = Buffer.allocUnsafe(chunkBytes);
       const read = readWaiting(descriptor, chunk);
-      if (read === 0) return Buffer.concat(chunks);
+      if (read === 0) return Buffer.concat(pieces);
       size += read;
       if (size > maxBytes) return undefined;
-      chunks.push(chunk.subarray(0, read));
+      // A copy: a pipe gives as little at a time as is written to it, and each piece would keep a chunk of its own.
+      pieces.push(Buffer.from(chunk.subarray(0, read)));
     }
   } finally {
     if (descriptor !== from) closeSync(descriptor);

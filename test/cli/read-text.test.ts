@@ -1,4 +1,4 @@
-import { spawn } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
@@ -41,6 +41,18 @@ test.each([
   expect(() => readText(path, path, 100)).toThrow(
     expect.objectContaining({ code, message: expect.stringMatching(message) }),
   );
+});
+
+test('what comes in many pieces takes up no more than what it is', () => {
+  const path = join(dir, 'dripping');
+  execFileSync('mkfifo', [path]);
+  const drip = `const { openSync, writeSync } = require('node:fs');
+    const [into, nothing] = [openSync(process.argv[1], 'w'), new Int32Array(new SharedArrayBuffer(4))];
+    for (let i = 0; i < 600; i++) { writeSync(into, 'a piece\\n'); Atomics.wait(nothing, 0, 0, 1); }`;
+  spawn(process.execPath, ['-e', drip, path], { stdio: 'ignore' });
+  const before = process.memoryUsage().arrayBuffers;
+  expect(readText(path, path)).toBe('a piece\n'.repeat(600));
+  expect(process.memoryUsage().arrayBuffers - before).toBeLessThan(2_000_000);
 });
 
 test('standard input may come late, and in pieces', async () => {
