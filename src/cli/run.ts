@@ -29,8 +29,8 @@ export function checkNode(version: string): void {
 }
 
 function openSession(host: NodeJS.Process): Session {
-  // `countersign audit list | head` is no failure: what nobody reads any more is not written.
-  const onLost = (error: NodeJS.ErrnoException, report: (error: MeshError) => number): void => {
+  host.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    // `countersign audit list | head` is no failure: what nobody reads any more is not written.
     if (error.code === 'EPIPE') return;
     const lost = new MeshError(
       'file_permissions',
@@ -40,10 +40,10 @@ function openSession(host: NodeJS.Process): Session {
         cause: error,
       },
     );
-    host.exit(report(lost));
-  };
-  host.stdout.on('error', (error) => onLost(error, (lost) => fail(session, host, lost)));
-  host.stderr.on('error', (error) => onLost(error, exitCodeOf));
+    host.exit(fail(session, host, lost));
+  });
+  // A server that could not say that it stops would not stop in order.
+  host.stderr.on('error', () => undefined);
   const session: Session = {
     environment: host.env,
     write: (text) => void host.stdout.write(text),

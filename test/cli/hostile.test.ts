@@ -220,6 +220,15 @@ test.each([
   expect([code, err]).toEqual([77, expect.stringMatching(said)]);
 });
 
+test('what cannot be said changes nothing of how a command ends', async () => {
+  const full = openSync('/dev/full', 'w');
+  const child = spawn(process.execPath, [main, 'apply', '-f', join(dir, 'absent.yaml')], {
+    stdio: ['ignore', 'ignore', full],
+  });
+  closeSync(full);
+  expect((await once(child, 'close'))[0]).toBe(2);
+});
+
 test('a token file is read, and never shown', async () => {
   const file = join(dir, 'secret.token');
   await writeFile(file, 'sesame', { mode: 0o600 });
