@@ -92,6 +92,12 @@ test('a pack is proven under the key that is given, and complete against an expo
   expect(JSON.parse(all.out).manifest.population.byType).toMatchObject({ decision: 302, allowed_calls: 2 });
 });
 
+test('a pack is written below directories that are not there, however they are named', async () => {
+  const made = await cli('pack', ...window, '--out', 'deep/er/../ly/./q1/', '--type', 'ban');
+  expect([made.code, made.err]).toEqual([0, '']);
+  expect(statSync(at('deep/ly/q1/manifest.json')).isFile()).toBe(true);
+});
+
 test.each<[string, object, number, RegExp]>([
   ['lacks, as of an earlier version', {}, 0, /and 234 allowed and 302 denied calls$/m],
   ['has too few', { byProxies: { allowed: 233, denied: 2 } }, 1, /234 allowed and 2 denied that proxies/],
