@@ -166,6 +166,5 @@ function tooLarge(): MeshError {
   );
 }
 
-// What proxies decided by themselves are claims of theirs, and in no count of decisions.
 const maxRecords = 500_000;
 const maxBytes = 268_435_456;
