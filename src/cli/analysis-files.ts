@@ -67,17 +67,20 @@ export async function analyseFiles(
  * that says nothing.
  * @throws MeshError `usage` when principals and trust domains are named, and all of them are of others
  */
-export function demandOwnNames(all: readonly Analysed[], ofMesh: TrustDomain): void {
-  if (all.some(({ workloads }) => workloads.size > 0)) return;
+export function demandOwnNames(
+  all: readonly Analysed[],
+  { trustDomain: ofMesh, mode }: Pick<PolicyGround, 'trustDomain' | 'mode'>,
+): void {
+  // In Istio mode nothing is proven, and `cluster.local` is any mesh.
+  if (mode === 'istio' || all.some(({ workloads }) => workloads.size > 0)) return;
   const named = new Set(all.flatMap((one) => [...trustDomainsIn(one)]));
   if (named.size === 0 || named.has(ofMesh.name)) return;
   const others = [...named].sort().slice(0, maxNamed).map(quote).join(', ');
   throw new MeshError(
     'usage',
-    `nothing in the files is of the trust domain ${ofMesh.name}: they name ${others}`,
-    {
-      fix: 'name that of the mesh with --trust-domain, or give its entries too',
-    },
+    `nobody in the files is named of the trust domain ${ofMesh.name}: they name ${others}`,
+    // Who has named the right one is not sent to another: what is proven there is of no mesh of theirs.
+    { fix: 'correct --trust-domain if it is wrong; if it is right, give an entry of the mesh too' },
   );
 }
 

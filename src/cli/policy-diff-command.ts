@@ -110,7 +110,7 @@ async function compareFiles(
   if (was.length + is.length === 0) {
     throw new MeshError('usage', 'no policy is in the files', { fix: 'give files with policies' });
   }
-  demandOwnNames([before.analysed, after.analysed], before.ground.trustDomain);
+  demandOwnNames([before.analysed, after.analysed], before.ground);
   const workloads = [...onTop(before.analysed, after.analysed).workloads.values()];
   const compared = finish(comparePolicies({ ...before.ground, workloads }, was, is, new Date()));
   const unproven = [...relabelled(before.analysed, after.analysed), ...compared.unproven];

@@ -140,7 +140,7 @@ async function work(
       fix: 'give files with some',
     });
   }
-  demandOwnNames([analysed], ground.trustDomain);
+  demandOwnNames([analysed], ground);
   const question = {
     policies: [...analysed.policies.values()],
     invariants: analysed.invariants,

@@ -130,10 +130,23 @@ test.each<[string, number, string]>([
   ['diff active nothing.yaml --exit-code', 2, 'no policy and no entry'],
   [`prove -f foreign.yaml dev.yaml ${alone}`, 64, 'is of another trust domain than example.org'],
   [`prove -f job.yaml job-never.yaml ${alone}`, 64, 'they name "mesh.internal"'],
-  [`prove -f named.yaml dev.yaml ${alone}`, 64, 'nothing in the files is of the trust domain example.org'],
-  [`prove -f told.yaml dev.yaml ${alone}`, 64, 'nothing in the files is of the trust domain example.org'],
-  [`prove -f old.yaml to-never.yaml ${alone}`, 64, 'nothing in the files is of the trust domain example.org'],
-  [`diff named.yaml old.yaml ${alone}`, 64, 'nothing in the files is of the trust domain example.org'],
+  [
+    `prove -f named.yaml dev.yaml ${alone}`,
+    64,
+    'nobody in the files is named of the trust domain example.org',
+  ],
+  [
+    `prove -f told.yaml dev.yaml ${alone}`,
+    64,
+    'nobody in the files is named of the trust domain example.org',
+  ],
+  [
+    `prove -f old.yaml to-never.yaml ${alone}`,
+    64,
+    'nobody in the files is named of the trust domain example.org',
+  ],
+  [`diff named.yaml old.yaml ${alone}`, 64, 'nobody in the files is named of the trust domain example.org'],
+  [`prove -f named.yaml dev.yaml ${alone}`, 64, 'if it is right, give an entry of the mesh too'],
   ['prove --invariants-only', 64, 'there are no invariants to prove'],
   ['prove --candidate new.yaml --revision 1', 64, 'leave out --revision'],
   [`prove ${alone}`, 64, '--trust-domain is for files alone'],
@@ -145,4 +158,16 @@ test.each<[string, number, string]>([
   const outcome = await run(line);
   expect(outcome.err).toContain(said);
   expect([outcome.code, outcome.out]).toEqual([code, '']);
+});
+
+test('in Istio mode files are refused for the mode, whomever they name', async () => {
+  const file = join(dir, 'named.yaml');
+  const env = { COUNTERSIGN_POLICY_MODE: 'istio' };
+  for (const args of [
+    ['prove', '-f', file],
+    ['diff', file, join(dir, 'old.yaml')],
+  ]) {
+    const { code, err } = await runCli(['policy', ...args, ...alone.split(' ')], { env });
+    expect([code, err]).toEqual([2, expect.stringContaining('policy_mode_inexact')]);
+  }
 });
