@@ -1,3 +1,5 @@
+import { rollupFields } from '../audit/rollup.ts';
+
 /** A B-tree of the database, and the order that it is in. */
 export type Tree = {
   readonly table: string;
@@ -42,15 +44,7 @@ export const largeTrees: readonly Tree[] = [
   tree('audit_facts', null, ['field', 'value', 'idx']),
   tree('audit_rollup', null, ['level', 'start', 'key']),
   tree('audit_rollup_keys', null, ['id']),
-  tree('audit_rollup_keys', 'sqlite_autoindex_audit_rollup_keys_1', [
-    'type',
-    'outcome',
-    'source',
-    'destination',
-    'reason',
-    'rule',
-    'protocol',
-  ]),
+  tree('audit_rollup_keys', 'sqlite_autoindex_audit_rollup_keys_1', rollupFields),
   tree('audit_words_data', null, ['id']),
   tree('audit_words_idx', null, ['segid', 'term']),
   tree('audit_words_docsize', null, ['id']),

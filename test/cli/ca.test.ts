@@ -1,27 +1,20 @@
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { type CaAnswer, formatReport } from '../../src/cli/ca-command.ts';
-import { type Child, startChild } from '../harness/child.ts';
-import { eventually } from '../harness/eventually.ts';
 import { createScope } from '../harness/scope.ts';
 import { fetchKeyPair } from '../harness/sds-client.ts';
 import { makeTempDir } from '../harness/temp.ts';
 import { join } from 'node:path';
 import { writeFileSync } from 'node:fs';
-import { main, openCli, type Outcome, runCli } from './run-cli.ts';
+import { openCli, type Outcome, runCli } from './run-cli.ts';
+import { startUp } from './up-child.ts';
 
 const scope = createScope();
 const dir = makeTempDir(scope);
 const data = join(dir, 'data');
 const workload = join(dir, 'w.sock');
-let server: Child;
 
 beforeAll(async () => {
-  server = startChild(scope, {
-    command: process.execPath,
-    args: [main, 'up', '--data-dir', data, '--workload-socket', workload, '--admin-address', 'off'],
-    logFile: join(dir, 'up.log'),
-  });
-  await eventually('the status of up', () => server.output().includes('Ctrl-C stops'), { withinMs: 30_000 });
+  await startUp(scope, dir, ['--workload-socket', workload, '--admin-address', 'off']);
 });
 afterAll(() => scope.close());
 

@@ -6,6 +6,7 @@ import { eventually } from '../harness/eventually.ts';
 import { createScope } from '../harness/scope.ts';
 import { makeTempDir } from '../harness/temp.ts';
 import { main, openCli, type Outcome, runCli } from './run-cli.ts';
+import { startUp } from './up-child.ts';
 
 const scope = createScope();
 const dir = makeTempDir(scope);
@@ -39,14 +40,7 @@ spec:
 beforeAll(async () => {
   await mkdir(`${data}.run`, { recursive: true });
   await writeFile(join(dir, 'mesh.yaml'), mesh);
-  server = startChild(scope, {
-    command: process.execPath,
-    args: [main, 'up', '--data-dir', data, '--trust-domain', 'mesh.test', '--admin-address', '127.0.0.1:0'],
-    logFile: join(dir, 'up.log'),
-  });
-  await eventually('the status of up', () => Promise.resolve(server.output().includes('Ctrl-C stops')), {
-    withinMs: 30_000,
-  });
+  server = await startUp(scope, dir, ['--trust-domain', 'mesh.test', '--admin-address', '127.0.0.1:0']);
 });
 afterAll(() => scope.close());
 

@@ -2,11 +2,11 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { formatJwtKeys } from '../../src/cli/jwt-key-report.ts';
-import { type Child, startChild } from '../harness/child.ts';
-import { eventually } from '../harness/eventually.ts';
+import type { Child } from '../harness/child.ts';
 import { createScope } from '../harness/scope.ts';
 import { makeTempDir } from '../harness/temp.ts';
-import { main, openCli, type Outcome, runCli } from './run-cli.ts';
+import { openCli, type Outcome, runCli } from './run-cli.ts';
+import { startUp } from './up-child.ts';
 
 const scope = createScope();
 const dir = makeTempDir(scope);
@@ -23,12 +23,7 @@ beforeAll(async () => {
     '--jwt-ttl-seconds',
     '120',
   ];
-  server = startChild(scope, {
-    command: process.execPath,
-    args: [main, 'up', '--data-dir', data, ...args, '--jwt-issuer', 'https://oidc.example.org'],
-    logFile: join(dir, 'up.log'),
-  });
-  await eventually('the status of up', () => server.output().includes('Ctrl-C stops'), { withinMs: 30_000 });
+  server = await startUp(scope, dir, [...args, '--jwt-issuer', 'https://oidc.example.org']);
   expect((await cli('entry', 'create', 'web', '--spiffe-id', web, '--selector', 'unix:uid:4711')).code).toBe(
     0,
   );

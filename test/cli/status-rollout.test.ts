@@ -3,12 +3,11 @@ import { request } from 'node:http';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { startChild } from '../harness/child.ts';
-import { eventually } from '../harness/eventually.ts';
 import { createScope } from '../harness/scope.ts';
 import { makeTempDir } from '../harness/temp.ts';
 import { policy } from '../http/documents.ts';
-import { main, openCli } from './run-cli.ts';
+import { openCli } from './run-cli.ts';
+import { startUp } from './up-child.ts';
 
 const scope = createScope();
 const dir = makeTempDir(scope);
@@ -21,14 +20,7 @@ beforeAll(async () => {
   const all = policy('orders', 'shop');
   writeFileSync(join(dir, 'policy.yaml'), all);
   writeFileSync(join(dir, 'candidate.yaml'), all.replace('spec: {}', 'spec: { rules: [{}] }'));
-  const server = startChild(scope, {
-    command: process.execPath,
-    args: [main, 'up', '--data-dir', data, '--trust-domain', 'mesh.test', '--admin-address', '127.0.0.1:0'],
-    logFile: join(dir, 'up.log'),
-  });
-  await eventually('the status of up', () => Promise.resolve(server.output().includes('Ctrl-C stops')), {
-    withinMs: 30_000,
-  });
+  await startUp(scope, dir, ['--trust-domain', 'mesh.test', '--admin-address', '127.0.0.1:0']);
 });
 afterAll(() => scope.close());
 
