@@ -1,5 +1,3 @@
-import { connect } from 'node:http2';
-import { connect as connectSocket } from 'node:net';
 import { Client, credentials } from '@grpc/grpc-js';
 import { afterAll, afterEach, describe, expect, test } from 'vitest';
 import { createMetricsService, type MetricsServiceOptions } from '../../src/access-log/metrics-service.ts';
@@ -17,6 +15,7 @@ import { eventually } from '../harness/eventually.ts';
 import { createScope } from '../harness/scope.ts';
 import { makeTempDir } from '../harness/temp.ts';
 import { orders } from './entries.ts';
+import { rawStreams } from './raw-stream.ts';
 
 const scope = createScope();
 afterAll(() => scope.close());
@@ -211,22 +210,11 @@ describe('a proxy that tells its counters', () => {
     const body = metrics({ ...usual, ['x'.repeat(30_000)]: 1 });
     const framed = Buffer.concat([Buffer.alloc(5), body]);
     framed.writeUInt32BE(body.length, 1);
-    const session = connect('http://localhost', { createConnection: () => connectSocket(listener!.path) });
-    session.on('error', () => undefined);
-    scope.defer(() => session.destroy());
+    const open = rawStreams(scope, listener!.path, '/envoy.service.metrics.v3.MetricsService/StreamMetrics');
     const begin = async () => {
-      const stream = session.request({
-        ':method': 'POST',
-        ':path': '/envoy.service.metrics.v3.MetricsService/StreamMetrics',
-        'content-type': 'application/grpc',
-        te: 'trailers',
-      });
-      stream.on('error', () => undefined).resume();
-      const status = Promise.withResolvers<unknown>();
-      stream.on('response', (headers) => 'grpc-status' in headers && status.resolve(headers['grpc-status']));
-      stream.on('trailers', (headers) => status.resolve(headers['grpc-status']));
-      await new Promise((resolve) => stream.write(framed.subarray(0, -1), resolve));
-      return { stream, status: status.promise };
+      const { stream, write, status } = open();
+      await write(framed.subarray(0, -1));
+      return { stream, status };
     };
     const held = [await begin(), await begin()];
     expect(await (await begin()).status).toBe('8');

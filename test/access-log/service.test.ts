@@ -1,5 +1,3 @@
-import { connect } from 'node:http2';
-import { connect as connectSocket } from 'node:net';
 import { Client, credentials, type ClientWritableStream } from '@grpc/grpc-js';
 import { afterAll, afterEach, describe, expect, test } from 'vitest';
 import type { Call, Connection } from '../../src/access-log/entry.ts';
@@ -17,6 +15,7 @@ import { eventually } from '../harness/eventually.ts';
 import { createScope } from '../harness/scope.ts';
 import { makeTempDir } from '../harness/temp.ts';
 import { httpEntry, message, orders, tcpEntry } from './entries.ts';
+import { rawStreams } from './raw-stream.ts';
 
 const scope = createScope();
 afterAll(() => scope.close());
@@ -254,23 +253,11 @@ describe('a process', () => {
 
 test('messages that never come to their end are held up to a bound, of a uid and of all', async () => {
   const { told } = await serve({ limits: { partialBytesPerUid: 75_000, partialBytes: 10_000_000 } });
-  const session = connect('http://localhost', { createConnection: () => connectSocket(listener!.path) });
-  session.on('error', () => undefined);
-  scope.defer(() => session.destroy());
-  const begin = () => {
-    const stream = session.request({
-      ':method': 'POST',
-      ':path': '/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs',
-      'content-type': 'application/grpc',
-      te: 'trailers',
-    });
-    stream.on('error', () => undefined).resume();
-    const status = Promise.withResolvers<unknown>();
-    stream.on('response', (headers) => 'grpc-status' in headers && status.resolve(headers['grpc-status']));
-    stream.on('trailers', (headers) => status.resolve(headers['grpc-status']));
-    const write = (bytes: Buffer) => new Promise((resolve) => stream.write(bytes, resolve));
-    return { stream, write, status: status.promise };
-  };
+  const begin = rawStreams(
+    scope,
+    listener!.path,
+    '/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs',
+  );
   const body = Buffer.concat([message('http', httpEntry({})), field(99, Buffer.alloc(30_000))]);
   const framed = Buffer.concat([Buffer.alloc(5), body]);
   framed.writeUInt32BE(body.length, 1);
